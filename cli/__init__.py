@@ -1,0 +1,1 @@
+"""The command line of rlt-data: one thin file a command."""

@@ -1,0 +1,1 @@
+"""Where text comes from: vLLM, OpenAI-compatible servers, transformers."""

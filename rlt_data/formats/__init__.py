@@ -1,0 +1,1 @@
+"""What models read and write: conversation formats, tags, spans."""

@@ -1,0 +1,1 @@
+"""Versioned Parquet tables, runs and their lineage, SQL over all of it."""

@@ -1,0 +1,1 @@
+"""Model names, identities and loading."""

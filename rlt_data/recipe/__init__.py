@@ -1,0 +1,1 @@
+"""TOML recipes: schema, plan, run."""

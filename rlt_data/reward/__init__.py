@@ -1,0 +1,1 @@
+"""Spans to token log-probabilities to reward."""

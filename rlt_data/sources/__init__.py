@@ -1,0 +1,1 @@
+"""Public dataset layouts and procedural problems, read into questions."""

@@ -1,0 +1,1 @@
+"""One file a stage: each reads tables and writes a table."""

@@ -1,0 +1,1 @@
+"""Answers: extraction and verification."""
