@@ -1,0 +1,90 @@
+"""The reward as Polars expressions over the list columns of token scores.
+
+    r_ss   = avg(log pi_S(s_k)) + alpha * min(log pi_S(s_k))       over solution tokens
+    r_kl   = avg(D_k) + alpha * max(D_k)                           over think tokens
+    reward = r_ss - lambda_kl * r_kl + penalty where the trace never closed
+
+Formulae: arXiv 2506.08388. No model is needed: any estimator, weight or clipping is derived from the
+log-probabilities that scoring stored.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from rlt_data.reward.settings import UNCLOSED_STATES, RewardSettings
+
+REWARD_COLUMN_NAMES = (
+    "estimator",
+    "alpha",
+    "lambda_kl",
+    "solution_logprob_avg",
+    "solution_logprob_min",
+    "kl_avg",
+    "kl_max",
+    "format_penalty",
+    "r_ss",
+    "r_kl",
+    "reward",
+)
+
+_REALS = pl.List(pl.Float64)
+
+
+def derive_divergence(estimator: str) -> pl.Expr:
+    """Per-token divergence of teacher from student as a list column, nats, float64.
+
+    k1: log p_T - log p_S of the sampled token. k3: exp(d) - 1 - d with d = log p_S - log p_T, never
+    negative, with the same expectation under the teacher. full: the stored exact KL(teacher || student).
+    Null where the columns that it needs are null.
+    """
+    if estimator == "full":
+        return pl.col("think_divergences").cast(_REALS)
+    student = pl.col("think_student_logprobs").cast(_REALS)
+    teacher = pl.col("think_teacher_logprobs").cast(_REALS)
+    if estimator == "k1":
+        return teacher - student
+    element = pl.element()
+    return (student - teacher).list.eval(element.exp() - 1.0 - element)
+
+
+def derive_reward(settings: RewardSettings) -> list[pl.Expr]:
+    """Expressions for every reward column of `schemas.REWARD_COLUMNS`, in that order, float64.
+
+    They read `solution_logprobs`, `think_student_logprobs`, `think_teacher_logprobs`,
+    `think_divergences` (lists, nats) and `state` (as in `traces.state`).
+
+    An empty explanation has nothing that could diverge: kl_avg and kl_max are 0. Where the teacher's
+    side (or, for `full`, the exact divergence) was never stored, the kl columns are null, and so is
+    the reward unless `lambda_kl` is 0.
+    """
+    solution = pl.col("solution_logprobs").cast(_REALS)
+    if settings.clip_logprob is not None:
+        solution = solution.list.eval(pl.element().clip(lower_bound=settings.clip_logprob))
+    divergence = derive_divergence(settings.estimator)
+    if settings.clip_kl is not None:
+        divergence = divergence.list.eval(pl.element().clip(-settings.clip_kl, settings.clip_kl))
+    known = divergence.is_not_null()
+    kl_avg = pl.when(known).then(divergence.list.mean().fill_null(0.0))
+    kl_max = pl.when(known).then(divergence.list.max().fill_null(0.0))
+    penalty = (
+        pl.when(pl.col("state").is_in(UNCLOSED_STATES)).then(pl.lit(settings.penalty)).otherwise(pl.lit(0.0))
+    )
+    r_ss = solution.list.mean() + settings.alpha * solution.list.min()
+    r_kl = kl_avg + settings.alpha * kl_max
+    reward = r_ss + penalty
+    if settings.lambda_kl:
+        reward = r_ss - settings.lambda_kl * r_kl + penalty
+    return [
+        pl.lit(settings.estimator).alias("estimator"),
+        pl.lit(settings.alpha).alias("alpha"),
+        pl.lit(settings.lambda_kl).alias("lambda_kl"),
+        solution.list.mean().alias("solution_logprob_avg"),
+        solution.list.min().alias("solution_logprob_min"),
+        kl_avg.alias("kl_avg"),
+        kl_max.alias("kl_max"),
+        penalty.alias("format_penalty"),
+        r_ss.alias("r_ss"),
+        r_kl.alias("r_kl"),
+        reward.alias("reward"),
+    ]

@@ -1,0 +1,38 @@
+"""What turns stored token scores into a reward: estimator, weights, penalty, clipping."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Estimator = Literal["k1", "k3", "full"]
+
+# Trace states whose explanation never closed. An imported trace that lacks only its opening tag has closed.
+UNCLOSED_STATES = ("missing_close",)
+
+
+class RewardSettings(BaseModel):
+    """Settings of the reward. The defaults are the paper's (arXiv 2506.08388).
+
+    Every one can be changed after scoring: `derive_reward` needs the stored token scores only.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    estimator: Estimator = Field(
+        "k1",
+        description="Per-token divergence of teacher from student: k1 (sampled log-ratio, the paper's), "
+        "k3 (non-negative, low variance), or full (exact, over the whole vocabulary; must have been stored).",
+    )
+    alpha: float = Field(
+        0.01, ge=0, description="Weight of the worst solution token and of the largest divergence."
+    )
+    lambda_kl: float = Field(3.0, ge=0, description="Weight of r_kl in the reward; 0 leaves r_ss alone.")
+    penalty: float = Field(-1.0, le=0, description="Added to the reward of an explanation that never closes.")
+    clip_logprob: float | None = Field(
+        None, lt=0, description="Solution log-probabilities below this count as this, nats; unset clips none."
+    )
+    clip_kl: float | None = Field(
+        None, gt=0, description="Divergences are held within plus and minus this, nats; unset clips none."
+    )
