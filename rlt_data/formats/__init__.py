@@ -1,1 +1,44 @@
 """What models read and write: conversation formats, tags, spans."""
+
+from rlt_data.formats.definition import (
+    BUILT_IN,
+    ConversationFormat,
+    StudentFormat,
+    TeacherFormat,
+    list_formats,
+    load_format,
+)
+from rlt_data.formats.parsing import ParsedTrace, parse_student_completion, parse_teacher_completion
+from rlt_data.formats.rendering import (
+    RenderedText,
+    build_student_messages,
+    build_teacher_messages,
+    render_student_prompt,
+    render_student_text,
+    render_teacher_prompt,
+    render_teacher_text,
+)
+from rlt_data.formats.spans import EncodedText, compare_tokenizers, encode_texts, select_token_span
+
+__all__ = [
+    "BUILT_IN",
+    "ConversationFormat",
+    "EncodedText",
+    "ParsedTrace",
+    "RenderedText",
+    "StudentFormat",
+    "TeacherFormat",
+    "build_student_messages",
+    "build_teacher_messages",
+    "compare_tokenizers",
+    "encode_texts",
+    "list_formats",
+    "load_format",
+    "parse_student_completion",
+    "parse_teacher_completion",
+    "render_student_prompt",
+    "render_student_text",
+    "render_teacher_prompt",
+    "render_teacher_text",
+    "select_token_span",
+]
