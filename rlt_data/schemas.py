@@ -166,6 +166,7 @@ SCORES = TableSchema(
         Column("teacher_tokens", COUNT, "Tokens of the whole teacher text."),
         _required("solution_tokens", COUNT, "Tokens wholly inside the solution."),
         _required("think_tokens", COUNT, "Tokens wholly inside the explanation."),
+        Column("closed", FLAG, "False where the explanation never closed, which costs the format penalty."),
         _required("solution_logprobs", REALS, "Student log-probability of each solution token, nats."),
         _required("think_student_logprobs", REALS, "Student log-probability of each think token, nats."),
         Column("think_teacher_logprobs", REALS, "Teacher log-probability of each think token, nats."),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from rlt_data.reward.settings import UNCLOSED_STATES, RewardSettings
+from rlt_data.reward.settings import RewardSettings
 
 REWARD_COLUMN_NAMES = (
     "estimator",
@@ -52,7 +52,7 @@ def derive_reward(settings: RewardSettings) -> list[pl.Expr]:
     """Expressions for every reward column of `schemas.REWARD_COLUMNS`, in that order, float64.
 
     They read `solution_logprobs`, `think_student_logprobs`, `think_teacher_logprobs`,
-    `think_divergences` (lists, nats) and `state` (as in `traces.state`).
+    `think_divergences` (lists, nats) and `closed` (null counts as closed): all columns of `scores`.
 
     An empty explanation has nothing that could diverge: kl_avg and kl_max are 0. Where the teacher's
     side (or, for `full`, the exact divergence) was never stored, the kl columns are null, and so is
@@ -67,9 +67,7 @@ def derive_reward(settings: RewardSettings) -> list[pl.Expr]:
     known = divergence.is_not_null()
     kl_avg = pl.when(known).then(divergence.list.mean().fill_null(0.0))
     kl_max = pl.when(known).then(divergence.list.max().fill_null(0.0))
-    penalty = (
-        pl.when(pl.col("state").is_in(UNCLOSED_STATES)).then(pl.lit(settings.penalty)).otherwise(pl.lit(0.0))
-    )
+    penalty = pl.when(pl.col("closed").fill_null(True)).then(0.0).otherwise(pl.lit(settings.penalty))
     r_ss = solution.list.mean() + settings.alpha * solution.list.min()
     r_kl = kl_avg + settings.alpha * kl_max
     reward = r_ss + penalty

@@ -8,9 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Estimator = Literal["k1", "k3", "full"]
 
-# Trace states whose explanation never closed. An imported trace that lacks only its opening tag has closed.
-UNCLOSED_STATES = ("missing_close",)
-
 
 class RewardSettings(BaseModel):
     """Settings of the reward. The defaults are the paper's (arXiv 2506.08388).

@@ -18,10 +18,10 @@ SCHEMA = {
     "think_student_logprobs": pl.List(pl.Float32),
     "think_teacher_logprobs": pl.List(pl.Float32),
     "think_divergences": pl.List(pl.Float32),
-    "state": pl.String,
+    "closed": pl.Boolean,
 }
 
-Row = dict[str, list[float] | str | None]
+Row = dict[str, list[float] | bool | None]
 
 
 def derive_one(row: Row, settings: RewardSettings) -> dict[str, float | None]:
@@ -29,13 +29,13 @@ def derive_one(row: Row, settings: RewardSettings) -> dict[str, float | None]:
     return frame.row(0, named=True)
 
 
-def make_row(**changes: list[float] | str | None) -> Row:
+def make_row(**changes: list[float] | bool | None) -> Row:
     row: Row = {
         "solution_logprobs": [-1.0, -3.0],
         "think_student_logprobs": [-2.0, -1.0, -4.0],
         "think_teacher_logprobs": [-1.0, -2.0, -0.5],
         "think_divergences": [0.5, 0.25, 1.5],
-        "state": "closed",
+        "closed": True,
     }
     return row | changes
 
@@ -56,7 +56,7 @@ def test_columns_are_those_of_the_schema_in_order() -> None:
 )
 def test_reward_by_hand(estimator: Estimator, divergences: list[float]) -> None:
     settings = RewardSettings(estimator=estimator, alpha=0.1, lambda_kl=2.0)
-    derived = derive_one(make_row(state="missing_close"), settings)
+    derived = derive_one(make_row(closed=False), settings)
     r_ss = -2.0 + 0.1 * -3.0
     r_kl = sum(divergences) / 3 + 0.1 * max(divergences)
     assert derived["r_ss"] == pytest.approx(r_ss)
@@ -66,11 +66,9 @@ def test_reward_by_hand(estimator: Estimator, divergences: list[float]) -> None:
     assert derived["reward"] == pytest.approx(r_ss - 2.0 * r_kl - 1.0)
 
 
-@pytest.mark.parametrize(
-    ("state", "penalty"), [("closed", 0), ("missing_open", 0), ("empty", 0), ("missing_close", -1)]
-)
-def test_only_an_explanation_that_never_closes_pays(state: str, penalty: float) -> None:
-    assert derive_one(make_row(state=state), RewardSettings())["format_penalty"] == penalty
+@pytest.mark.parametrize(("closed", "penalty"), [(True, 0), (None, 0), (False, -1)])
+def test_only_an_explanation_that_never_closes_pays(closed: bool | None, penalty: float) -> None:
+    assert derive_one(make_row(closed=closed), RewardSettings())["format_penalty"] == penalty
 
 
 def test_empty_explanation_has_no_divergence() -> None:
