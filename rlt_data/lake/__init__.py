@@ -1,1 +1,9 @@
-"""Versioned Parquet tables, runs and their lineage, SQL over all of it."""
+"""Versioned Parquet: open, append exactly once, versions, runs and lineage, SQL, upkeep."""
+
+from __future__ import annotations
+
+from rlt_data.lake.lake import Lake
+from rlt_data.lake.runs import RunRecord
+from rlt_data.lake.table import Table, TableState, TableVersion
+
+__all__ = ["Lake", "RunRecord", "Table", "TableState", "TableVersion"]

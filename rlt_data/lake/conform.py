@@ -1,0 +1,83 @@
+"""Rows made to fit a table's schema: order, types, absent nullable columns; and what does not fit, refused."""
+
+from __future__ import annotations
+
+import difflib
+
+import polars as pl
+import pyarrow as pa
+
+from rlt_data.errors import LakeError
+from rlt_data.schemas import TableSchema
+
+
+def conform_rows(rows: pa.Table | pl.DataFrame, schema: TableSchema, *, run_id: str) -> pa.Table:
+    """Return `rows` with exactly the columns and types of `schema`.
+
+    Absent nullable columns become null, an absent `run_id` column is filled, types are cast where no value
+    changes. Raises `LakeError` naming the column that is unknown, missing, null or of another type.
+    """
+    table = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
+    known = {column.name for column in schema.columns}
+    for name in table.column_names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            raise LakeError(
+                f"table {schema.name} has no column {name!r}",
+                where=f"{schema.name}.{name}",
+                remedy="nearest: " + ", ".join(near) if near else "columns: " + ", ".join(sorted(known)),
+            )
+    columns = []
+    for column in schema.columns:
+        if column.name in table.column_names:
+            values = _cast_column(table.column(column.name), column.type, f"{schema.name}.{column.name}")
+        elif column.name == "run_id":
+            values = pa.chunked_array([pa.repeat(pa.scalar(run_id, pa.string()), table.num_rows)])
+        elif column.nullable:
+            values = pa.chunked_array([pa.nulls(table.num_rows, column.type)])
+        else:
+            raise LakeError(
+                f"column {column.name!r} is required and absent",
+                where=f"{schema.name}.{column.name}",
+                remedy=column.about,
+            )
+        if not column.nullable and values.null_count:
+            raise LakeError(
+                f"column {column.name!r} holds {values.null_count} null value(s) and may hold none",
+                where=f"{schema.name}.{column.name}",
+                remedy=column.about,
+            )
+        columns.append(values)
+    return pa.Table.from_arrays(columns, schema=schema.arrow)
+
+
+def _cast_column(values: pa.ChunkedArray, target: pa.DataType, where: str) -> pa.ChunkedArray:
+    if values.type.equals(target):
+        return values
+    try:
+        return values.cast(target)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise LakeError(
+            f"values of type {values.type} do not fit a column of type {target}",
+            where=where,
+            remedy=str(error).splitlines()[0],
+        ) from error
+
+
+def conform_frame(frame: pl.LazyFrame, schema: TableSchema) -> pl.LazyFrame:
+    """Give a stored frame the columns of `schema`: one that an older lake lacks is null."""
+    stored = set(frame.collect_schema().names())
+    types = build_empty_frame(schema).schema
+    return frame.select(
+        pl.col(column.name)
+        if column.name in stored
+        else pl.lit(None, dtype=types[column.name]).alias(column.name)
+        for column in schema.columns
+    )
+
+
+def build_empty_frame(schema: TableSchema) -> pl.DataFrame:
+    """Return a frame of no rows with the columns and types of `schema`."""
+    frame = pl.from_arrow(schema.arrow.empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame

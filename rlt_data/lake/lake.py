@@ -1,0 +1,82 @@
+"""The lake: versioned tables at one place, with SQL, runs, lineage and upkeep over them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from rlt_data.errors import LakeError
+from rlt_data.lake.location import resolve_location
+from rlt_data.lake.query import run_query
+from rlt_data.lake.runs import RunRecord, read_newest_states
+from rlt_data.lake.table import Table
+from rlt_data.schemas import TABLES
+
+
+class Lake:
+    """Versioned tables in a directory or at a URI.
+
+    `uri` is a path, a file:// URI or an object-storage URI such as s3://bucket/prefix; without one
+    `$RLT_DATA_LAKE`, then `./lake`. `storage_options` go to the storage as they are; without them the usual
+    environment variables (`AWS_*` and the like) count. Raises `LakeError` for a place that holds no lake
+    where `create` is false, and for a lake that a newer program wrote.
+    """
+
+    def __init__(
+        self,
+        uri: str | Path | None = None,
+        *,
+        create: bool = True,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._location = resolve_location(uri)
+        self.uri = self._location.uri
+        self.storage_options = dict(storage_options) if storage_options else None
+        self._tables = {
+            name: Table(self._location.join(name), schema, self.storage_options, local=self._location.local)
+            for name, schema in TABLES.items()
+        }
+
+    @property
+    def local(self) -> bool:
+        """Whether the lake lies in a directory of this machine."""
+        return self._location.local
+
+    def table(self, name: str) -> Table:
+        """Return one table. Raises `LakeError` with the nearest names for one that is not known."""
+        if name not in self._tables:
+            near = difflib.get_close_matches(name, self._tables, n=3) or list(self._tables)
+            raise LakeError(f"there is no table {name!r}", where=self.uri, remedy="nearest: " + ", ".join(near))
+        return self._tables[name]
+
+    def tables(self) -> list[Table]:
+        """Return every table, in the order of the pipeline, also those that hold nothing yet."""
+        return list(self._tables.values())
+
+    def sql(self, query: str, *, allow_files: bool = False) -> pa.Table:
+        """Answer one read-only SQL statement (DuckDB) as Arrow.
+
+        Each table goes by its name at its newest version, by `"traces@3"` at an older one; `runs` shows the
+        newest state of each run and `run_events` all of them; `token_scores` has one row a scored token.
+        `allow_files` also lets the query read and write files. Raises `LakeError` with DuckDB's message.
+        """
+        return run_query(self, query, allow_files=allow_files)
+
+    def runs(self) -> list[RunRecord]:
+        """Return the newest state of each run, in the order in which they started."""
+        return read_newest_states(self.table("runs").scan())
+
+    def run(self, run_id: str) -> RunRecord:
+        """Return the newest state of one run, named by its id or a prefix that fits only one."""
+        fitting = [run for run in self.runs() if run.run_id.startswith(run_id)]
+        exact = [run for run in fitting if run.run_id == run_id]
+        if len(exact or fitting) != 1:
+            raise LakeError(
+                f"{len(fitting) or 'no'} run(s) begin with {run_id!r}",
+                where=self.uri,
+                remedy="`rlt-data log` lists the runs",
+            )
+        return (exact or fitting)[0]

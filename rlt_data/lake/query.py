@@ -1,0 +1,168 @@
+"""SQL over the lake: DuckDB reads the Parquet files of pinned versions; read-only, no file access.
+
+A local table is a view over `read_parquet` with the explicit file list of its version, so that no extension
+is needed or downloaded; a remote one is a view over an Arrow dataset of the Delta table. Two locks hold:
+only statements that read are taken (`check_statement`), and the connection's external access is off but for
+those files, with its configuration locked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from rlt_data.errors import LakeError
+from rlt_data.lake.views import DERIVED_VIEWS, VIEW_SOURCES
+from rlt_data.schemas import TABLES
+
+if TYPE_CHECKING:
+    from rlt_data.lake.lake import Lake
+    from rlt_data.lake.table import Table
+
+_VERSIONED = re.compile(r'"(\w+)@(\d+)"')
+_CATALOGUE = re.compile(r"\b(show|information_schema|duckdb_\w+|query|query_table|pg_\w+|sqlite_\w+)\b", re.I)
+_EXPLAIN = re.compile(r"\s*explain\s+(\([^)]*\)\s*)?(analyze\s+)?", re.I)
+_READ_ONLY = "only statements that read are taken: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE"
+
+
+def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
+    """Answer one statement as Arrow; see `Lake.sql`."""
+    check_statement(query, allow_files=allow_files)
+    with duckdb.connect(":memory:") as connection:
+        versions = _open_views(connection, lake, query)
+        _lock_connection(connection, versions, allow_files=allow_files)
+        try:
+            return connection.sql(query).to_arrow_table()
+        except duckdb.Error as error:
+            raise _explain_error(error, connection, query) from error
+
+
+def check_statement(query: str, *, allow_files: bool = False) -> None:
+    """Raise `LakeError` unless `query` is one statement that only reads (or may use files, if allowed)."""
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise LakeError(str(error), where="the query") from error
+    if len(statements) != 1:
+        raise LakeError(
+            f"{len(statements)} statements where one is taken", where="the query", remedy="send them one by one"
+        )
+    kind, text = statements[0].type, statements[0].query
+    if kind == duckdb.StatementType.EXPLAIN:
+        inner, found = _EXPLAIN.subn("", text, count=1)
+        if found and inner.strip():
+            check_statement(inner, allow_files=allow_files)
+            return
+    allowed = {duckdb.StatementType.SELECT}
+    if allow_files:
+        allowed |= {duckdb.StatementType.COPY, duckdb.StatementType.MULTI}
+    if kind not in allowed:
+        raise LakeError(
+            f"a statement of kind {kind.name} is refused", where="the query", remedy=_READ_ONLY
+        )
+
+
+def _open_views(connection: duckdb.DuckDBPyConnection, lake: Lake, query: str) -> list[str]:
+    """Make a view of each table that the query may mean, and return the files behind them."""
+    connection.execute("SET TimeZone = 'UTC'")
+    names = _find_names(query)
+    files: list[str] = []
+    for name in names:
+        files += _create_view(connection, lake.table(name), None, name)
+    for name, number in sorted(set(_VERSIONED.findall(query))):
+        if name not in TABLES:
+            continue
+        table = lake.table(name)
+        if int(number) > table.version() and f"{name}@{number}" not in _list_table_names(connection, query):
+            continue  # Only looks like a version: it stands in a string.
+        files += _create_view(connection, table, int(number), f"{name}@{number}")
+    for view, sql in DERIVED_VIEWS.items():
+        if all(source in names for source in VIEW_SOURCES[view]):
+            connection.execute(sql)
+    return files
+
+
+def _find_names(query: str) -> list[str]:
+    """Return the tables that a query may mean; all of them where it asks about the catalogue."""
+    if _CATALOGUE.search(query):
+        return list(TABLES)
+    words = {word.lower() for word in re.findall(r"\w+", query)}
+    for view, sources in VIEW_SOURCES.items():
+        if view in words:
+            words |= set(sources)
+    return [name for name in TABLES if name in words]
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, table: Table, version: int | None, view: str
+) -> list[str]:
+    delta = table.open_version(version)
+    files = [] if delta is None else sorted(delta.file_uris())
+    empty = f"_no_{view}"
+    connection.register(empty, table.schema.arrow.empty_table())
+    sources = [f"SELECT * FROM {quote_name(empty)}"]
+    if delta is not None and files:
+        if table.local:
+            listed = ", ".join(quote_text(file) for file in files)
+            sources.append(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+        else:
+            connection.register(f"_data_{view}", delta.to_pyarrow_dataset())
+            sources.append(f"SELECT * FROM {quote_name(f'_data_{view}')}")
+    sql = " UNION ALL BY NAME ".join(sources)
+    if table.name == "runs":
+        connection.execute(f"CREATE VIEW {quote_name(view.replace('runs', 'run_events', 1))} AS {sql}")
+        sql = f"SELECT * FROM ({sql}) QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY sequence DESC) = 1"
+    connection.execute(f"CREATE VIEW {quote_name(view)} AS {sql}")
+    return files if table.local else []
+
+
+def _lock_connection(
+    connection: duckdb.DuckDBPyConnection, files: Iterable[str], *, allow_files: bool
+) -> None:
+    connection.execute(f"SET temp_directory = {quote_text(str(Path(tempfile.gettempdir()) / 'rlt-data-sql'))}")
+    if not allow_files:
+        listed = ", ".join(quote_text(file) for file in files)
+        connection.execute(f"SET allowed_paths = [{listed}]")
+        connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _list_table_names(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:
+    try:
+        return set(connection.get_table_names(query))
+    except duckdb.Error:
+        return set()
+
+
+def _explain_error(
+    error: duckdb.Error, connection: duckdb.DuckDBPyConnection, query: str
+) -> LakeError:
+    """Turn a DuckDB error into ours, with the nearest names for a table that does not exist."""
+    known = [*TABLES, *DERIVED_VIEWS, "run_events"]
+    if isinstance(error, duckdb.CatalogException):
+        for name in sorted(_list_table_names(connection, query)):
+            plain = name.split("@")[0]
+            if plain not in known:
+                near = difflib.get_close_matches(plain, known, n=3) or known
+                return LakeError(
+                    f"there is no table {name!r}", where="the query", remedy="nearest: " + ", ".join(near)
+                )
+    return LakeError(str(error), where="the query")
+
+
+def quote_name(name: str) -> str:
+    """Quote an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str) -> str:
+    """Quote an SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+

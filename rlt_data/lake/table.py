@@ -1,0 +1,252 @@
+"""One table of the lake: exactly-once appends, scans of any version, versions, counts and digests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import polars as pl
+import pyarrow as pa
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from rlt_data.errors import LakeError
+from rlt_data.hashing import hash_content
+from rlt_data.lake.commits import Commit, Fence, commit_chunk, commit_fence
+from rlt_data.lake.conform import build_empty_frame, conform_frame, conform_rows
+from rlt_data.lake.digest import digest_keys
+from rlt_data.schemas import TableSchema
+
+NO_VERSION = -1
+"""The version of a table that holds nothing yet."""
+
+# History is lineage here, so the log is never shortened; and nothing but an append or a compaction is taken.
+TABLE_PROPERTIES = {
+    "delta.appendOnly": "true",
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+}
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """One commit of a table: when, by which operation and run, and the rows that it added."""
+
+    version: int
+    timestamp: datetime
+    operation: str
+    rows_added: int | None
+    run_id: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TableState:
+    """What a table holds at one version; `digest` depends on the set of keys alone, not on order or files."""
+
+    table: str
+    version: int
+    rows: int
+    digest: str
+
+
+class Table:
+    """One table of a lake. Made by `Lake.table`; safe to use from several threads and processes."""
+
+    def __init__(
+        self,
+        uri: str,
+        schema: TableSchema,
+        storage_options: Mapping[str, str] | None = None,
+        *,
+        local: bool = True,
+    ) -> None:
+        self.uri = uri
+        self.local = local
+        self.schema = schema
+        self._storage_options = dict(storage_options) if storage_options else None
+        self._writer: DeltaTable | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self.schema.name
+
+    def append(
+        self,
+        rows: pa.Table | pl.DataFrame,
+        *,
+        run_id: str,
+        chunk_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Append `rows` exactly once and return the table's version that holds them.
+
+        `chunk_id` is the identity of the chunk, by default the content hash of its sorted keys: a chunk
+        committed before, by whatever process, is not written again. `metadata` stands in the commit.
+        Raises `LakeError` where the rows do not fit the schema or the storage refuses.
+        """
+        return self.commit(rows, run_id=run_id, chunk_id=chunk_id, metadata=metadata).version
+
+    def commit(
+        self,
+        rows: pa.Table | pl.DataFrame,
+        *,
+        run_id: str,
+        chunk_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        fence: Fence | None = None,
+    ) -> Commit:
+        """Append as `append` does, also saying whether this call wrote the chunk, and under a run's fence."""
+        table = conform_rows(rows, self.schema, run_id=run_id)
+        if table.num_rows == 0:
+            return Commit(self.version(), written=False)
+        if chunk_id is None:
+            chunk_id = hash_content(self.name, sorted(table.column(self.schema.key).to_pylist()))
+        stated = {"rlt_data.run_id": run_id, **(metadata or {})}
+        with self._lock:
+            return commit_chunk(
+                self._open_writer(), table, chunk_id=chunk_id, metadata=stated, fence=fence
+            )
+
+    def raise_fence(self, fence: Fence) -> None:
+        """From here on, refuse commits under a smaller number of the same fence."""
+        with self._lock:
+            commit_fence(self._open_writer(), fence, {"rlt_data.run_id": fence.name})
+
+    def scan(self, version: int | None = None) -> pl.LazyFrame:
+        """Scan the newest or an older version; without data, an empty frame with the schema.
+
+        Columns that an older lake lacks are null. Raises `LakeError` naming the versions that exist.
+        """
+        delta = self.open_version(version)
+        if delta is None or not delta.file_uris():
+            return build_empty_frame(self.schema).lazy()
+        frame = pl.scan_delta(delta, storage_options=self._storage_options)
+        return conform_frame(frame, self.schema)
+
+    def to_arrow(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read the newest or an older version as Arrow, with exactly the schema's types."""
+        names = [column.name for column in self.schema.columns] if columns is None else list(columns)
+        fields = [self._get_field(name) for name in names]
+        delta = self.open_version(version)
+        if delta is None:
+            return pa.schema(fields).empty_table()
+        stored = {field.name for field in delta.schema().fields}
+        data = delta.to_pyarrow_table(columns=[name for name in names if name in stored])
+        arrays = [
+            data.column(f.name).cast(f.type)
+            if f.name in stored
+            else pa.chunked_array([pa.nulls(data.num_rows, f.type)])
+            for f in fields
+        ]
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def version(self) -> int:
+        """Return the newest version, or -1 where nothing was written yet."""
+        delta = self.open_version(None)
+        return NO_VERSION if delta is None else int(delta.version())
+
+    def versions(self) -> list[TableVersion]:
+        """List the commits, newest first."""
+        return self.list_versions()
+
+    def list_versions(self, limit: int | None = None) -> list[TableVersion]:
+        """List the newest `limit` commits, newest first."""
+        delta = self.open_version(None)
+        if delta is None or limit == 0:
+            return []
+        return [_read_version(entry) for entry in delta.history(limit)]
+
+    def count(self, version: int | None = None) -> int:
+        """Count the rows of the newest or an older version, from the log alone."""
+        delta = self.open_version(version)
+        return 0 if delta is None else int(delta.count())
+
+    def state(self, version: int | None = None) -> TableState:
+        """Return version, row count and key digest; a table without data has version -1."""
+        delta = self.open_version(version)
+        if delta is None:
+            return TableState(self.name, NO_VERSION, 0, digest_keys(pl.Series([], dtype=pl.String)))
+        at = int(delta.version())
+        keys = self.scan(at).select(self.schema.key).collect().get_column(self.schema.key)
+        return TableState(self.name, at, len(keys), digest_keys(keys))
+
+    def open_version(self, version: int | None) -> DeltaTable | None:
+        """Open the Delta table at a version; None where nothing was written yet.
+
+        Raises `LakeError` where the version does not exist.
+        """
+        if version == NO_VERSION:
+            return None
+        try:
+            delta = DeltaTable(self.uri, storage_options=self._storage_options)
+        except TableNotFoundError:
+            if version is None:
+                return None
+            raise LakeError(f"table {self.name} has no version {version}: it is empty", where=self.uri) from None
+        if version is None or version == delta.version():
+            return delta
+        newest = delta.version()
+        if not 0 <= version <= newest:
+            raise LakeError(
+                f"table {self.name} has no version {version}",
+                where=self.uri,
+                remedy=f"versions 0 to {newest} exist",
+            )
+        try:
+            delta.load_as_version(version)
+        except DeltaError as error:
+            raise LakeError(
+                f"version {version} of table {self.name} cannot be read: {error}", where=self.uri
+            ) from error
+        return delta
+
+    def _open_writer(self) -> DeltaTable:
+        if self._writer is None:
+            self._writer = self._create()
+        return self._writer
+
+    def _create(self) -> DeltaTable:
+        try:
+            return DeltaTable(self.uri, storage_options=self._storage_options)
+        except TableNotFoundError:
+            pass
+        try:
+            return DeltaTable.create(
+                self.uri,
+                self.schema.arrow,
+                mode="ignore",
+                name=self.name,
+                description=self.schema.about,
+                configuration=TABLE_PROPERTIES,
+                storage_options=self._storage_options,
+            )
+        except (CommitFailedError, DeltaError):
+            # Another process created it in between.
+            return DeltaTable(self.uri, storage_options=self._storage_options)
+
+    def _get_field(self, name: str) -> pa.Field:
+        names = self.schema.arrow.names
+        if name not in names:
+            raise LakeError(
+                f"table {self.name} has no column {name!r}", where=self.name, remedy="columns: " + ", ".join(names)
+            )
+        return self.schema.arrow.field(name)
+
+
+def _read_version(entry: dict[str, object]) -> TableVersion:
+    metrics = entry.get("operationMetrics")
+    added = metrics.get("num_added_rows") if isinstance(metrics, dict) else None
+    metadata = {key: str(value) for key, value in entry.items() if key.startswith("rlt_data.")}
+    return TableVersion(
+        version=int(str(entry["version"])),
+        timestamp=datetime.fromtimestamp(int(str(entry["timestamp"])) / 1000, tz=UTC),
+        operation=str(entry.get("operation", "")),
+        rows_added=None if added is None else int(str(added)),
+        run_id=metadata.get("rlt_data.run_id"),
+        metadata=metadata,
+    )

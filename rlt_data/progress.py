@@ -1,0 +1,79 @@
+"""Progress on stderr: a bar a step with rows and tokens a second and the time left; quiet where nobody looks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Task:
+    """One step that is followed: how many units and tokens are done."""
+
+    def __init__(self, total: int | None, unit: str, bar: tuple[Progress, TaskID] | None) -> None:
+        self.total = total
+        self.unit = unit
+        self.done = 0
+        self.tokens = 0
+        self._bar = bar
+        self._started = time.monotonic()
+
+    @property
+    def rate(self) -> str:
+        """Throughput so far, such as `12.3 rows/s 4,100 tokens/s`."""
+        seconds = max(time.monotonic() - self._started, 1e-6)
+        text = f"{self.done / seconds:,.1f} {self.unit}/s"
+        return f"{text} {self.tokens / seconds:,.0f} tokens/s" if self.tokens else text
+
+    def advance(self, n: int = 1, tokens: int = 0) -> None:
+        """Count `n` more units as done, and `tokens` more tokens."""
+        self.done += n
+        self.tokens += tokens
+        if self._bar is not None:
+            progress, task_id = self._bar
+            progress.update(task_id, advance=n, rate=self.rate)
+
+
+class Reporter:
+    """Shows progress on stderr; silent when `quiet`, or when stderr is no terminal."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet or not sys.stderr.isatty()
+        self._console = Console(stderr=True)
+
+    @contextmanager
+    def track(self, description: str, total: int | None, unit: str = "rows") -> Iterator[Task]:
+        """Follow one step of `total` units (None where unknown) while the block runs."""
+        if self.quiet:
+            yield Task(total, unit, None)
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=False) as progress:
+            task_id = progress.add_task(description, total=total, rate="")
+            yield Task(total, unit, (progress, task_id))
+
+    def say(self, text: str) -> None:
+        """Print one line on stderr, unless quiet."""
+        if not self.quiet:
+            self._console.print(text, highlight=False, markup=False)
