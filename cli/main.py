@@ -1,7 +1,95 @@
-"""Entry point of `rlt-data`."""
+"""Entry point of `rlt-data`: the table of commands. A command's module is imported when it is called."""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
 
-def main() -> None:
-    """Run the command line."""
+import typer
+
+from .lazy import Entry, LazyGroup
+
+PREPARE, PIPELINE, LOOK, KEEP = "Prepare", "Pipeline, in order", "Look", "Keep"
+
+COMMANDS = (
+    Entry("demo", PREPARE, "Run the whole pipeline offline on tiny models, in a minute."),
+    Entry("init", PREPARE, "Write a commented rlt-data.toml and an empty lake."),
+    Entry("doctor", PREPARE, "Say what is installed, what is missing and what brings it."),
+    Entry("models", PREPARE, "List the model names that the registry knows."),
+    Entry("run", PIPELINE, "Run the stages of a recipe (TOML)."),
+    Entry("ingest", PIPELINE, "Read problems and traces into the lake."),
+    Entry("generate", PIPELINE, "Let a teacher explain the questions."),
+    Entry("score", PIPELINE, "Let a student read the traces; store token scores."),
+    Entry("reward", PIPELINE, "Derive rewards again from stored token scores."),
+    Entry("rank", PIPELINE, "Order the traces of each question and select."),
+    Entry("substitute", PIPELINE, "Put the true solution behind selected traces."),
+    Entry("export", PIPELINE, "Write the distillation set for a trainer."),
+    Entry("sql", LOOK, "Ask the lake in SQL, once or at a prompt."),
+    Entry("tables", LOOK, "List the tables, or describe one."),
+    Entry("log", LOOK, "List the runs, newest first, or show one."),
+    Entry("lineage", LOOK, "Show what a run or a table was made from."),
+    Entry("vacuum", KEEP, "Compact the tables and remove unreferenced files."),
+)
+
+HELP = """Curate datasets for Reinforcement Learning Teachers: a teacher explains solved problems, a student
+says how much each explanation helps, and the best become a distillation set.
+
+Every stage reads tables of the lake and writes new versions; running a command again goes on where it
+stopped. Start with `rlt-data demo`."""
+
+
+class CommandGroup(LazyGroup):
+    """The commands of this program."""
+
+    entries = COMMANDS
+
+
+app = typer.Typer(
+    cls=CommandGroup,
+    name="rlt-data",
+    help=HELP,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and leave."""
+    if wanted:
+        import rlt_data
+
+        typer.echo(f"rlt-data {rlt_data.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def accept_common_options(
+    lake: Annotated[
+        str | None,
+        typer.Option(help="The lake: a directory or URI. Here it holds for any command."),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+    if lake is not None:
+        os.environ["RLT_DATA_LAKE"] = lake
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with 0 (done), 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
+    try:
+        code = app(args=arguments, prog_name="rlt-data", standalone_mode=False) or 0
+        if code == 130:  # how Typer returns a KeyboardInterrupt
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        from .failures import report_failure
+
+        code = report_failure(error)
+    sys.exit(code)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
 
-__version__ = version("rlt-data")
+    __version__: str
+
 __all__ = ["Lake", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load `Lake` on first use, so that `import rlt_data` stays light."""
+    """Load `Lake` and look up the version on first use, so that `import rlt_data` stays light."""
     if name == "Lake":
         from rlt_data.lake import Lake
 
         return Lake
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rlt-data")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

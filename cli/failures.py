@@ -1,0 +1,71 @@
+"""What a user sees when a command fails: what, where and what to do; never a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+
+from typer import Abort
+from typer.exceptions import TyperException
+
+from rlt_data.errors import RltDataError
+
+
+def report_failure(error: BaseException) -> int:
+    """Print `error` for the user on stderr and return the exit code of the program.
+
+    With RLT_DATA_DEBUG=1 an unexpected error is raised again, so that its traceback shows.
+    """
+    if isinstance(error, RltDataError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, TyperException):
+        show = getattr(error, "show", None)
+        if show is None:
+            print(f"error: {error}", file=sys.stderr)
+        else:
+            show()
+        return error.exit_code
+    if isinstance(error, (KeyboardInterrupt, Abort)):
+        print("\ninterrupted: run the same command again to go on", file=sys.stderr)
+        return 130
+    if isinstance(error, BrokenPipeError):
+        _silence_stdout()
+        return 0
+    if os.environ.get("RLT_DATA_DEBUG", "") not in ("", "0"):
+        raise error
+    first_line = (str(error).strip().splitlines() or ["no message"])[0]
+    log = _write_traceback(error)
+    print(f"error: unexpected {type(error).__name__}: {first_line}", file=sys.stderr)
+    print(f"  where: the traceback is in {log}", file=sys.stderr)
+    print("  do:    this is a defect of rlt-data; please report it with that file", file=sys.stderr)
+    return 1
+
+
+def _silence_stdout() -> None:
+    # The reader went away; without this the interpreter's last flush would complain about it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _write_traceback(error: BaseException) -> Path:
+    lake = Path(os.environ.get("RLT_DATA_LAKE") or "lake")
+    folder = lake / "_rlt_data" / "errors"
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    name = f"rlt-data-{stamp}-{os.getpid()}.log"
+    text = "".join(traceback.format_exception(error))
+    if lake.is_dir():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / name
+            path.write_text(text, encoding="utf-8")
+        except OSError:
+            pass
+        else:
+            return path
+    path = Path(tempfile.gettempdir()) / name
+    path.write_text(text, encoding="utf-8")
+    return path

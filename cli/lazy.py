@@ -1,0 +1,96 @@
+"""A Typer group that knows its commands by name and help, and imports one only when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One command: its name, the section it is listed in, and its one line of help.
+
+    The module of the same name beside this file holds its function, `command`.
+    """
+
+    name: str
+    section: str
+    help: str
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help groups options by panel, in plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then the options, panel by panel, in the order of their declaration."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                default = "Options" if parameter.param_type_name == "option" else "Arguments"
+                panel = getattr(parameter, "rich_help_panel", None) or default
+                sections.setdefault(panel, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class LazyGroup(TyperGroup):
+    """A group over `entries`: listing and help import nothing, a call imports one module."""
+
+    entries: ClassVar[Sequence[Entry]] = ()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Give the names of all commands, in the order of the table."""
+        return [entry.name for entry in self.entries]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import and build the command `cmd_name`; None where there is none."""
+        for entry in self.entries:
+            if entry.name == cmd_name:
+                return self._load(entry)
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that `args` begin with; a misspelt name gets the nearest ones."""
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            near = get_close_matches(args[0], self.list_commands(ctx))
+            if near:
+                error.message += f" Did you mean {near[0]!r}?"
+            raise
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, section by section, from the table alone."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for entry in self.entries:
+            sections.setdefault(entry.section, []).append((entry.name, entry.help))
+        width = max(len(entry.name) for entry in self.entries)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), text) for name, text in records])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete command names from the table alone."""
+        from typer._click.shell_completion import CompletionItem
+
+        return [
+            CompletionItem(entry.name, help=entry.help)
+            for entry in self.entries
+            if entry.name.startswith(incomplete)
+        ]
+
+    def _load(self, entry: Entry) -> Any:
+        function = import_module(f".{entry.name}", __package__).command
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        settings = dict(self.context_settings)
+        single.command(name=entry.name, cls=PlainCommand, context_settings=settings)(function)
+        return get_command(single)
