@@ -1,1 +1,25 @@
-"""Where text comes from: vLLM, OpenAI-compatible servers, transformers."""
+"""Engines: where text comes from. Importing this package imports no torch, vLLM or HTTP client."""
+
+from rlt_data.engines.base import (
+    Completion,
+    Engine,
+    EngineName,
+    EngineOptions,
+    FailedRequest,
+    GenerationRequest,
+    SamplingParameters,
+    derive_sample_seed,
+    open_engine,
+)
+
+__all__ = [
+    "Completion",
+    "Engine",
+    "EngineName",
+    "EngineOptions",
+    "FailedRequest",
+    "GenerationRequest",
+    "SamplingParameters",
+    "derive_sample_seed",
+    "open_engine",
+]

@@ -1,0 +1,139 @@
+"""What a generation engine is: requests in, completions out as they finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import pydantic
+
+from rlt_data.errors import UsageError
+from rlt_data.hashing import hash_content
+from rlt_data.models.identity import ModelIdentity
+
+EngineName = Literal["auto", "transformers", "vllm", "openai"]
+FinishReason = Literal["stop", "end", "length"]
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One text to continue. `key` names it in the answer; `seed` alone decides its random draws."""
+
+    key: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class SamplingParameters:
+    """How to sample: temperature 0 is greedy, top_p 1 and top_k 0 are off; `stop` texts end a completion."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One finished text.
+
+    `text` is the raw completion: up to and including the stop text where there was one (`stop`), without
+    the end token (`end`), or cut off (`length`). `token_ids` are all sampled tokens in order, the end
+    token included; they are the shortest whose text holds the stop text, and the last of them may reach
+    beyond it. `logprobs` holds the log-probability of each (nats), as `Engine.logprob_mode` says.
+    """
+
+    key: str
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+    finish_reason: FinishReason
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class FailedRequest:
+    """One request that cannot be answered: a short code such as `over_context`, and a sentence."""
+
+    key: str
+    reason: str
+    detail: str
+
+
+class Engine(Protocol):
+    """A source of completions. One engine holds one model.
+
+    `version` names the software, such as `transformers 5.17.0`; `logprob_mode` is `processed` (under the
+    sampling temperature, over the whole vocabulary) or `raw`; `dtype` is that of the forward pass.
+    """
+
+    name: str
+    version: str
+    logprob_mode: str
+    dtype: str
+
+    def generate(
+        self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
+    ) -> Iterator[Completion | FailedRequest]:
+        """Answer every request once, in any order, each as soon as it is finished."""
+        ...
+
+    def close(self) -> None:
+        """Free the model and what runs it."""
+        ...
+
+
+class EngineOptions(pydantic.BaseModel):
+    """How an engine runs. Nothing here may change what a request's answer is meant to be."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    dtype: str = "auto"
+    device: str = "auto"
+    max_batch_tokens: int | None = pydantic.Field(None, ge=1, description="Tokens held at once.")
+    max_batch_rows: int | None = pydantic.Field(None, ge=1, description="Texts written at once.")
+    extra: Mapping[str, Any] = pydantic.Field(
+        default_factory=dict, description="Options of the engine itself, passed through."
+    )
+
+
+def derive_sample_seed(seed: int, question_id: str, sample_index: int) -> int:
+    """Derive the seed of one sample (52 bits) from the generation's seed, whatever the batch order."""
+    return int(hash_content("sample-seed", seed, question_id, sample_index)[:13], 16)
+
+
+def explain_over_context(prompt_tokens: int, max_tokens: int, context: int) -> str | None:
+    """Do the arithmetic of one request: None where it fits, else a sentence with the numbers."""
+    if prompt_tokens + max_tokens <= context:
+        return None
+    return (
+        f"prompt {prompt_tokens} tokens + max_tokens {max_tokens} = {prompt_tokens + max_tokens}, "
+        f"more than the model's context of {context}; "
+        f"max_tokens may be at most {max(0, context - prompt_tokens)}"
+    )
+
+
+def check_max_tokens(max_tokens: int, context: int | None) -> None:
+    """Refuse a max_tokens that leaves no room for any prompt, before work starts. Raises `UsageError`."""
+    if context is not None and max_tokens >= context:
+        raise UsageError(
+            f"max_tokens {max_tokens} leaves no room for a prompt: the model's context is {context} tokens",
+            where="max_tokens",
+            remedy=f"set max_tokens below {context} minus the length of the prompts",
+        )
+
+
+def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOptions | None = None) -> Engine:
+    """Open an engine by name for one model; `auto` takes the fastest that is installed.
+
+    Raises `MissingExtraError` where the engine's packages are absent, `UsageError` for an unknown name.
+    """
+    options = options or EngineOptions()
+    if name in ("auto", "transformers"):
+        from rlt_data.engines.transformers import TransformersEngine
+
+        return TransformersEngine(identity, options)
+    raise UsageError(f"unknown engine {name!r}", remedy="one of auto, transformers")

@@ -1,0 +1,93 @@
+"""What a model's `config.json` says, read without loading the model or any framework."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlt_data.errors import ModelError
+from rlt_data.models.identity import ModelIdentity
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The shape of a decoder model; sizes in elements, `context` in tokens, `parameters` estimated.
+
+    `dtype` is the type that the weights were saved in, such as `bfloat16`; `end_token_ids` are those of
+    the generation configuration where there is one.
+    """
+
+    architecture: str
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_dimension: int
+    feed_forward: int
+    context: int | None
+    dtype: str | None
+    tied_embeddings: bool
+    end_token_ids: tuple[int, ...]
+    raw: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of a dense decoder of this shape: embeddings, attention, gated feed-forward, norms."""
+        attention = self.hidden * self.head_dimension * (2 * self.heads + 2 * self.key_value_heads)
+        layer = attention + 3 * self.hidden * self.feed_forward + 2 * self.hidden
+        embeddings = self.vocabulary * self.hidden * (1 if self.tied_embeddings else 2)
+        return embeddings + self.layers * layer + self.hidden
+
+    def count_cache_bytes(self, bytes_per_element: int) -> int:
+        """Bytes of keys and values that one token holds in all layers."""
+        return 2 * self.layers * self.key_value_heads * self.head_dimension * bytes_per_element
+
+
+def read_model_config(identity: ModelIdentity) -> ModelConfig:
+    """Read the configuration of a resolved model (of the base model, for an adapter).
+
+    Raises `ModelError` where there is none, or where it is not one of a decoder language model.
+    """
+    if identity.base is not None:
+        return read_model_config(identity.base)
+    return read_config_file(identity.require_directory())
+
+
+def read_config_file(directory: Path) -> ModelConfig:
+    """Read `config.json` and `generation_config.json` in `directory`; see `read_model_config`."""
+    file = directory / "config.json"
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the model's configuration cannot be read: {error}", where=str(file)) from error
+    text = {**raw, **(raw.get("text_config") or {})}
+    generation = directory / "generation_config.json"
+    end: Any = text.get("eos_token_id")
+    if generation.is_file():
+        end = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id", end)
+    try:
+        heads = int(text["num_attention_heads"])
+        hidden = int(text["hidden_size"])
+        return ModelConfig(
+            architecture=str((raw.get("architectures") or [raw.get("model_type", "unknown")])[0]),
+            vocabulary=int(text["vocab_size"]),
+            hidden=hidden,
+            layers=int(text["num_hidden_layers"]),
+            heads=heads,
+            key_value_heads=int(text.get("num_key_value_heads") or heads),
+            head_dimension=int(text.get("head_dim") or hidden // heads),
+            feed_forward=int(text.get("intermediate_size") or 4 * hidden),
+            context=text.get("max_position_embeddings"),
+            dtype=text.get("dtype") or text.get("torch_dtype"),
+            tied_embeddings=bool(text.get("tie_word_embeddings", False)),
+            end_token_ids=tuple(end if isinstance(end, list) else [] if end is None else [end]),
+            raw=raw,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"this is not the configuration of a decoder language model ({error!r})", where=str(file)
+        ) from error

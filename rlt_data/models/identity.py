@@ -1,0 +1,151 @@
+"""Which model a name means, and which weights exactly: alias, local path or hub id -> identity."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rlt_data.errors import ModelError
+from rlt_data.models.fingerprint import hash_model_directory
+from rlt_data.models.hub_cache import fetch_snapshot, find_cached_snapshot, list_missing_weights
+from rlt_data.models.registry import RegistryEntry, list_registry
+from rlt_data.settings import Settings, load_settings
+
+Need = Literal["weights", "tokenizer", "name"]
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """One model in one role, with the exact weights that the name stood for.
+
+    `name` is what the user wrote; `model` the hub id or absolute path that it resolved to; `revision`
+    the hub commit, or the content hash of local files; None where the weights are elsewhere (a served
+    model). `directory` holds the files on this machine; None for a model that is only named. Where
+    `model` is a LoRA adapter, `directory` holds the adapter and `base` is the model under it.
+    """
+
+    role: str
+    name: str
+    model: str
+    revision: str | None
+    directory: Path | None = None
+    trust_remote_code: bool = False
+    base: ModelIdentity | None = None
+
+    @property
+    def content_key(self) -> str:
+        """What identifies the weights in content hashes: the revision, or the model's name without one."""
+        return self.revision or self.model
+
+    def require_directory(self) -> Path:
+        """Return the local directory. Raises `ModelError` for a model that is only named."""
+        if self.directory is None:
+            raise ModelError(
+                "the model's files are not on this machine",
+                where=self.model,
+                remedy="name a local directory, or a hub id that can be fetched",
+            )
+        return self.directory
+
+
+def resolve_model(
+    name: str, *, role: str, settings: Settings | None = None, need: Need = "weights"
+) -> ModelIdentity:
+    """Resolve `name`: the user's alias, a built-in alias, a local path, or a hub id, in this order.
+
+    A hub id that is cached is used without network; its revision is the commit of the cached snapshot.
+    `need` says what must be on this machine: the `weights`, the `tokenizer` and configuration only, or
+    just the `name` (a model behind a server). `settings` defaults to the nearest `rlt-data.toml`.
+
+    Raises `ModelError` with what to do where nothing is found, weights are missing or only pickled.
+    """
+    settings = settings if settings is not None else load_settings()
+    entries = list_registry(settings)
+    entry = entries.get(name) or RegistryEntry(alias=name, model=name, origin="command")
+    path = _find_local_path(entry.model)
+    if path is None and not _HUB_ID.fullmatch(entry.model):
+        if need == "name":
+            return ModelIdentity(role, name, entry.model, entry.revision)
+        raise _explain_unknown_name(entry, list(entries))
+    if need == "name":
+        return ModelIdentity(role, name, str(path or entry.model), entry.revision)
+    if path is not None:
+        return _identify_directory(path, role, name, entry, settings, need)
+    weights = need == "weights"
+    snapshot = find_cached_snapshot(entry.model, entry.revision, weights=weights)
+    snapshot = snapshot or fetch_snapshot(entry.model, entry.revision, weights=weights)
+    revision = snapshot.name
+    base = _find_base(snapshot, role, settings, need)
+    return ModelIdentity(role, name, entry.model, revision, snapshot, entry.trust_remote_code, base)
+
+
+def _find_local_path(model: str) -> Path | None:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.is_absolute() or model.startswith((".", "~")) or model.count("/") > 1:
+        raise ModelError(
+            "there is no such model directory",
+            where=str(path),
+            remedy="check the path; a model directory holds config.json and *.safetensors",
+        )
+    return None
+
+
+def _identify_directory(
+    path: Path, role: str, name: str, entry: RegistryEntry, settings: Settings, need: Need
+) -> ModelIdentity:
+    adapter = (path / "adapter_config.json").is_file()
+    if not adapter and not (path / "config.json").is_file():
+        raise ModelError(
+            "the directory holds no model: there is no config.json",
+            where=str(path),
+            remedy="name the directory that was written by save_pretrained",
+        )
+    missing = list_missing_weights(path) if need == "weights" else []
+    if missing:
+        pickled = sorted(found.name for pattern in _PICKLED for found in path.glob(pattern))
+        raise ModelError(
+            f"pickled weights are never loaded ({', '.join(pickled[:3])})"
+            if pickled
+            else f"weights are missing: {', '.join(missing[:3])}",
+            where=str(path),
+            remedy="save the model with safe_serialization=True"
+            if pickled
+            else "copy the model again, with every *.safetensors file",
+        )
+    base = _find_base(path, role, settings, need)
+    revision = hash_model_directory(path)
+    return ModelIdentity(role, name, str(path), revision, path, entry.trust_remote_code, base)
+
+
+def _find_base(directory: Path, role: str, settings: Settings, need: Need) -> ModelIdentity | None:
+    """Resolve the model under a LoRA adapter; None where `directory` is a whole model."""
+    file = directory / "adapter_config.json"
+    if (directory / "config.json").is_file() or not file.is_file():
+        return None
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(
+            "the adapter does not say which model it belongs to",
+            where=str(file),
+            remedy="set base_model_name_or_path in it",
+        )
+    return resolve_model(str(base), role=role, settings=settings, need=need)
+
+
+def _explain_unknown_name(entry: RegistryEntry, known: list[str]) -> ModelError:
+    near = difflib.get_close_matches(entry.model, known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ModelError(
+        f"no model is named {entry.model!r}",
+        where=f"alias {entry.alias!r} in {entry.origin}" if entry.alias != entry.model else None,
+        remedy=hint + "rlt-data models lists the known names; a hub id reads owner/name; a path must exist",
+    )

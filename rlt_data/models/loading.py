@@ -1,0 +1,90 @@
+"""Tokenizers and models loaded from resolved identities: local files, safetensors, no foreign code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlt_data.errors import ModelError, UsageError, require_module
+from rlt_data.models.identity import ModelIdentity
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def choose_device(device: str) -> str:
+    """Choose where to compute: `auto` is cuda, then mps, then cpu. Raises `UsageError` if absent."""
+    torch = require_module("torch", "models")
+    mps = torch.backends.mps.is_available()
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    kind = device.split(":")[0]
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
+    if not present.get(kind, False):
+        have = ", ".join(name for name, there in present.items() if there)
+        raise UsageError(f"device {device!r} is not available", remedy=f"available here: auto, {have}")
+    return device
+
+
+def choose_dtype(dtype: str, device: str) -> str:
+    """Choose the floating-point type: `auto` is float32 on a CPU, bfloat16 or else float16 elsewhere."""
+    if dtype not in DTYPES:
+        raise UsageError(f"unknown dtype {dtype!r}", remedy=f"one of {', '.join(DTYPES)}")
+    if dtype != "auto":
+        return dtype
+    if device == "cpu":
+        return "float32"
+    torch = require_module("torch", "models")
+    return "bfloat16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float16"
+
+
+def load_tokenizer(identity: ModelIdentity) -> Any:
+    """Load a fast tokenizer (`transformers.PreTrainedTokenizerFast`) that gives character offsets.
+
+    An adapter without a tokenizer of its own uses its base model's. Raises `ModelError`.
+    """
+    transformers = require_module("transformers", "models")
+    directory = identity.require_directory()
+    if identity.base is not None and not (directory / "tokenizer_config.json").is_file():
+        return load_tokenizer(identity.base)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=identity.trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"the tokenizer cannot be loaded: {error}", where=identity.model) from error
+    if not tokenizer.is_fast:
+        raise ModelError(
+            "the tokenizer gives no character offsets (it is not a fast one)",
+            where=identity.model,
+            remedy="use a model with a tokenizer.json",
+        )
+    return tokenizer
+
+
+def load_model(
+    identity: ModelIdentity, *, dtype: str = "auto", device: str = "auto", attention: str | None = None
+) -> Any:
+    """Load a causal language model for inference: evaluation mode, no gradients, on `device`.
+
+    `dtype` is one of auto, float32, bfloat16, float16; `attention` names a transformers attention
+    implementation (None: its default). A LoRA adapter is merged into its base. Raises `ModelError`.
+    """
+    torch = require_module("torch", "models")
+    transformers = require_module("transformers", "models")
+    device = choose_device(device)
+    chosen = getattr(torch, choose_dtype(dtype, device))
+    whole = identity.base or identity
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            whole.require_directory(),
+            dtype=chosen,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=whole.trust_remote_code,
+            **({"attn_implementation": attention} if attention else {}),
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(f"the model cannot be loaded: {error}", where=identity.model) from error
+    if identity.base is not None:
+        peft = require_module("peft", "train")
+        model = peft.PeftModel.from_pretrained(model, identity.require_directory()).merge_and_unload()
+    return model.to(device).eval().requires_grad_(False)
