@@ -45,6 +45,10 @@ class ModelError(RltDataError):
     """A model, its tokenizer or its chat template cannot be found or used."""
 
 
+class EngineError(RltDataError):
+    """An engine or a server that writes or scores text cannot be started, died, or stopped answering."""
+
+
 class StageStoppedError(RltDataError):
     """A stage stopped itself because going on would waste work or produce misleading rows."""
 
