@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar a step with rows and tokens a second and the time left; quiet where nobody looks."""
+"""Progress on stderr: a bar a step, with throughput and the time left; quiet where nobody looks."""
 
 from __future__ import annotations
 

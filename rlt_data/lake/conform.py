@@ -1,4 +1,4 @@
-"""Rows made to fit a table's schema: order, types, absent nullable columns; and what does not fit, refused."""
+"""Rows made to fit a table's schema: order, types, absent nullable columns; what does not fit is refused."""
 
 from __future__ import annotations
 

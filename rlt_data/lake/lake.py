@@ -49,7 +49,9 @@ class Lake:
         """Return one table. Raises `LakeError` with the nearest names for one that is not known."""
         if name not in self._tables:
             near = difflib.get_close_matches(name, self._tables, n=3) or list(self._tables)
-            raise LakeError(f"there is no table {name!r}", where=self.uri, remedy="nearest: " + ", ".join(near))
+            raise LakeError(
+                f"there is no table {name!r}", where=self.uri, remedy="nearest: " + ", ".join(near)
+            )
         return self._tables[name]
 
     def tables(self) -> list[Table]:

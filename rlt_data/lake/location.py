@@ -27,7 +27,10 @@ class Location:
 
 
 def resolve_location(uri: str | Path | None) -> Location:
-    """Resolve `uri`; without one, `$RLT_DATA_LAKE`, then `./lake`. Raises `LakeError` for an unknown scheme."""
+    """Resolve `uri`; without one, `$RLT_DATA_LAKE`, then `./lake`.
+
+    Raises `LakeError` for a scheme that no storage is known for.
+    """
     text = str(uri) if uri is not None else os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_URI
     if "://" not in text:
         return Location(str(Path(text).expanduser().absolute()), local=True)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 _VERSIONED = re.compile(r'"(\w+)@(\d+)"')
 _CATALOGUE = re.compile(r"\b(show|information_schema|duckdb_\w+|query|query_table|pg_\w+|sqlite_\w+)\b", re.I)
 _EXPLAIN = re.compile(r"\s*explain\s+(\([^)]*\)\s*)?(analyze\s+)?", re.I)
-_READ_ONLY = "only statements that read are taken: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE"
+_READ_ONLY = (
+    "only statements that read are taken: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE"
+)
 
 
 def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
@@ -52,7 +54,9 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
         raise LakeError(str(error), where="the query") from error
     if len(statements) != 1:
         raise LakeError(
-            f"{len(statements)} statements where one is taken", where="the query", remedy="send them one by one"
+            f"{len(statements)} statements where one is taken",
+            where="the query",
+            remedy="send them one by one",
         )
     kind, text = statements[0].type, statements[0].query
     if kind == duckdb.StatementType.EXPLAIN:
@@ -64,9 +68,7 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
     if allow_files:
         allowed |= {duckdb.StatementType.COPY, duckdb.StatementType.MULTI}
     if kind not in allowed:
-        raise LakeError(
-            f"a statement of kind {kind.name} is refused", where="the query", remedy=_READ_ONLY
-        )
+        raise LakeError(f"a statement of kind {kind.name} is refused", where="the query", remedy=_READ_ONLY)
 
 
 def _open_views(connection: duckdb.DuckDBPyConnection, lake: Lake, query: str) -> list[str]:
@@ -118,7 +120,8 @@ def _create_view(
     sql = " UNION ALL BY NAME ".join(sources)
     if table.name == "runs":
         connection.execute(f"CREATE VIEW {quote_name(view.replace('runs', 'run_events', 1))} AS {sql}")
-        sql = f"SELECT * FROM ({sql}) QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY sequence DESC) = 1"
+        newest = "row_number() OVER (PARTITION BY run_id ORDER BY sequence DESC) = 1"
+        sql = f"SELECT * FROM ({sql}) QUALIFY {newest}"
     connection.execute(f"CREATE VIEW {quote_name(view)} AS {sql}")
     return files if table.local else []
 
@@ -126,7 +129,9 @@ def _create_view(
 def _lock_connection(
     connection: duckdb.DuckDBPyConnection, files: Iterable[str], *, allow_files: bool
 ) -> None:
-    connection.execute(f"SET temp_directory = {quote_text(str(Path(tempfile.gettempdir()) / 'rlt-data-sql'))}")
+    connection.execute(
+        f"SET temp_directory = {quote_text(str(Path(tempfile.gettempdir()) / 'rlt-data-sql'))}"
+    )
     if not allow_files:
         listed = ", ".join(quote_text(file) for file in files)
         connection.execute(f"SET allowed_paths = [{listed}]")
@@ -141,9 +146,7 @@ def _list_table_names(connection: duckdb.DuckDBPyConnection, query: str) -> set[
         return set()
 
 
-def _explain_error(
-    error: duckdb.Error, connection: duckdb.DuckDBPyConnection, query: str
-) -> LakeError:
+def _explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection, query: str) -> LakeError:
     """Turn a DuckDB error into ours, with the nearest names for a table that does not exist."""
     known = [*TABLES, *DERIVED_VIEWS, "run_events"]
     if isinstance(error, duckdb.CatalogException):
@@ -165,4 +168,3 @@ def quote_name(name: str) -> str:
 def quote_text(text: str) -> str:
     """Quote an SQL string."""
     return "'" + text.replace("'", "''") + "'"
-

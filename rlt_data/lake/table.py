@@ -108,9 +108,7 @@ class Table:
             chunk_id = hash_content(self.name, sorted(table.column(self.schema.key).to_pylist()))
         stated = {"rlt_data.run_id": run_id, **(metadata or {})}
         with self._lock:
-            return commit_chunk(
-                self._open_writer(), table, chunk_id=chunk_id, metadata=stated, fence=fence
-            )
+            return commit_chunk(self._open_writer(), table, chunk_id=chunk_id, metadata=stated, fence=fence)
 
     def raise_fence(self, fence: Fence) -> None:
         """From here on, refuse commits under a smaller number of the same fence."""
@@ -187,7 +185,9 @@ class Table:
         except TableNotFoundError:
             if version is None:
                 return None
-            raise LakeError(f"table {self.name} has no version {version}: it is empty", where=self.uri) from None
+            raise LakeError(
+                f"table {self.name} has no version {version}: it is empty", where=self.uri
+            ) from None
         if version is None or version == delta.version():
             return delta
         newest = delta.version()
@@ -233,7 +233,9 @@ class Table:
         names = self.schema.arrow.names
         if name not in names:
             raise LakeError(
-                f"table {self.name} has no column {name!r}", where=self.name, remedy="columns: " + ", ".join(names)
+                f"table {self.name} has no column {name!r}",
+                where=self.name,
+                remedy="columns: " + ", ".join(names),
             )
         return self.schema.arrow.field(name)
 
