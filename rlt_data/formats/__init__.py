@@ -6,6 +6,7 @@ from rlt_data.formats.definition import (
     StudentFormat,
     TeacherFormat,
     list_formats,
+    load_built_in,
     load_format,
 )
 from rlt_data.formats.parsing import ParsedTrace, parse_student_completion, parse_teacher_completion
@@ -33,6 +34,7 @@ __all__ = [
     "compare_tokenizers",
     "encode_texts",
     "list_formats",
+    "load_built_in",
     "load_format",
     "parse_student_completion",
     "parse_teacher_completion",

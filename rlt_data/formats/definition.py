@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from rlt_data.errors import UsageError
+from rlt_data.settings import Settings, load_settings
+from rlt_data.toml import load_document, parse_document, suggest_nearest, validate_data
 
 PLACEHOLDER = re.compile(r"\{(question|solution|think)\}")
 BUILT_IN = ("stratos", "r1")
-
-
-class FormatSettings(Protocol):
-    """Settings that may define formats: `[formats.NAME]` tables of rlt-data.toml."""
-
-    @property
-    def formats(self) -> Mapping[str, Mapping[str, Any]]:
-        """Format tables by name, as read from TOML."""
 
 
 class TeacherFormat(BaseModel):
@@ -53,8 +45,10 @@ class TeacherFormat(BaseModel):
                 raise ValueError(
                     f"teacher: {{{name}}} must stand exactly once in user and prefill together, found {found}"
                 )
-        if not self.close:
-            raise ValueError("teacher.close must not be empty: an explanation would never close")
+        if not self.open or not self.close:
+            raise ValueError("teacher.open and teacher.close must not be empty")
+        if self.open not in self.prefill:
+            raise ValueError(f"teacher.prefill must open the explanation with teacher.open, {self.open!r}")
         return self
 
 
@@ -118,80 +112,69 @@ class ConversationFormat(BaseModel):
         return self.model_dump(exclude={"name"})
 
 
-def load_format(name_or_path: str, settings: FormatSettings | None = None) -> ConversationFormat:
+def load_format(name_or_path: str, settings: Settings | None = None) -> ConversationFormat:
     """Load a format by name (the user's own first, then built in) or from a TOML file.
 
-    A user's format may say `base = "stratos"` and then only what differs. Raises `UsageError` for an
-    unknown name, a key that no format has, or placeholders that make no sense.
+    `settings` default to the nearest `rlt-data.toml`. A user's format may say `base = "stratos"` and
+    then only what differs. Raises `UsageError` for an unknown name, for a key that no format has (with
+    file, line and the nearest right key), and for placeholders that make no sense.
     """
-    if settings is not None and name_or_path in settings.formats:
-        table = settings.formats[name_or_path]
-        return _build_format(name_or_path, table, f"[formats.{name_or_path}]", settings)
+    settings = load_settings() if settings is None else settings
+    if name_or_path in settings.formats:
+        return _build_from_settings(name_or_path, settings)
     if name_or_path in BUILT_IN:
-        return _load_built_in(name_or_path)
-    path = Path(name_or_path).expanduser()
+        return load_built_in(name_or_path)
+    path = Path(settings.resolve_path(name_or_path)).expanduser()
     if path.suffix == ".toml" or path.is_file():
-        return _build_format(path.stem, _read_toml(path), str(path), settings)
-    known = sorted({*BUILT_IN, *(settings.formats if settings is not None else ())})
-    near = difflib.get_close_matches(name_or_path, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+        document = load_document(path)
+        table = _inherit({"name": path.stem, **document.data}, settings, document.name)
+        return validate_data(ConversationFormat, table, [document])
     raise UsageError(
         f"there is no conversation format {name_or_path!r}",
-        where=f"known formats: {', '.join(known)}",
-        remedy=f"{hint}name one of these, a TOML file, or add [formats.{name_or_path}] to rlt-data.toml",
+        where=f"known formats: {', '.join(list_formats(settings))}",
+        remedy=f"{suggest_nearest(name_or_path, list_formats(settings))} Or name a TOML file, or add "
+        f"[formats.{name_or_path}] to rlt-data.toml",
     )
 
 
-def list_formats(settings: FormatSettings | None = None) -> list[str]:
-    """Names of the built-in and the user's formats."""
-    return sorted({*BUILT_IN, *(settings.formats if settings is not None else ())})
+def list_formats(settings: Settings | None = None) -> list[str]:
+    """List the names of the built-in and the user's formats."""
+    settings = load_settings() if settings is None else settings
+    return sorted({*BUILT_IN, *settings.formats})
 
 
 @cache
-def _load_built_in(name: str) -> ConversationFormat:
+def load_built_in(name: str) -> ConversationFormat:
+    """Load a format that comes with the package, whatever the user's settings say."""
     text = resources.files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    return _build_format(name, tomllib.loads(text), f"{name}.toml", None)
+    document = parse_document(text, f"{name}.toml")
+    return validate_data(ConversationFormat, document.data, [document])
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UsageError("the format file does not exist", where=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"the format file is no valid TOML: {error}", where=str(path)) from None
+class _FormatTables(BaseModel):
+    formats: Mapping[str, ConversationFormat]
 
 
-def _build_format(
-    name: str, table: Mapping[str, Any], where: str, settings: FormatSettings | None
-) -> ConversationFormat:
-    values: dict[str, Any] = {"name": name, **table}
-    base = values.pop("base", None)
-    if base is not None:
-        if base == name and name not in BUILT_IN:
-            raise UsageError("a format cannot be its own base", where=where)
-        inherited = load_format(str(base), settings if base != name else None).model_dump()
-        for part in ("teacher", "student"):
-            values[part] = {**inherited[part], **values.get(part, {})}
-    try:
-        return ConversationFormat.model_validate(values)
-    except ValidationError as error:
-        raise UsageError(_explain(error), where=where, remedy="see rlt_data/formats/stratos.toml") from None
+def _build_from_settings(name: str, settings: Settings) -> ConversationFormat:
+    where = f"[formats.{name}]"
+    table = _inherit({"name": name, **settings.formats[name]}, settings, where)
+    documents = [settings.document] if settings.document is not None else []
+    return validate_data(_FormatTables, {"formats": {name: table}}, documents).formats[name]
 
 
-def _explain(error: ValidationError) -> str:
-    models: dict[str, type[BaseModel]] = {"teacher": TeacherFormat, "student": StudentFormat}
-    sentences = []
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            *parents, key = (str(part) for part in problem["loc"])
-            model = models.get(parents[0], ConversationFormat) if parents else ConversationFormat
-            near = difflib.get_close_matches(key, [*model.model_fields, "base"], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            sentences.append(f"unknown key {place!r}{hint}")
-        elif problem["type"] == "missing":
-            sentences.append(f"the key {place!r} is missing")
-        else:
-            sentences.append(problem["msg"].removeprefix("Value error, "))
-    return "the conversation format is not valid: " + "; ".join(sentences)
+def _inherit(table: dict[str, Any], settings: Settings, where: str) -> dict[str, Any]:
+    """Fill in what `base` says and `table` does not."""
+    base = table.pop("base", None)
+    if base is None:
+        return table
+    if base not in BUILT_IN:
+        raise UsageError(
+            f"a format cannot be based on {base!r}",
+            where=where,
+            remedy=f"base is one of the built-in formats: {', '.join(BUILT_IN)}",
+        )
+    inherited = load_built_in(base).model_dump()
+    for part in ("teacher", "student"):
+        own = table.get(part, {})
+        table[part] = {**inherited[part], **own} if isinstance(own, Mapping) else own
+    return table

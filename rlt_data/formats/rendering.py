@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -24,8 +25,8 @@ _SENTINELS = {role: f"Rlt5entinel{role.capitalize()}9b1f4c07" for role in ("syst
 # formats write the thinking themselves, and at generation time the block is not there.
 _EMPTY_THINKING = re.compile(r"(?:<think>\s*)?</think>\s*\Z")
 
-# Templates of Llama 3.1 and later print the day of rendering unless told a date: the same text every day.
-_TEMPLATE_DATE = "26 Jul 2024"
+# Some templates (Llama 3.1, gpt-oss) print the day of rendering; a fixed one gives the same text every day.
+_TEMPLATE_DATE = datetime(2024, 7, 26)
 
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -225,7 +226,9 @@ def _apply_template(tokenizer: ChatTokenizer, roles: Sequence[str]) -> tuple[str
 
     messages = [{"role": role, "content": _SENTINELS[role]} for role in roles]
     try:
-        rendered = tokenizer.apply_chat_template(messages, tokenize=False, date_string=_TEMPLATE_DATE)
+        rendered = tokenizer.apply_chat_template(
+            messages, tokenize=False, strftime_now=_TEMPLATE_DATE.strftime
+        )
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         return None, str(error)
     return str(rendered), ""
