@@ -1,0 +1,102 @@
+"""What commands share: the lake they open, where they print, and options that read alike everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rlt_data.lake import Lake
+    from rlt_data.settings import Settings
+
+PIPE_WIDTH = 200
+COMMON_PANEL = "Common options"
+
+LakeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--lake",
+        envvar="RLT_DATA_LAKE",
+        show_envvar=True,
+        help="The lake: a directory or URI. [default: the one in rlt-data.toml, else ./lake]",
+        rich_help_panel=COMMON_PANEL,
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON and nothing else.", rich_help_panel=COMMON_PANEL)
+]
+QuietOption = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Show no progress on stderr.", rich_help_panel=COMMON_PANEL),
+]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Run again although the same run finished before.", rich_help_panel=COMMON_PANEL
+    ),
+]
+
+
+def open_lake(uri: str | None, *, settings: Settings | None = None, create: bool = False) -> Lake:
+    """Open the lake named by `uri`, else by rlt-data.toml, else ./lake.
+
+    Without `create` a place that holds no lake is an error, so that a misspelt path is not a new lake.
+    """
+    from rlt_data.lake import Lake
+    from rlt_data.settings import load_settings
+
+    if uri is None:
+        settings = settings or load_settings()
+        uri = settings.resolve_path(settings.lake) if settings.lake else None
+    if uri is not None:
+        # Where an unexpected error would leave its traceback: see failures.py.
+        os.environ["RLT_DATA_LAKE"] = uri
+    return Lake(uri, create=create)
+
+
+def make_console() -> Console:
+    """Make the console for stdout: as wide as the terminal, wide enough for whole rows in a pipe."""
+    if sys.stdout.isatty() or "COLUMNS" in os.environ:
+        return Console(highlight=False, markup=False)
+    return Console(highlight=False, markup=False, width=PIPE_WIDTH)
+
+
+def print_rows(rows: list[dict[str, Any]], *, right: frozenset[str] = frozenset(), wrap: str = "") -> None:
+    """Print dictionaries with the same keys as one plain table; `right` names columns of numbers.
+
+    The column named by `wrap` takes several lines where the terminal is narrow; the others are kept whole.
+    """
+    if not rows:
+        return
+    table = RichTable(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        table.add_column(
+            name, justify="right" if name in right else "left", no_wrap=name != wrap, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    console = make_console()
+    with console.capture() as capture:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON on stdout, timestamps and paths as text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_write_plain))
+
+
+def _write_plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return str(value)

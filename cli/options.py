@@ -1,0 +1,193 @@
+"""Command-line options made from a pydantic configuration, so that nothing is written twice.
+
+A field becomes an option of the same name, with its description, type, bounds and default; the fields of a
+nested configuration become options beside the others, in a section of their own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import pydantic
+import typer
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
+
+from rlt_data.errors import UsageError
+
+SIMPLE = (str, int, float, bool, Path)
+
+
+@dataclass(frozen=True)
+class ConfigOption:
+    """One field of a configuration as an option: where it goes, and how Typer declares it."""
+
+    path: tuple[str, ...]
+    field: FieldInfo
+    flag: str
+    panel: str | None
+    argument: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name of the parameter that carries its value."""
+        return "__".join(self.path)
+
+    def make_parameter(self) -> inspect.Parameter:
+        """Declare it for Typer."""
+        kind = choose_option_type(self.field.annotation)
+        required = self.field.is_required()
+        default = None if required else self.field.get_default(call_default_factory=True)
+        plain = _make_plain(default)
+        shared: dict[str, Any] = {"help": self.field.description, "show_default": plain not in (None, [])}
+        shared |= _find_bounds(self.field, kind)
+        if _is_mapping(self.field.annotation):
+            shared["metavar"] = "NAME=VALUE,..."
+        info: Any
+        if self.argument:
+            info = typer.Argument(metavar=self.flag.removeprefix("--").upper(), **shared)
+        else:
+            flags = [f"{self.flag}/--no-{self.flag[2:]}"] if kind is bool else [self.flag]
+            info = typer.Option(*flags, rich_help_panel=self.panel, **shared)
+        return inspect.Parameter(
+            self.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if required else plain,
+            annotation=Annotated[kind if required else kind | None, info],
+        )
+
+
+def list_config_options(
+    config: type[pydantic.BaseModel],
+    *,
+    names: Mapping[str, str],
+    arguments: Sequence[str] = (),
+) -> list[ConfigOption]:
+    """List the options of `config`; `names` renames fields, `arguments` are given by position."""
+    return list(_walk_fields(config, (), None, names, frozenset(arguments)))
+
+
+def build_config(
+    config: type[pydantic.BaseModel], options: Sequence[ConfigOption], given: Mapping[str, Any]
+) -> pydantic.BaseModel:
+    """Build a configuration from the values that were `given`. Raises `UsageError` naming the option."""
+    data: dict[str, Any] = {}
+    for option in options:
+        if option.name not in given:
+            continue
+        value = given[option.name]
+        if _is_mapping(option.field.annotation):
+            value = _parse_pairs(option.flag, value)
+        place = data
+        for part in option.path[:-1]:
+            place = place.setdefault(part, {})
+        place[option.path[-1]] = value
+    try:
+        return config.model_validate(data)
+    except pydantic.ValidationError as error:
+        flags = {option.path: option.flag for option in options}
+        problems = [_explain_problem(dict(item), flags) for item in error.errors()]
+        raise UsageError(problems[0][0], where=problems[0][1], remedy="see --help") from error
+
+
+def choose_option_type(annotation: Any) -> Any:
+    """Choose the type that Typer reads: the field's own where it is simple, else text for pydantic."""
+    branches = [branch for branch in _expand_union(annotation) if branch is not type(None)]
+    if len(branches) != 1:
+        return str
+    only = branches[0]
+    origin = get_origin(only)
+    if only in SIMPLE or origin is Literal:
+        return only
+    if origin in (list, tuple, set, frozenset, Sequence):
+        return types.GenericAlias(list, (choose_option_type(get_args(only)[0]),))
+    if _is_mapping(only):
+        return list[str]
+    return str
+
+
+def _walk_fields(
+    config: type[pydantic.BaseModel],
+    above: tuple[str, ...],
+    panel: str | None,
+    names: Mapping[str, str],
+    arguments: frozenset[str],
+) -> Any:
+    for name, field in config.model_fields.items():
+        path = (*above, name)
+        nested = _find_nested(field.annotation)
+        if nested is not None:
+            yield from _walk_fields(nested, path, name.replace("_", " ").capitalize(), names, arguments)
+            continue
+        dotted = ".".join(path)
+        flag = names.get(dotted, "--" + name.replace("_", "-"))
+        yield ConfigOption(path, field, flag, panel, argument=dotted in arguments)
+
+
+def _find_nested(annotation: Any) -> type[pydantic.BaseModel] | None:
+    for branch in _expand_union(annotation):
+        if isinstance(branch, type) and issubclass(branch, pydantic.BaseModel):
+            return branch
+    return None
+
+
+def _expand_union(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _expand_union(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [inner for branch in get_args(annotation) for inner in _expand_union(branch)]
+    return [annotation]
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return any(
+        isinstance(origin := get_origin(branch), type) and issubclass(origin, Mapping)
+        for branch in _expand_union(annotation)
+    )
+
+
+def _make_plain(default: Any) -> Any:
+    if isinstance(default, Mapping):
+        return [f"{key}={value}" for key, value in default.items()]
+    if isinstance(default, (tuple, frozenset, set)):
+        return list(default)
+    return default
+
+
+def _find_bounds(field: FieldInfo, kind: Any) -> dict[str, Any]:
+    if kind not in (int, float):
+        return {}
+    bounds: dict[str, Any] = {}
+    for rule in field.metadata:
+        if isinstance(rule, Ge):
+            bounds["min"] = rule.ge
+        elif isinstance(rule, Le):
+            bounds["max"] = rule.le
+    return bounds
+
+
+def _parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for text in (piece for value in texts for piece in value.split(",")):
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise UsageError(f"{text!r} is no pair", where=flag, remedy=f"write {flag} NAME=VALUE,NAME=VALUE")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+def _explain_problem(problem: dict[str, Any], flags: Mapping[tuple[str, ...], str]) -> tuple[str, str | None]:
+    location = tuple(str(part) for part in problem["loc"])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    for length in range(len(location), 0, -1):
+        flag = flags.get(location[:length])
+        if flag is not None:
+            found = problem.get("input")
+            shown = f", found {found!r}" if isinstance(found, str | int | float | bool) else ""
+            return f"{message[:1].lower()}{message[1:]}{shown}", flag
+    return message[:1].lower() + message[1:], None

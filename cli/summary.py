@@ -1,0 +1,58 @@
+"""The summary of a stage, as a short table or as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from .common import make_console, print_rows
+
+if TYPE_CHECKING:
+    from rlt_data.stages.run import StageSummary
+
+NUMBERS = frozenset({"rows in", "rows out", "rejected", "truncated", "tokens", "tokens/s", "seconds"})
+
+
+def print_summary(summary: StageSummary, *, as_json: bool) -> None:
+    """Print what a stage did: one table, its other figures, its notes; or the whole as JSON alone."""
+    if as_json:
+        print(summary.model_dump_json(indent=2))
+        return
+    console = make_console()
+    console.print(Text.assemble((summary.stage, "bold"), f": {summary.status}, run {summary.run_id[:12]}"))
+    print_rows([list_summary_figures(summary)], right=NUMBERS, wrap="tables")
+    for name, value in summary.extra.items():
+        console.print(f"{name.replace('_', ' ')}: {format_figure(value)}")
+    for note in summary.notes:
+        console.print(f"note: {note}")
+    console.print()
+
+
+def list_summary_figures(summary: StageSummary) -> dict[str, str]:
+    """List the figures that every stage has, ready to print."""
+    share = summary.truncated_share
+    return {
+        "rows in": f"{summary.rows_in:,}",
+        "rows out": f"{summary.rows_out:,}",
+        "rejected": f"{summary.rejected:,}",
+        "truncated": "-" if share is None else f"{share:.1%}",
+        "tokens": f"{summary.tokens:,}" if summary.tokens else "-",
+        "tokens/s": f"{summary.tokens_per_second:,.0f}" if summary.tokens_per_second else "-",
+        "seconds": f"{summary.seconds:,.1f}",
+        "tables": ", ".join(f"{table}@{version}" for table, version in summary.tables.items()),
+    }
+
+
+def format_figure(value: Any) -> str:
+    """Write a figure as people read it: digits grouped, four significant places, structures as JSON."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
