@@ -1,0 +1,186 @@
+"""From a trace to the two texts that are scored: rendered, tokenised, with the tokens that count.
+
+A token counts when its characters lie wholly inside the explanation or the solution, tags excluded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlt_data.errors import InputError
+from rlt_data.formats.definition import ConversationFormat
+from rlt_data.formats.rendering import RenderedText, render_student_text, render_teacher_text
+from rlt_data.formats.spans import EncodedText, encode_texts, select_token_span
+
+# Characters shown on either side of the place where two texts part.
+_CONTEXT = 30
+
+
+@dataclass(frozen=True)
+class ScoreRequest:
+    """One explanation to score. `closed` says whether its closing tag was written."""
+
+    key: str
+    question: str
+    solution: str
+    think: str
+    closed: bool = True
+
+
+@dataclass(frozen=True)
+class ScoringText:
+    """One tokenised text, cut after its last scored token, since nothing later is read.
+
+    `total_tokens` counts the whole text. `think` and `solution` index `token_ids`; the character spans
+    are half-open and relative to the explanation and to the solution.
+    """
+
+    token_ids: list[int]
+    total_tokens: int
+    think: range
+    solution: range
+    think_characters: list[tuple[int, int]]
+    solution_characters: list[tuple[int, int]]
+
+    @property
+    def think_ids(self) -> list[int]:
+        """Token ids of the explanation."""
+        return self.token_ids[self.think.start : self.think.stop]
+
+    @property
+    def first_scored(self) -> int:
+        """Index of the first token whose log-probability is asked for; the text's length where none is."""
+        starts = [span.start for span in (self.think, self.solution) if span]
+        return min(starts, default=len(self.token_ids))
+
+
+@dataclass(frozen=True)
+class FailedText:
+    """A request that cannot be scored: a short code and a sentence that shows the text."""
+
+    key: str
+    reason: str
+    detail: str
+
+
+def build_student_texts(
+    format: ConversationFormat, tokenizer: Any, requests: Sequence[ScoreRequest]
+) -> list[ScoringText | FailedText]:
+    """Render and tokenise what the student reads: question, explanation, true solution."""
+    rendered = [_render_student(format, tokenizer, request) for request in requests]
+    return _encode(tokenizer, requests, rendered, scored=("think", "solution"))
+
+
+def build_teacher_texts(
+    format: ConversationFormat, tokenizer: Any, requests: Sequence[ScoreRequest]
+) -> list[ScoringText | FailedText]:
+    """Render and tokenise what the teacher read and wrote.
+
+    An explanation that never closed is rendered as if its closing tag stood at its end.
+    """
+    rendered = [_render_teacher(format, tokenizer, request) for request in requests]
+    return _encode(tokenizer, requests, rendered, scored=("think",))
+
+
+def compare_think_tokens(
+    request: ScoreRequest, student: ScoringText, teacher: ScoringText
+) -> FailedText | None:
+    """Refuse a divergence token by token where the two texts cut the explanation into other tokens."""
+    if student.think_ids == teacher.think_ids:
+        return None
+    pairs = zip(student.think_ids, teacher.think_ids, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(student.think), len(teacher.think)))
+    return FailedText(
+        request.key,
+        "think_tokens_differ",
+        f"the explanation is {len(student.think)} tokens to the student and {len(teacher.think)} to the "
+        f"teacher, and they part at token {place}: the student reads "
+        f"{_show(request.think, student.think_characters, place)}, the teacher "
+        f"{_show(request.think, teacher.think_characters, place)}; a divergence token by token needs the "
+        "same tokens",
+    )
+
+
+def _render_student(
+    format: ConversationFormat, tokenizer: Any, request: ScoreRequest
+) -> RenderedText | FailedText:
+    try:
+        return render_student_text(format, tokenizer, request.question, request.think, request.solution)
+    except InputError as error:
+        return FailedText(request.key, "invalid_text", f"{error.what} ({error.where})")
+
+
+def _render_teacher(
+    format: ConversationFormat, tokenizer: Any, request: ScoreRequest
+) -> RenderedText | FailedText:
+    try:
+        return render_teacher_text(
+            format,
+            tokenizer,
+            request.question,
+            request.solution,
+            request.think,
+            closing=format.teacher.close,
+        )
+    except InputError as error:
+        return FailedText(request.key, "invalid_text", f"{error.what} ({error.where})")
+
+
+def _encode(
+    tokenizer: Any,
+    requests: Sequence[ScoreRequest],
+    rendered: Sequence[RenderedText | FailedText],
+    *,
+    scored: tuple[str, ...],
+) -> list[ScoringText | FailedText]:
+    encoded = iter(encode_texts(tokenizer, [r.text for r in rendered if isinstance(r, RenderedText)]))
+    return [
+        r if isinstance(r, FailedText) else _select(request, r, next(encoded), scored)
+        for request, r in zip(requests, rendered, strict=True)
+    ]
+
+
+def _select(
+    request: ScoreRequest, rendered: RenderedText, encoded: EncodedText, scored: tuple[str, ...]
+) -> ScoringText | FailedText:
+    spans: dict[str, range] = {"think": range(0), "solution": range(0)}
+    characters: dict[str, list[tuple[int, int]]] = {"think": [], "solution": []}
+    for name in scored:
+        begin, end = rendered.spans[name]
+        tokens = select_token_span(encoded.offsets, (begin, end))
+        if not tokens and rendered.text[begin:end].strip():
+            return FailedText(
+                request.key,
+                "misaligned_tokens",
+                f"no token lies wholly inside the {name}: every token that touches it also holds characters "
+                f"outside, in {rendered.text[max(0, begin - _CONTEXT) : end + _CONTEXT]!r}",
+            )
+        spans[name] = tokens
+        characters[name] = [(a - begin, b - begin) for a, b in encoded.offsets[tokens.start : tokens.stop]]
+    if "solution" in scored and not spans["solution"]:
+        return FailedText(
+            request.key, "blank_solution", "the solution is blank, so the student has nothing to be asked"
+        )
+    if any(span.start == 0 for span in spans.values() if span):
+        return FailedText(
+            request.key, "no_prompt", "the text begins with a scored token, which nothing predicts"
+        )
+    stop = max(span.stop for span in spans.values())
+    return ScoringText(
+        encoded.token_ids[:stop],
+        len(encoded.token_ids),
+        spans["think"],
+        spans["solution"],
+        characters["think"],
+        characters["solution"],
+    )
+
+
+def _show(text: str, characters: Sequence[tuple[int, int]], place: int) -> str:
+    if place >= len(characters):
+        return "no further token"
+    begin, end = characters[place]
+    before, token, after = text[max(0, begin - _CONTEXT) : begin], text[begin:end], text[end : end + _CONTEXT]
+    return f"{token!r} between {before!r} and {after!r}"
