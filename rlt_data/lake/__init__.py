@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from rlt_data.lake.lake import Lake
+from rlt_data.lake.lineage import LineageStep
 from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.table import Table, TableState, TableVersion
+from rlt_data.lake.upkeep import Compaction, Vacuum
 
-__all__ = ["Lake", "RunRecord", "Table", "TableState", "TableVersion"]
+__all__ = [
+    "Compaction",
+    "Lake",
+    "LineageStep",
+    "RunRecord",
+    "Table",
+    "TableState",
+    "TableVersion",
+    "Vacuum",
+]

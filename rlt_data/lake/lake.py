@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from rlt_data.errors import LakeError
+from rlt_data.lake.lineage import LineageStep, trace_lineage
 from rlt_data.lake.location import resolve_location
+from rlt_data.lake.migrations import apply_migrations, check_record, open_record
 from rlt_data.lake.query import run_query
 from rlt_data.lake.runs import RunRecord, read_newest_states
-from rlt_data.lake.table import Table
+from rlt_data.lake.table import NO_VERSION, Table
+from rlt_data.lake.upkeep import RETENTION_HOURS, Compaction, Vacuum, compact_tables, vacuum_tables
 from rlt_data.schemas import TABLES
 
 
@@ -36,14 +39,42 @@ class Lake:
         self.uri = self._location.uri
         self.storage_options = dict(storage_options) if storage_options else None
         self._tables = {
-            name: Table(self._location.join(name), schema, self.storage_options, local=self._location.local)
+            name: Table(
+                self._location.join(name),
+                schema,
+                self.storage_options,
+                local=self._location.local,
+                before_writing=self.prepare,
+            )
             for name, schema in TABLES.items()
         }
+        self._prepared = False
+        if self.local and Path(self.uri).exists() and not Path(self.uri).is_dir():
+            raise LakeError("a lake is a directory, and this is a file", where=self.uri)
+        record = open_record(self._location, self.storage_options)
+        check_record(record)
+        if not create and record.version() == NO_VERSION:
+            raise LakeError(
+                "there is no lake here", where=self.uri, remedy="`rlt-data init`, or name another with --lake"
+            )
 
     @property
     def local(self) -> bool:
         """Whether the lake lies in a directory of this machine."""
         return self._location.local
+
+    def prepare(self) -> list[str]:
+        """Make the lake ready for writing: apply and record the migrations that it lacks, and name them.
+
+        Happens by itself before the first write.
+        """
+        if self._prepared:
+            return []
+        if self.local:
+            Path(self.uri).mkdir(parents=True, exist_ok=True)
+        applied = apply_migrations(self._location, self.storage_options)
+        self._prepared = True
+        return applied
 
     def table(self, name: str) -> Table:
         """Return one table. Raises `LakeError` with the nearest names for one that is not known."""
@@ -82,3 +113,24 @@ class Lake:
                 remedy="`rlt-data log` lists the runs",
             )
         return (exact or fitting)[0]
+
+    def lineage(self, run_id: str | None = None) -> list[LineageStep]:
+        """Return a run and the runs that made what it read, back to the first; all where none is named."""
+        return trace_lineage(self, run_id)
+
+    def compact(self, tables: Sequence[str] | None = None) -> list[Compaction]:
+        """Join the small files of the named tables, or of all; rows, digests and versions stay."""
+        return compact_tables(self, tables)
+
+    def vacuum(
+        self,
+        tables: Sequence[str] | None = None,
+        *,
+        retention_hours: int = RETENTION_HOURS,
+        dry_run: bool = True,
+        drop_pinned: bool = False,
+    ) -> list[Vacuum]:
+        """Delete files that only versions older than `retention_hours` need; see `vacuum_tables`."""
+        return vacuum_tables(
+            self, tables, retention_hours=retention_hours, dry_run=dry_run, drop_pinned=drop_pinned
+        )

@@ -19,8 +19,9 @@ import duckdb
 import pyarrow as pa
 
 from rlt_data.errors import LakeError
+from rlt_data.lake.signature import is_uniform
 from rlt_data.lake.views import DERIVED_VIEWS, VIEW_SOURCES
-from rlt_data.schemas import TABLES
+from rlt_data.schemas import TABLES, TableSchema
 
 if TYPE_CHECKING:
     from rlt_data.lake.lake import Lake
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 _VERSIONED = re.compile(r'"(\w+)@(\d+)"')
 _CATALOGUE = re.compile(r"\b(show|information_schema|duckdb_\w+|query|query_table|pg_\w+|sqlite_\w+)\b", re.I)
 _EXPLAIN = re.compile(r"\s*explain\s+(\([^)]*\)\s*)?(analyze\s+)?", re.I)
+_TYPES = {
+    "string": "VARCHAR",
+    "bool": "BOOLEAN",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+}
 _READ_ONLY = (
     "only statements that read are taken: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE"
 )
@@ -107,23 +117,39 @@ def _create_view(
 ) -> list[str]:
     delta = table.open_version(version)
     files = [] if delta is None else sorted(delta.file_uris())
-    empty = f"_no_{view}"
-    connection.register(empty, table.schema.arrow.empty_table())
-    sources = [f"SELECT * FROM {quote_name(empty)}"]
+    sql = _select_nothing(table.schema)
     if delta is not None and files:
+        uniform = is_uniform(delta, table.schema)
+        names = ", ".join(quote_name(column.name) for column in table.schema.columns)
         if table.local:
             listed = ", ".join(quote_text(file) for file in files)
-            sources.append(f"SELECT * FROM read_parquet([{listed}], union_by_name = true)")
+            stored = f"FROM read_parquet([{listed}], union_by_name = {str(not uniform).lower()})"
         else:
-            connection.register(f"_data_{view}", delta.to_pyarrow_dataset())
-            sources.append(f"SELECT * FROM {quote_name(f'_data_{view}')}")
-    sql = " UNION ALL BY NAME ".join(sources)
+            connection.register(f"_{view}", delta.to_pyarrow_dataset())
+            stored = f"FROM {quote_name(f'_{view}')}"
+        # Files of an older lake lack columns; the empty part names them, and they read as null.
+        sql = f"SELECT {names} {stored}" if uniform else f"{sql} UNION ALL BY NAME SELECT * {stored}"
     if table.name == "runs":
         connection.execute(f"CREATE VIEW {quote_name(view.replace('runs', 'run_events', 1))} AS {sql}")
         newest = "row_number() OVER (PARTITION BY run_id ORDER BY sequence DESC) = 1"
         sql = f"SELECT * FROM ({sql}) QUALIFY {newest}"
     connection.execute(f"CREATE VIEW {quote_name(view)} AS {sql}")
     return files if table.local else []
+
+
+def _select_nothing(schema: TableSchema) -> str:
+    """Build a query of no rows with the columns and types of a table."""
+    columns = (f"NULL::{_name_type(c.type)} AS {quote_name(c.name)}" for c in schema.columns)
+    return f"SELECT {', '.join(columns)} WHERE false"
+
+
+def _name_type(type_: pa.DataType) -> str:
+    """Name the DuckDB type of an Arrow type that the schemas use."""
+    if pa.types.is_list(type_):
+        return f"{_name_type(type_.value_type)}[]"
+    if pa.types.is_struct(type_):
+        return "STRUCT(" + ", ".join(f"{quote_name(f.name)} {_name_type(f.type)}" for f in type_) + ")"
+    return _TYPES[str(type_)]
 
 
 def _lock_connection(

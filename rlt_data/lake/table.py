@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -17,6 +18,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake.commits import Commit, Fence, commit_chunk, commit_fence
 from rlt_data.lake.conform import build_empty_frame, conform_frame, conform_rows
 from rlt_data.lake.digest import digest_keys
+from rlt_data.lake.signature import SIGNATURE_PROPERTY, check_columns, sign_schema
 from rlt_data.schemas import TableSchema
 
 NO_VERSION = -1
@@ -25,6 +27,7 @@ NO_VERSION = -1
 # History is lineage here, so the log is never shortened; and nothing but an append or a compaction is taken.
 TABLE_PROPERTIES = {
     "delta.appendOnly": "true",
+    "delta.checkpointInterval": "25",
     "delta.enableExpiredLogCleanup": "false",
     "delta.logRetentionDuration": "interval 36500 days",
 }
@@ -62,7 +65,9 @@ class Table:
         storage_options: Mapping[str, str] | None = None,
         *,
         local: bool = True,
+        before_writing: Callable[[], object] | None = None,
     ) -> None:
+        self._before_writing = before_writing
         self.uri = uri
         self.local = local
         self.schema = schema
@@ -203,11 +208,21 @@ class Table:
             raise LakeError(
                 f"version {version} of table {self.name} cannot be read: {error}", where=self.uri
             ) from error
+        if self.local and not all(Path(file).exists() for file in delta.file_uris()):
+            raise LakeError(
+                f"version {version} of table {self.name} was vacuumed: files that it needs are deleted",
+                where=self.uri,
+                remedy=f"read the newest version, {newest}",
+            )
         return delta
 
     def _open_writer(self) -> DeltaTable:
         if self._writer is None:
-            self._writer = self._create()
+            if self._before_writing is not None:
+                self._before_writing()
+            writer = self._create()
+            check_columns(writer, self.schema)
+            self._writer = writer
         return self._writer
 
     def _create(self) -> DeltaTable:
@@ -222,7 +237,8 @@ class Table:
                 mode="ignore",
                 name=self.name,
                 description=self.schema.about,
-                configuration=TABLE_PROPERTIES,
+                configuration={**TABLE_PROPERTIES, SIGNATURE_PROPERTY: sign_schema(self.schema)},
+                raise_if_key_not_exists=False,
                 storage_options=self._storage_options,
             )
         except (CommitFailedError, DeltaError):

@@ -168,9 +168,12 @@ class StageRun:
                 self._buffers[REJECTS].append(rejects)
         for table, chunks in self._buffers.items():
             if chunks:
+                rows = pa.concat_tables(chunks)
+                keys = rows.column(self.lake.table(table).schema.key).to_pylist()
                 self.lake.table(table).commit(
-                    pa.concat_tables(chunks),
+                    rows,
                     run_id=self.run_id,
+                    chunk_id=hash_content(self.run_id, table, sorted(keys)),
                     metadata=self._describe_commit(),
                     fence=self._fence,
                 )

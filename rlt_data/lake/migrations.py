@@ -1,0 +1,128 @@
+"""Changes of the lake's schema: an append-only list of named migrations, recorded in the lake.
+
+The table `_rlt_data` beside the data tables has one row a migration that the lake went through, with the
+program that applied it. A lake that records a name which this program does not know was written by a newer
+one, and is refused. Missing ones are applied when the lake is first opened for writing; reading an older
+lake needs none of them, since absent columns read as null.
+
+Rules: never edit or remove a released migration, only append; a new column is nullable; a step may run
+again after a crash and must then change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+from deltalake import DeltaTable, Field
+from deltalake import Schema as DeltaSchema
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+import rlt_data
+from rlt_data.errors import LakeError
+from rlt_data.hashing import hash_content
+from rlt_data.lake.location import Location
+from rlt_data.lake.table import Table
+from rlt_data.schemas import COUNT, TEXT, TIME, Column, TableSchema
+
+RECORD = TableSchema(
+    "_rlt_data",
+    "One migration that this lake went through.",
+    (
+        Column("migration", TEXT, "Name of the migration.", nullable=False),
+        Column("number", COUNT, "Place in the list of migrations, from 0.", nullable=False),
+        Column("about", TEXT, "What it changes.", nullable=False),
+        Column("program", TEXT, "Version of rlt-data that applied it.", nullable=False),
+        Column("applied_at", TIME, "When it was applied.", nullable=False),
+        Column("run_id", TEXT, "Always `migration`.", nullable=False),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class AddColumn:
+    """Give a table one more nullable column; rows written before read as null there."""
+
+    table: str
+    column: str
+    type: pa.DataType
+
+    def apply(self, location: Location, storage_options: Mapping[str, str] | None) -> None:
+        """Add the column unless the table has it already, or does not exist yet."""
+        for _ in range(20):
+            try:
+                delta = DeltaTable(
+                    location.join(self.table), storage_options=dict(storage_options or {}) or None
+                )
+            except TableNotFoundError:
+                return
+            if self.column in {field.name for field in delta.schema().fields}:
+                return
+            field: Field = DeltaSchema.from_arrow(pa.schema([(self.column, self.type)])).fields[0]
+            try:
+                delta.alter.add_columns([field])
+            except CommitFailedError:
+                continue  # Another process changed the table in between: look again.
+            return
+        raise LakeError(
+            f"column {self.column!r} could not be added", where=location.join(self.table), remedy="run again"
+        )
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One named change, made of steps."""
+
+    name: str
+    about: str
+    steps: tuple[AddColumn, ...] = ()
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration("0001-first-tables", "The tables of version 0.1."),)
+
+
+def open_record(location: Location, storage_options: Mapping[str, str] | None) -> Table:
+    """Return the table that records a lake's migrations."""
+    return Table(location.join(RECORD.name), RECORD, storage_options, local=location.local)
+
+
+def check_record(record: Table, migrations: Sequence[Migration] = MIGRATIONS) -> list[Migration]:
+    """Return the migrations that a lake still lacks. Raises `LakeError` for a lake of a newer program."""
+    applied = record.to_arrow(columns=["migration", "program"]).to_pylist()
+    known = {migration.name for migration in migrations}
+    newer = [row for row in applied if row["migration"] not in known]
+    if newer:
+        raise LakeError(
+            f"this lake was written by a newer program: it went through {newer[-1]['migration']!r}, "
+            f"which rlt-data {rlt_data.__version__} does not know",
+            where=record.uri,
+            remedy=f"install rlt-data {newer[-1]['program']} or later",
+        )
+    done = {row["migration"] for row in applied}
+    return [migration for migration in migrations if migration.name not in done]
+
+
+def apply_migrations(
+    location: Location,
+    storage_options: Mapping[str, str] | None,
+    migrations: Sequence[Migration] = MIGRATIONS,
+) -> list[str]:
+    """Apply what a lake lacks, in order, and record each exactly once; return the names recorded here."""
+    record = open_record(location, storage_options)
+    recorded = []
+    for migration in check_record(record, migrations):
+        for step in migration.steps:
+            step.apply(location, storage_options)
+        row = {
+            "migration": migration.name,
+            "number": migrations.index(migration),
+            "about": migration.about,
+            "program": rlt_data.__version__,
+            "applied_at": datetime.now(UTC),
+        }
+        rows = pa.Table.from_pylist([row], schema=RECORD.arrow.remove(len(RECORD.columns) - 1))
+        if record.commit(rows, run_id="migration", chunk_id=hash_content(migration.name)).written:
+            recorded.append(migration.name)
+    return recorded

@@ -1,0 +1,100 @@
+"""Upkeep: small files are joined, and files that no kept version needs are deleted.
+
+Both leave the rows, their digest and every version that an unfinished run has pinned as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from deltalake import CommitProperties
+
+from rlt_data.lake.table import NO_VERSION, Table
+
+if TYPE_CHECKING:
+    from rlt_data.lake.lake import Lake
+
+RETENTION_HOURS = 168
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What a compaction did to one table."""
+
+    table: str
+    version: int
+    files_before: int
+    files_after: int
+
+
+@dataclass(frozen=True)
+class Vacuum:
+    """What a vacuum deleted, or would delete; `kept_versions` are pinned by unfinished runs."""
+
+    table: str
+    files: tuple[str, ...]
+    kept_versions: tuple[int, ...]
+    dry_run: bool
+
+
+def compact_tables(lake: Lake, names: Sequence[str] | None = None) -> list[Compaction]:
+    """Join the small files of each table into large ones, as a new version with the same rows.
+
+    Safe beside writers. The small files stay until a vacuum, for the versions that read them.
+    """
+    done = []
+    for table in _select_tables(lake, names):
+        delta = table.open_version(None)
+        if delta is None:
+            continue
+        before = len(delta.file_uris())
+        if before > 1:
+            delta.optimize.compact(
+                commit_properties=CommitProperties(custom_metadata={"rlt_data.stage": "compact"})
+            )
+        done.append(Compaction(table.name, int(delta.version()), before, len(delta.file_uris())))
+    return done
+
+
+def vacuum_tables(
+    lake: Lake,
+    names: Sequence[str] | None = None,
+    *,
+    retention_hours: int = RETENTION_HOURS,
+    dry_run: bool = True,
+    drop_pinned: bool = False,
+) -> list[Vacuum]:
+    """Delete files that no version younger than `retention_hours` needs, and leftovers of cut-off writes.
+
+    Older versions can then no longer be read; runs that are not finished keep the versions that they
+    pinned unless `drop_pinned`. With a retention shorter than a commit takes, the files of a process that
+    is writing right now are at risk.
+    """
+    pinned: dict[str, set[int]] = {}
+    if not drop_pinned:
+        for record in lake.runs():
+            if not record.finished:
+                for state in record.inputs:
+                    pinned.setdefault(state.table, set()).add(state.version)
+    done = []
+    for table in _select_tables(lake, names):
+        delta = table.open_version(None)
+        if delta is None:
+            continue
+        kept = sorted(pinned.get(table.name, set()) - {NO_VERSION})
+        files = delta.vacuum(
+            retention_hours=retention_hours,
+            dry_run=dry_run,
+            enforce_retention_duration=False,
+            full=True,
+            keep_versions=kept or None,
+            commit_properties=CommitProperties(custom_metadata={"rlt_data.stage": "vacuum"}),
+        )
+        done.append(Vacuum(table.name, tuple(sorted(files)), tuple(kept), dry_run))
+    return done
+
+
+def _select_tables(lake: Lake, names: Sequence[str] | None) -> list[Table]:
+    return lake.tables() if names is None else [lake.table(name) for name in names]
