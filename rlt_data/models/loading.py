@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rlt_data.errors import ModelError, UsageError, require_module
@@ -60,6 +62,19 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
     return tokenizer
 
 
+@contextmanager
+def _hide_progress_bars() -> Iterator[None]:
+    """Keep transformers' own bars out of ours while a model loads."""
+    logging = require_module("transformers", "models").utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def load_model(
     identity: ModelIdentity, *, dtype: str = "auto", device: str = "auto", attention: str | None = None
 ) -> Any:
@@ -74,14 +89,15 @@ def load_model(
     chosen = getattr(torch, choose_dtype(dtype, device))
     whole = identity.base or identity
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            whole.require_directory(),
-            dtype=chosen,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=whole.trust_remote_code,
-            **({"attn_implementation": attention} if attention else {}),
-        )
+        with _hide_progress_bars():
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                whole.require_directory(),
+                dtype=chosen,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=whole.trust_remote_code,
+                **({"attn_implementation": attention} if attention else {}),
+            )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(f"the model cannot be loaded: {error}", where=identity.model) from error
     if identity.base is not None:
