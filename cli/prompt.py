@@ -88,7 +88,11 @@ class Prompt:
         if name in ("q", "quit"):
             return None
         if name == "d":
-            query = f'DESCRIBE "{argument}"' if argument else "SELECT name FROM (SHOW TABLES) ORDER BY name"
+            query = (
+                f'DESCRIBE "{argument}"'
+                if argument
+                else "SELECT name FROM (SHOW TABLES) WHERE name[1] <> '_' ORDER BY name"
+            )
             return render_table(self.lake.sql(query), rows=0)
         if name == "f" and argument in get_args(Format) and argument != "parquet":
             self.format = argument  # type: ignore[assignment]

@@ -43,7 +43,7 @@ def make_stage_command(
         lake = open_lake(values["lake"], create=True)
         reporter = Reporter(quiet=values["quiet"] or values["json"])
         summary = stage(lake, built, force=values["force"], reporter=reporter)
-        print_summary(summary, as_json=values["json"])
+        print_summary(lake, summary, as_json=values["json"])
 
     paragraph = (inspect.getdoc(stage) or "").split("\n\n")[0]
     command.__doc__ = f"{paragraph}\n\n{epilog}".strip()

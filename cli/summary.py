@@ -10,19 +10,20 @@ from rich.text import Text
 from .common import make_console, print_rows
 
 if TYPE_CHECKING:
+    from rlt_data.lake import Lake
     from rlt_data.stages.run import StageSummary
 
 NUMBERS = frozenset({"rows in", "rows out", "rejected", "truncated", "tokens", "tokens/s", "seconds"})
 
 
-def print_summary(summary: StageSummary, *, as_json: bool) -> None:
+def print_summary(lake: Lake, summary: StageSummary, *, as_json: bool) -> None:
     """Print what a stage did: one table, its other figures, its notes; or the whole as JSON alone."""
     if as_json:
         print(summary.model_dump_json(indent=2))
         return
     console = make_console()
     console.print(Text.assemble((summary.stage, "bold"), f": {summary.status}, run {summary.run_id[:12]}"))
-    print_rows([list_summary_figures(summary)], right=NUMBERS, wrap="tables")
+    print_rows([list_summary_figures(lake, summary)], right=NUMBERS, wrap="tables")
     for name, value in summary.extra.items():
         console.print(f"{name.replace('_', ' ')}: {format_figure(value)}")
     for note in summary.notes:
@@ -30,18 +31,18 @@ def print_summary(summary: StageSummary, *, as_json: bool) -> None:
     console.print()
 
 
-def list_summary_figures(summary: StageSummary) -> dict[str, str]:
-    """List the figures that every stage has, ready to print."""
-    share = summary.truncated_share
+def list_summary_figures(lake: Lake, summary: StageSummary) -> dict[str, str]:
+    """List the figures that every stage has, ready to print; tables at the version that the run left."""
+    versions = {state.table: state.version for state in lake.run(summary.run_id).outputs}
     return {
         "rows in": f"{summary.rows_in:,}",
         "rows out": f"{summary.rows_out:,}",
         "rejected": f"{summary.rejected:,}",
-        "truncated": "-" if share is None else f"{share:.1%}",
+        "truncated": f"{summary.truncated_share:.1%}" if summary.rows_out else "-",
         "tokens": f"{summary.tokens:,}" if summary.tokens else "-",
         "tokens/s": f"{summary.tokens_per_second:,.0f}" if summary.tokens_per_second else "-",
         "seconds": f"{summary.seconds:,.1f}",
-        "tables": ", ".join(f"{table}@{version}" for table, version in summary.tables.items()),
+        "tables": ", ".join(f"{table}@{versions[table]}" for table in summary.tables),
     }
 
 
