@@ -6,7 +6,9 @@ Relative paths in it are relative to the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,9 @@ class Settings(pydantic.BaseModel):
         return str(beside) if text.startswith(".") or beside.exists() else text
 
 
+_IN_FORCE: ContextVar[Settings | None] = ContextVar("settings in force", default=None)
+
+
 def find_settings_file(start: Path | None = None) -> Path | None:
     """Find the nearest `rlt-data.toml`, from `start` (default: the working directory) upward."""
     directory = (start or Path.cwd()).resolve()
@@ -79,11 +84,24 @@ def find_settings_file(start: Path | None = None) -> Path | None:
     return None
 
 
+@contextmanager
+def use_settings(settings: Settings) -> Iterator[None]:
+    """Let `load_settings` return `settings` within the block: how a recipe's own models come into force."""
+    token = _IN_FORCE.set(settings)
+    try:
+        yield
+    finally:
+        _IN_FORCE.reset(token)
+
+
 def load_settings(path: Path | None = None) -> Settings:
-    """Load settings from `path`, or from the nearest `rlt-data.toml`; empty settings where there is none.
+    """Load settings from `path`, or those in force, or from the nearest `rlt-data.toml`; else empty ones.
 
     Raises `UsageError` with file, line and the nearest right key where the file is wrong.
     """
+    in_force = _IN_FORCE.get()
+    if path is None and in_force is not None:
+        return in_force
     path = path or find_settings_file()
     if path is None:
         return Settings()
