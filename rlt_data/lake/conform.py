@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -81,3 +82,17 @@ def build_empty_frame(schema: TableSchema) -> pl.DataFrame:
     frame = pl.from_arrow(schema.arrow.empty_table())
     assert isinstance(frame, pl.DataFrame)
     return frame
+
+
+def build_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Build a table of the columns that any of `rows` names, with the schema's types where it has them."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    fields = [schema.field(name).with_nullable(True) for name in names if name in schema.names]
+    unknown = [name for name in names if name not in schema.names]
+    try:
+        table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise LakeError(f"rows do not fit the table: {error}", remedy=", ".join(names)) from error
+    for name in unknown:
+        table = table.append_column(name, pa.nulls(len(rows)))
+    return table

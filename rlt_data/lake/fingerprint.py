@@ -42,6 +42,10 @@ class NamedModel(Protocol):
     def revision(self) -> str | None:
         """Commit of a hub model, or content hash of local weights."""
 
+    @property
+    def content_key(self) -> str:
+        """What identifies the weights: the revision, or the model's name where there is none."""
+
 
 def compute_fingerprint(
     stage: str,
@@ -59,6 +63,6 @@ def compute_fingerprint(
         scheme_version,
         dict(config),
         sorted([state.table, state.rows, state.digest] for state in inputs),
-        [[model.role, model.revision or model.model] for model in models],
+        [[model.role, model.content_key] for model in models],
         dict(identity),
     )

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from rlt_data.hashing import hash_content
+from rlt_data.lake.commits import Fence
+from rlt_data.lake.conform import build_rows
+from rlt_data.lake.fingerprint import NamedModel
 from rlt_data.lake.table import TableState
+
+if TYPE_CHECKING:
+    from rlt_data.lake.lake import Lake
+
+PACKAGES = (
+    "rlt-data", "deltalake", "duckdb", "polars", "pyarrow", "torch", "transformers", "trl", "vllm",
+    "accelerate", "reasoning-gym", "datasets", "math-verify",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,3 +80,82 @@ def _read_record(row: dict[str, Any]) -> RunRecord:
             "models": tuple(row["models"]),
         }
     )
+
+
+def draft_record(
+    stage: str,
+    *,
+    config: Mapping[str, Any],
+    fingerprint: str,
+    scheme_version: int,
+    inputs: Sequence[TableState],
+    models: Sequence[NamedModel],
+) -> RunRecord:
+    """Describe a run that is about to start; its id, attempt and outputs are still to be filled in."""
+    return RunRecord(
+        run_event_id="",
+        run_id="",
+        sequence=0,
+        stage=stage,
+        status="started",
+        config=config,
+        fingerprint=fingerprint,
+        scheme_version=scheme_version,
+        attempt=0,
+        inputs=tuple(inputs),
+        outputs=(),
+        models=tuple(
+            {"role": m.role, "name": m.name, "model": m.model, "revision": m.revision} for m in models
+        ),
+        packages=list_packages(),
+        counts={},
+        started_at=datetime.now(UTC),
+        ended_at=None,
+        error=None,
+    )
+
+
+def commit_state(
+    lake: Lake,
+    first: RunRecord,
+    *,
+    sequence: int,
+    status: str,
+    outputs: Sequence[TableState],
+    counts: Mapping[str, Any] | None = None,
+    ended_at: datetime | None = None,
+    error: str | None = None,
+    fence: Fence,
+) -> bool:
+    """Append one state of a run; false where another process gave that state's number first."""
+    row = {
+        "run_event_id": hash_content(first.run_id, sequence),
+        "run_id": first.run_id,
+        "sequence": sequence,
+        "stage": first.stage,
+        "status": status,
+        "config": json.dumps(first.config, sort_keys=True, ensure_ascii=False),
+        "fingerprint": first.fingerprint,
+        "scheme_version": first.scheme_version,
+        "attempt": first.attempt,
+        "inputs": [asdict(state) for state in first.inputs],
+        "outputs": [asdict(state) for state in outputs],
+        "models": list(first.models),
+        "packages": json.dumps(list_packages(), sort_keys=True),
+        "counts": json.dumps(counts or {}, sort_keys=True, ensure_ascii=False),
+        "started_at": first.started_at,
+        "ended_at": ended_at,
+        "error": error,
+    }
+    runs = lake.table("runs")
+    rows = build_rows([row], runs.schema.arrow)
+    return runs.commit(rows, run_id=first.run_id, fence=fence).written
+
+
+def list_packages() -> dict[str, str]:
+    """Return the versions of the installed packages that matter, without importing any."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,138 @@
+"""What a run appends: buffered, each key once, committed under the run's fence."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import polars as pl
+import pyarrow as pa
+
+from rlt_data.errors import LakeError
+from rlt_data.hashing import hash_content
+from rlt_data.lake import Lake
+from rlt_data.lake.commits import Fence
+from rlt_data.lake.conform import conform_rows
+from rlt_data.lake.runs import RunRecord
+from rlt_data.lake.table import Table
+from rlt_data.stages.tally import COUNTS_KEY, Tally
+
+REJECTS = "rejects"
+FLUSH_SECONDS = 2.0
+FLUSH_ROWS = 20_000
+FLUSH_BYTES = 64 * 2**20
+
+
+class RunOutputs:
+    """The outputs of one run. A kill costs at most what is buffered: some seconds of rows."""
+
+    def __init__(self, lake: Lake, first: RunRecord, sequence: int, names: Sequence[str]) -> None:
+        self._tables: dict[str, Table] = {name: lake.table(name) for name in dict.fromkeys([*names, REJECTS])}
+        self._first = first
+        self._fence = Fence(first.run_id, sequence)
+        self._buffers: dict[str, list[pa.Table]] = {name: [] for name in self._tables}
+        self._buffered_rows = 0
+        self._buffered_bytes = 0
+        self._last_flush = time.monotonic()
+        self._earlier: dict[str, set[str]] = {name: set() for name in self._tables}
+        self._appended: dict[str, set[str]] = {name: set() for name in self._tables}
+        self._dropped = dict.fromkeys(self._tables, 0)
+
+    @property
+    def names(self) -> list[str]:
+        """The tables that the run may write, `rejects` among them."""
+        return list(self._tables)
+
+    @property
+    def earlier_rows(self) -> int:
+        """How many rows, rejects included, earlier legs of this run had committed."""
+        return sum(len(keys) for keys in self._earlier.values())
+
+    @property
+    def dropped_rows(self) -> int:
+        """How many rows, rejects included, this leg made again and dropped."""
+        return sum(self._dropped.values())
+
+    @property
+    def redone(self) -> bool:
+        """Whether this leg made rows again that an earlier one had committed, other than rejects."""
+        return any(number for name, number in self._dropped.items() if name != REJECTS)
+
+    def count_rows(self) -> dict[str, int]:
+        """Count the rows of the whole run by table."""
+        return {name: len(self._earlier[name] | self._appended[name]) for name in self._tables}
+
+    def take_over(self) -> Iterator[str]:
+        """Shut older processes out, learn what earlier legs committed, and yield the numbers they counted."""
+        starts = {state.table: state.version for state in self._first.outputs}
+        for name, table in self._tables.items():
+            table.raise_fence(self._fence)
+            mine = table.scan().filter(pl.col("run_id") == self._first.run_id)
+            keys = mine.select(table.schema.key).collect().get_column(table.schema.key)
+            self._earlier[name] = set(keys.to_list())
+            for commit in table.list_versions(limit=table.version() - starts.get(name, -1)):
+                if commit.run_id == self._first.run_id and COUNTS_KEY in commit.metadata:
+                    yield commit.metadata[COUNTS_KEY]
+
+    def add(self, name: str, rows: pa.Table | pl.DataFrame) -> None:
+        """Buffer rows less those whose key this run holds already.
+
+        Raises `LakeError` where they do not fit the table.
+        """
+        if name not in self._tables:
+            raise LakeError(f"stage {self._first.stage} did not declare that it writes {name!r}", where=name)
+        schema = self._tables[name].schema
+        kept = self._drop_known(name, conform_rows(rows, schema, run_id=self._first.run_id))
+        if kept.num_rows:
+            self._buffers[name].append(kept)
+            self._buffered_rows += kept.num_rows
+            self._buffered_bytes += kept.nbytes
+
+    def is_due(self) -> bool:
+        """Whether enough is buffered, or enough time has passed, for a commit."""
+        return (
+            self._buffered_rows >= FLUSH_ROWS
+            or self._buffered_bytes >= FLUSH_BYTES
+            or time.monotonic() - self._last_flush >= FLUSH_SECONDS
+        )
+
+    def flush(self, pinned: Mapping[str, int], tally: Tally) -> None:
+        """Commit what is buffered; the commit says whose it is, from what, and the numbers counted since."""
+        for name, chunks in self._buffers.items():
+            if not chunks:
+                continue
+            table = self._tables[name]
+            rows = pa.concat_tables(chunks)
+            keys = sorted(rows.column(table.schema.key).to_pylist())
+            table.commit(
+                rows,
+                run_id=self._first.run_id,
+                # Rewards of two runs may have the same keys: a chunk is the run's own.
+                chunk_id=hash_content(self._first.run_id, name, keys),
+                metadata={
+                    "rlt_data.stage": self._first.stage,
+                    "rlt_data.fingerprint": self._first.fingerprint,
+                    "rlt_data.inputs": json.dumps(dict(pinned), sort_keys=True),
+                    COUNTS_KEY: tally.describe_pending(),
+                },
+                fence=self._fence,
+            )
+            tally.mark_committed()
+            chunks.clear()
+        self._buffered_rows = self._buffered_bytes = 0
+        self._last_flush = time.monotonic()
+
+    def _drop_known(self, name: str, rows: pa.Table) -> pa.Table:
+        """Drop rows whose key this run holds already, and remember the keys of the others."""
+        earlier, appended = self._earlier[name], self._appended[name]
+        keep = []
+        for place, key in enumerate(rows.column(self._tables[name].schema.key).to_pylist()):
+            if key in appended:
+                continue
+            appended.add(key)
+            if key in earlier:
+                self._dropped[name] += 1
+            else:
+                keep.append(place)
+        return rows if len(keep) == rows.num_rows else rows.take(pa.array(keep, pa.int64()))
