@@ -19,6 +19,7 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
 from rlt_data.errors import UsageError
+from rlt_data.toml import parse_typed_value
 
 SIMPLE = (str, int, float, bool, Path)
 
@@ -44,16 +45,22 @@ class ConfigOption:
         required = self.field.is_required()
         default = None if required else self.field.get_default(call_default_factory=True)
         plain = _make_plain(default)
-        shared: dict[str, Any] = {"help": self.field.description, "show_default": plain not in (None, [])}
+        shared: dict[str, Any] = {
+            "help": self.field.description,
+            "show_default": plain not in (None, [], False),
+        }
         shared |= _find_bounds(self.field, kind)
-        if _is_mapping(self.field.annotation):
-            shared["metavar"] = "NAME=VALUE,..."
+        metavar = "NAME=VALUE,..." if _is_mapping(self.field.annotation) else _choose_metavar(kind)
+        if metavar:
+            shared["metavar"] = metavar
         info: Any
         if self.argument:
-            info = typer.Argument(metavar=self.flag.removeprefix("--").upper(), **shared)
+            info = typer.Argument(**shared | {"metavar": self.flag.removeprefix("--").upper()})
         else:
-            flags = [f"{self.flag}/--no-{self.flag[2:]}"] if kind is bool else [self.flag]
-            info = typer.Option(*flags, rich_help_panel=self.panel, **shared)
+            # A switch that is off by default only needs to be turned on.
+            both = kind is bool and default is not False
+            flag = f"{self.flag}/--no-{self.flag[2:]}" if both else self.flag
+            info = typer.Option(flag, rich_help_panel=self.panel, **shared)
         return inspect.Parameter(
             self.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -82,7 +89,9 @@ def build_config(
             continue
         value = given[option.name]
         if _is_mapping(option.field.annotation):
-            value = _parse_pairs(option.flag, value)
+            pairs = _parse_pairs(option.flag, value)
+            typed = get_args(_expand_union(option.field.annotation)[0])[1:] == (Any,)
+            value = {key: parse_typed_value(text) if typed else text for key, text in pairs.items()}
         place = data
         for part in option.path[:-1]:
             place = place.setdefault(part, {})
@@ -169,6 +178,12 @@ def _find_bounds(field: FieldInfo, kind: Any) -> dict[str, Any]:
         elif isinstance(rule, Le):
             bounds["max"] = rule.le
     return bounds
+
+
+def _choose_metavar(kind: Any) -> str | None:
+    if get_origin(kind) is list:
+        return _choose_metavar(get_args(kind)[0])
+    return {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind)
 
 
 def _parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:

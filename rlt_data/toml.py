@@ -125,6 +125,14 @@ def validate_data(model: type[ModelT], data: Mapping[str, Any], documents: Seque
         raise UsageError(what, where=where, remedy=remedy) from error
 
 
+def parse_typed_value(text: str) -> Any:
+    """Read a value given on the command line: typed as in TOML where it is valid there, else as a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
 def suggest_nearest(word: str, known: Sequence[str]) -> str:
     """Make a remedy: the nearest of `known`, or all of them where none is near."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

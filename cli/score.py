@@ -1,0 +1,11 @@
+"""`rlt-data score`."""
+
+from __future__ import annotations
+
+from rlt_data.stages.score import ScoreConfig, score
+
+from .stage import make_stage_command
+
+command = make_stage_command(
+    ScoreConfig, score, names={"students": "--student", "reward.lambda_kl": "--lambda"}
+)
