@@ -192,7 +192,7 @@ REWARDS = TableSchema(
     "rewards",
     "One reward derived again from one score, under other settings, without a model.",
     (
-        _required("reward_id", TEXT, "Content hash of the score and the reward settings."),
+        _required("reward_id", TEXT, "Content hash of the run, the score and the reward settings."),
         _required("score_id", TEXT, "The score that it is derived from."),
         _required("trace_id", TEXT, "The trace of that score."),
         _required("question_id", TEXT, "The question of that trace."),

@@ -45,13 +45,22 @@ class TokenScores:
     teacher_tokens: int | None
 
     def as_row(self) -> dict[str, Any]:
-        """The columns of `scores` that `derive_reward` reads."""
+        """The columns of `scores` that hold these numbers, those that `derive_reward` reads among them."""
         return {
+            "student_tokens": self.student_tokens,
+            "teacher_tokens": self.teacher_tokens,
+            "solution_tokens": len(self.solution_logprobs),
+            "think_tokens": len(self.think_student),
+            "closed": self.closed,
             "solution_logprobs": self.solution_logprobs,
             "think_student_logprobs": self.think_student,
             "think_teacher_logprobs": self.think_teacher,
             "think_divergences": self.think_divergences,
-            "closed": self.closed,
+            "solution_token_starts": [start for start, _ in self.solution_characters],
+            "solution_token_ends": [end for _, end in self.solution_characters],
+            "think_token_starts": [start for start, _ in self.think_characters],
+            "think_token_ends": [end for _, end in self.think_characters],
+            "teacher_source": "torch" if self.think_teacher is not None else None,
         }
 
 
