@@ -134,10 +134,13 @@ class Scorer:
     def _score_batch(self, requests: list[ScoreRequest]) -> Iterator[TokenScores | FailedScore]:
         teacher_texts: list[ScoringText | FailedText] | None = None
         student_texts = [
-            build_student_texts(self.format, side.scoring.tokenizer, requests) for side in self.students
+            build_student_texts(self.format, side.scoring.tokenizer, requests, context=side.context)
+            for side in self.students
         ]
         if self.teacher is not None:
-            teacher_texts = build_teacher_texts(self.format, self.teacher.scoring.tokenizer, requests)
+            teacher_texts = build_teacher_texts(
+                self.format, self.teacher.scoring.tokenizer, requests, context=self.teacher.context
+            )
             for texts in student_texts:
                 _compare_sides(requests, texts, teacher_texts)
         wanted = [

@@ -61,6 +61,12 @@ class ModelSide:
         self.packed = packed
         self.share_prefixes = share_prefixes
 
+    @property
+    def context(self) -> int | None:
+        """The longest text that the model was made for, tokens."""
+        config = self.scoring.model.config
+        return getattr(config.get_text_config(), "max_position_embeddings", None)
+
     def read_head(self) -> Head:
         """The output layer as it is now: a policy in training changes between calls."""
         return read_head(self.scoring.model, self.scoring.temperature)

@@ -66,22 +66,33 @@ class FailedText:
 
 
 def build_student_texts(
-    format: ConversationFormat, tokenizer: Any, requests: Sequence[ScoreRequest]
+    format: ConversationFormat,
+    tokenizer: Any,
+    requests: Sequence[ScoreRequest],
+    *,
+    context: int | None = None,
 ) -> list[ScoringText | FailedText]:
-    """Render and tokenise what the student reads: question, explanation, true solution."""
+    """Render and tokenise what the student reads: question, explanation, true solution.
+
+    A text of more than `context` tokens fails.
+    """
     rendered = [_render_student(format, tokenizer, request) for request in requests]
-    return _encode(tokenizer, requests, rendered, scored=("think", "solution"))
+    return _encode(tokenizer, requests, rendered, ("think", "solution"), context)
 
 
 def build_teacher_texts(
-    format: ConversationFormat, tokenizer: Any, requests: Sequence[ScoreRequest]
+    format: ConversationFormat,
+    tokenizer: Any,
+    requests: Sequence[ScoreRequest],
+    *,
+    context: int | None = None,
 ) -> list[ScoringText | FailedText]:
-    """Render and tokenise what the teacher read and wrote.
+    """Render and tokenise what the teacher read and wrote. A text of more than `context` tokens fails.
 
     An explanation that never closed is rendered as if its closing tag stood at its end.
     """
     rendered = [_render_teacher(format, tokenizer, request) for request in requests]
-    return _encode(tokenizer, requests, rendered, scored=("think",))
+    return _encode(tokenizer, requests, rendered, ("think",), context)
 
 
 def compare_think_tokens(
@@ -132,19 +143,30 @@ def _encode(
     tokenizer: Any,
     requests: Sequence[ScoreRequest],
     rendered: Sequence[RenderedText | FailedText],
-    *,
     scored: tuple[str, ...],
+    context: int | None,
 ) -> list[ScoringText | FailedText]:
     encoded = iter(encode_texts(tokenizer, [r.text for r in rendered if isinstance(r, RenderedText)]))
     return [
-        r if isinstance(r, FailedText) else _select(request, r, next(encoded), scored)
+        r if isinstance(r, FailedText) else _select(request, r, next(encoded), scored, context)
         for request, r in zip(requests, rendered, strict=True)
     ]
 
 
 def _select(
-    request: ScoreRequest, rendered: RenderedText, encoded: EncodedText, scored: tuple[str, ...]
+    request: ScoreRequest,
+    rendered: RenderedText,
+    encoded: EncodedText,
+    scored: tuple[str, ...],
+    context: int | None,
 ) -> ScoringText | FailedText:
+    if context is not None and len(encoded.token_ids) > context:
+        return FailedText(
+            request.key,
+            "over_context",
+            f"the text is {len(encoded.token_ids)} tokens, and the model reads at most {context}; "
+            f"it begins {rendered.text[: 2 * _CONTEXT]!r}",
+        )
     spans: dict[str, range] = {"think": range(0), "solution": range(0)}
     characters: dict[str, list[tuple[int, int]]] = {"think": [], "solution": []}
     for name in scored:
