@@ -24,10 +24,12 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import Transaction
 
 from rlt_data.errors import LakeError
+from rlt_data.lake.keys import KeyGuard
 
 ATTEMPTS = 60
 _CHUNK_PREFIX = "rlt-data/chunk/"
 _FENCE_PREFIX = "rlt-data/run/"
+_KEYS = "rlt-data/keys"
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,14 @@ class FenceLostError(LakeError):
 
 @dataclass(frozen=True)
 class Commit:
-    """The result of an append: the table's version that holds the chunk, and whether this call wrote it."""
+    """The result of an append: the version that holds the chunk, and whether this call wrote it.
+
+    `known` are keys that the table held already, so that their rows were not written again.
+    """
 
     version: int
     written: bool
+    known: tuple[str, ...] = ()
 
 
 def commit_chunk(
@@ -57,14 +63,23 @@ def commit_chunk(
     chunk_id: str,
     metadata: Mapping[str, str],
     fence: Fence | None = None,
+    guard: KeyGuard | None = None,
 ) -> Commit:
-    """Append `rows` once. Raises `LakeError` when the fence is lost or the storage keeps refusing."""
+    """Append `rows` once; under a guard, only those whose key the table does not hold.
+
+    Raises `LakeError` when the fence is lost or the storage keeps refusing.
+    """
     application = _CHUNK_PREFIX + chunk_id
 
-    def write(transactions: list[Transaction]) -> None:
-        write_deltalake(
-            delta, rows, mode="append", commit_properties=_build_properties(metadata, transactions)
-        )
+    def write(transactions: list[Transaction]) -> Commit:
+        if guard is None:
+            _write_rows(delta, rows, metadata, transactions)
+            return Commit(delta.version(), written=True)
+        new, known = guard.split(delta, rows)
+        if new.num_rows:
+            _write_rows(delta, new, metadata, [*transactions, Transaction(_KEYS, 0)])
+            guard.ignore(delta)
+        return Commit(delta.version(), written=new.num_rows > 0, known=tuple(known))
 
     return _commit(delta, application, fence, write)
 
@@ -72,15 +87,23 @@ def commit_chunk(
 def commit_fence(delta: DeltaTable, fence: Fence, metadata: Mapping[str, str]) -> Commit:
     """Commit no rows, only the fence: from here on a process with a smaller number cannot commit."""
 
-    def write(transactions: list[Transaction]) -> None:
+    def write(transactions: list[Transaction]) -> Commit:
         delta.create_write_transaction(
             [],
             "append",
             delta.schema(),
             commit_properties=_build_properties(metadata, transactions),
         )
+        delta.update_incremental()
+        return Commit(delta.version(), written=True)
 
     return _commit(delta, None, fence, write)
+
+
+def _write_rows(
+    delta: DeltaTable, rows: pa.Table, metadata: Mapping[str, str], transactions: list[Transaction]
+) -> None:
+    write_deltalake(delta, rows, mode="append", commit_properties=_build_properties(metadata, transactions))
 
 
 def _build_properties(metadata: Mapping[str, str], transactions: list[Transaction]) -> CommitProperties:
@@ -93,7 +116,7 @@ def _commit(
     delta: DeltaTable,
     application: str | None,
     fence: Fence | None,
-    write: Callable[[list[Transaction]], None],
+    write: Callable[[list[Transaction]], Commit],
 ) -> Commit:
     """Write against the newest snapshot, after a look at it, until the storage takes the commit."""
     transactions = [] if application is None else [Transaction(application, 0)]
@@ -107,12 +130,10 @@ def _commit(
         if fence is not None:
             _check_fence(delta, fence)
         try:
-            write(transactions)
+            return write(transactions)
         except CommitFailedError as error:
             last = error
             time.sleep(random.uniform(0.0, min(0.01 * 2**attempt, 0.5)))
-            continue
-        return Commit(delta.version(), written=True)
     raise LakeError(
         f"the table took no commit in {ATTEMPTS} attempts",
         where=delta.table_uri,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake.commits import Commit, Fence, commit_chunk, commit_fence
 from rlt_data.lake.conform import build_empty_frame, conform_frame, conform_rows
 from rlt_data.lake.digest import digest_keys
+from rlt_data.lake.keys import UNIQUE_KEYS, KeyGuard
 from rlt_data.lake.signature import SIGNATURE_PROPERTY, check_columns, sign_schema
 from rlt_data.schemas import TableSchema
 
@@ -73,6 +75,7 @@ class Table:
         self.schema = schema
         self._storage_options = dict(storage_options) if storage_options else None
         self._writer: DeltaTable | None = None
+        self._guard = KeyGuard(schema.key, storage_options) if schema.name in UNIQUE_KEYS else None
         self._lock = threading.Lock()
 
     @property
@@ -91,7 +94,8 @@ class Table:
         """Append `rows` exactly once and return the table's version that holds them.
 
         `chunk_id` is the identity of the chunk, by default the content hash of its sorted keys: a chunk
-        committed before, by whatever process, is not written again. `metadata` stands in the commit.
+        committed before, by whatever process, is not written again. In `questions`, `traces`, `scores` and
+        `evaluations` that holds for each row by its key. `metadata` stands in the commit.
         Raises `LakeError` where the rows do not fit the schema or the storage refuses.
         """
         return self.commit(rows, run_id=run_id, chunk_id=chunk_id, metadata=metadata).version
@@ -113,7 +117,25 @@ class Table:
             chunk_id = hash_content(self.name, sorted(table.column(self.schema.key).to_pylist()))
         stated = {"rlt_data.run_id": run_id, **(metadata or {})}
         with self._lock:
-            return commit_chunk(self._open_writer(), table, chunk_id=chunk_id, metadata=stated, fence=fence)
+            return commit_chunk(
+                self._open_writer(),
+                table,
+                chunk_id=chunk_id,
+                metadata=stated,
+                fence=fence,
+                guard=self._guard,
+            )
+
+    def watch_keys(self, version: int) -> None:
+        """Take the keys of a version as known to the caller, which leaves their rows out itself.
+
+        Without it, the first append to a table of unique keys reads all of them.
+        """
+        if self._guard is not None:
+            with suppress(LakeError):  # Of a vacuumed version nothing is known, and the guard reads all.
+                delta = self.open_version(version)
+                if delta is not None:
+                    self._guard.ignore(delta)
 
     def raise_fence(self, fence: Fence) -> None:
         """From here on, refuse commits under a smaller number of the same fence."""

@@ -38,6 +38,11 @@ class RunOutputs:
         self._earlier: dict[str, set[str]] = {name: set() for name in self._tables}
         self._appended: dict[str, set[str]] = {name: set() for name in self._tables}
         self._dropped = dict.fromkeys(self._tables, 0)
+        self.met = 0
+        """Rows left out because another run had committed their keys since this run started."""
+        for state in first.outputs:
+            if state.table in self._tables:
+                self._tables[state.table].watch_keys(state.version)
 
     @property
     def names(self) -> list[str]:
@@ -105,7 +110,7 @@ class RunOutputs:
             table = self._tables[name]
             rows = pa.concat_tables(chunks)
             keys = sorted(rows.column(table.schema.key).to_pylist())
-            table.commit(
+            commit = table.commit(
                 rows,
                 run_id=self._first.run_id,
                 # Rewards of two runs may have the same keys: a chunk is the run's own.
@@ -118,6 +123,8 @@ class RunOutputs:
                 },
                 fence=self._fence,
             )
+            self._appended[name].difference_update(commit.known)
+            self.met += len(commit.known)
             tally.mark_committed()
             chunks.clear()
         self._buffered_rows = self._buffered_bytes = 0

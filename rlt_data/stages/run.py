@@ -126,6 +126,8 @@ class StageRun:
     def end(self, status: str, error: str | None = None) -> None:
         """Commit what is buffered, sum the whole run up, and record how it ended."""
         self.flush()
+        if self._outputs.met:
+            self.note(f"{self._outputs.met} rows were left out: another run committed them in the meantime")
         self._tally.fill(
             self.summary,
             self._outputs.count_rows(),
