@@ -25,6 +25,7 @@ from rlt_data.lake.fingerprint import NamedModel, compute_fingerprint
 from rlt_data.lake.runs import commit_state, draft_record, read_first_state
 from rlt_data.progress import Reporter, Task
 from rlt_data.stages.outputs import REJECTS, RunOutputs
+from rlt_data.stages.plan import stop_when_planning
 from rlt_data.stages.summary import StageConfig, StageSummary
 from rlt_data.stages.tally import Tally
 
@@ -218,6 +219,7 @@ def _claim_run(
     while True:
         known = [record for record in lake.runs() if record.fingerprint == draft.fingerprint]
         known.sort(key=lambda record: record.attempt)
+        stop_when_planning(known)
         finished = [record for record in known if record.finished]
         if finished and not force:
             run = StageRun(lake, reporter, finished[-1], -1, outputs)
