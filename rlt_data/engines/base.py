@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import pydantic
 
-from rlt_data.errors import UsageError
+from rlt_data.errors import UsageError, require_module
 from rlt_data.hashing import hash_content
 from rlt_data.models.identity import ModelIdentity
 
@@ -133,6 +133,8 @@ def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOption
     """
     options = options or EngineOptions()
     if name in ("auto", "transformers"):
+        require_module("torch", "models")
+        require_module("transformers", "models")
         from rlt_data.engines.transformers import TransformersEngine
 
         return TransformersEngine(identity, options)

@@ -20,6 +20,8 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 # Tokens this far below the best, in nats, are not drawn: together below 2e-8 for a vocabulary of 200k.
 _NEGLIGIBLE = 30.0
 _NOISE_ELEMENTS = 1 << 22
+# Gathering the tokens that may be drawn pays on a CPU where they are fewer than this share.
+_SPARSE_BELOW = 0.25
 
 
 def sample_tokens(
@@ -68,10 +70,10 @@ def _draw(scaled: torch.Tensor, seeds: Sequence[int], steps: Sequence[int]) -> t
     step = torch.tensor(steps, dtype=torch.int64, device=scaled.device)
     streams = _mix(_mix(seed) + step * _GOLDEN)
     rows_at_once = max(1, _NOISE_ELEMENTS // scaled.shape[1])
-    chosen = [
-        _draw_dense(part, stream) if part.device.type != "cpu" else _draw_sparse(part, stream)
-        for part, stream in zip(scaled.split(rows_at_once), streams.split(rows_at_once), strict=True)
-    ]
+    chosen = []
+    for part, stream in zip(scaled.split(rows_at_once), streams.split(rows_at_once), strict=True):
+        sparse = part.device.type == "cpu" and int((part > -torch.inf).sum()) < part.numel() * _SPARSE_BELOW
+        chosen.append(_draw_sparse(part, stream) if sparse else _draw_dense(part, stream))
     return torch.cat(chosen)
 
 
