@@ -1,5 +1,6 @@
 """What models read and write: conversation formats, tags, spans."""
 
+from rlt_data.formats.control import find_control_token, require_end_token
 from rlt_data.formats.definition import (
     BUILT_IN,
     ConversationFormat,
@@ -33,6 +34,7 @@ __all__ = [
     "build_teacher_messages",
     "compare_tokenizers",
     "encode_texts",
+    "find_control_token",
     "list_formats",
     "load_built_in",
     "load_format",
@@ -42,5 +44,6 @@ __all__ = [
     "render_student_text",
     "render_teacher_prompt",
     "render_teacher_text",
+    "require_end_token",
     "select_token_span",
 ]
