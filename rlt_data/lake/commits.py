@@ -78,7 +78,8 @@ def commit_chunk(
         new, known = guard.split(delta, rows)
         if new.num_rows:
             _write_rows(delta, new, metadata, [*transactions, Transaction(_KEYS, 0)])
-            guard.ignore(delta)
+            # A run under a fence knows its own keys; anybody else relies on the guard for them.
+            guard.ignore(delta, new if fence is None else None)
         return Commit(delta.version(), written=new.num_rows > 0, known=tuple(known))
 
     return _commit(delta, application, fence, write)

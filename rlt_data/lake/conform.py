@@ -11,6 +11,15 @@ import pyarrow as pa
 from rlt_data.errors import LakeError
 from rlt_data.schemas import TableSchema
 
+_KINDS = (
+    (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    (pa.types.is_integer, pa.types.is_floating),
+    (pa.types.is_boolean,),
+    (pa.types.is_timestamp,),
+    (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_fixed_size_list),
+    (pa.types.is_struct,),
+)
+
 
 def conform_rows(rows: pa.Table | pl.DataFrame, schema: TableSchema, *, run_id: str) -> pa.Table:
     """Return `rows` with exactly the columns and types of `schema`.
@@ -55,14 +64,24 @@ def conform_rows(rows: pa.Table | pl.DataFrame, schema: TableSchema, *, run_id: 
 def _cast_column(values: pa.ChunkedArray, target: pa.DataType, where: str) -> pa.ChunkedArray:
     if values.type.equals(target):
         return values
-    try:
-        return values.cast(target)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise LakeError(
-            f"values of type {values.type} do not fit a column of type {target}",
-            where=where,
-            remedy=str(error).splitlines()[0],
-        ) from error
+    reason = "give them that type"
+    if _is_same_kind(values.type, target):
+        try:
+            return values.cast(target)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+    raise LakeError(
+        f"values of type {values.type} do not fit a column of type {target}", where=where, remedy=reason
+    )
+
+
+def _is_same_kind(given: pa.DataType, target: pa.DataType) -> bool:
+    """Whether a cast only changes width or layout: text stays text, a number a number, and so on."""
+    if pa.types.is_null(given):
+        return True
+    if pa.types.is_dictionary(given):
+        return _is_same_kind(given.value_type, target)
+    return any(all(any(is_kind(type_) for is_kind in kind) for type_ in (given, target)) for kind in _KINDS)
 
 
 def conform_frame(frame: pl.LazyFrame, schema: TableSchema) -> pl.LazyFrame:

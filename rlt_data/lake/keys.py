@@ -27,9 +27,11 @@ class KeyGuard:
         self._files: set[str] = set()
         self._keys: set[str] = set()
 
-    def ignore(self, delta: DeltaTable) -> None:
-        """Take the files of this snapshot as known: the writer looked at them itself, or wrote them."""
+    def ignore(self, delta: DeltaTable, rows: pa.Table | None = None) -> None:
+        """Take the files of this snapshot as known: the writer looked at them itself, or wrote `rows`."""
         self._files.update(delta.file_uris())
+        if rows is not None:
+            self._keys.update(rows.column(self.key).to_pylist())
 
     def split(self, delta: DeltaTable, rows: pa.Table) -> tuple[pa.Table, list[str]]:
         """Return the rows whose keys are new to this snapshot, and the keys of the others."""
