@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from command_line import Program
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -25,3 +26,18 @@ def shared_golden() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/golden here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny random Qwen2 model; see `tests/tiny_models.py`."""
+    pytest.importorskip("transformers")
+    from tiny_models import save_tiny_model
+
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """The real command line, run in the test's own folder."""
+    return Program(tmp_path)
