@@ -42,7 +42,9 @@ class TomlDocument:
 
     def find_line(self, key_path: Sequence[str | int]) -> int | None:
         """Find the line, from 1, where `key_path` or its longest prefix is set; None where no part is."""
-        lines = dict(_iterate_key_lines(self.text))
+        lines: dict[KeyPath, int] = {}
+        for path, number in _iterate_key_lines(self.text):
+            lines.setdefault(path, number)
         for length in range(len(key_path), 0, -1):
             line = lines.get(tuple(key_path[:length]))
             if line is not None:
@@ -72,13 +74,11 @@ def parse_document(text: str, name: str) -> TomlDocument:
     try:
         return TomlDocument(name, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        message = str(error)
-        found = re.search(r"\s*\(at line (\d+), column \d+\)", message)
-        where = f"{name}:{found.group(1)}" if found else name
-        if found:
-            message = message.replace(found.group(0), "")
+        message, _, place = str(error).partition(" (at ")
+        found = re.match(r"line (\d+)", place)
+        line = int(found.group(1)) if found else max(1, len(text.splitlines()))
         raise UsageError(
-            f"this is not valid TOML: {message}", where=where, remedy="correct the line"
+            f"this is not valid TOML: {message}", where=f"{name}:{line}", remedy="correct the line"
         ) from error
 
 
@@ -115,7 +115,9 @@ def validate_data(model: type[ModelT], data: Mapping[str, Any], documents: Seque
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
-        problems = [_explain_problem(model, dict(item), documents) for item in error.errors()]
+        # A misspelt key is also a missing one: the misspelling says more.
+        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+        problems = [_explain_problem(model, dict(item), documents) for item in items]
         what, where, remedy = problems[0]
         if len(problems) > 1:
             others = [f"{what} ({where})" for what, where, _ in problems[1:6]]
@@ -230,9 +232,9 @@ def _iterate_key_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
                 if header.group("open") == "[[":
                     place = counts.get(table, -1) + 1
                     counts[table] = place
-                    yield table, number
                     table = (*table, place)
-                yield table, number
+                for length in range(1, len(table) + 1):
+                    yield table[:length], number
                 continue
             assignment = _ASSIGNMENT.match(line)
             if not assignment:
