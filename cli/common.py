@@ -20,10 +20,24 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 200
 COMMON_PANEL = "Common options"
 
+# The lake that was opened last: where an unexpected error leaves its traceback.
+_opened: list[Any] = []
+
+
+def choose_lake(ctx: typer.Context, value: str | None) -> str | None:
+    """Let --lake after the command win over --lake before it, and that over RLT_DATA_LAKE."""
+    source = ctx.get_parameter_source("lake")
+    if source is not None and source.name == "COMMANDLINE":
+        return value
+    before: str | None = ctx.find_root().params.get("lake")
+    return before or value
+
+
 LakeOption = Annotated[
     str | None,
     typer.Option(
         "--lake",
+        callback=choose_lake,
         envvar="RLT_DATA_LAKE",
         show_envvar=True,
         help="The lake: a directory or URI. [default: the one in rlt-data.toml, else ./lake]",
@@ -56,10 +70,15 @@ def open_lake(uri: str | None, *, settings: Settings | None = None, create: bool
     if uri is None:
         settings = settings or load_settings()
         uri = settings.resolve_path(settings.lake) if settings.lake else None
-    if uri is not None:
-        # Where an unexpected error would leave its traceback: see failures.py.
-        os.environ["RLT_DATA_LAKE"] = uri
-    return Lake(uri, create=create)
+    lake = Lake(uri, create=create)
+    _opened[:] = [lake]
+    return lake
+
+
+def find_opened_lake() -> Lake | None:
+    """Return the lake that was opened last; None where none was."""
+    lake: Lake | None = _opened[0] if _opened else None
+    return lake
 
 
 def make_console() -> Console:

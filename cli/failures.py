@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,20 +53,18 @@ def _silence_stdout() -> None:
 
 
 def _write_traceback(error: BaseException) -> Path:
-    lake = Path(os.environ.get("RLT_DATA_LAKE") or "lake")
-    folder = lake / "_rlt_data" / "errors"
+    """Write the traceback beside the lake's tables where that can be done, else into the temporary folder."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     name = f"rlt-data-{stamp}-{os.getpid()}.log"
     text = "".join(traceback.format_exception(error))
-    if lake.is_dir():
-        try:
+    common = sys.modules.get(f"{__package__}.common")
+    lake = common.find_opened_lake() if common else None
+    if lake is not None and lake.local:
+        with suppress(OSError):
+            folder = Path(lake.uri) / "_rlt_data" / "errors"
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / name
-            path.write_text(text, encoding="utf-8")
-        except OSError:
-            pass
-        else:
-            return path
+            (folder / name).write_text(text, encoding="utf-8")
+            return folder / name
     path = Path(tempfile.gettempdir()) / name
     path.write_text(text, encoding="utf-8")
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -76,9 +75,7 @@ def accept_common_options(
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before the command."""
-    if lake is not None:
-        os.environ["RLT_DATA_LAKE"] = lake
+    """Take the options that stand before the command; commands look `lake` up by themselves."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

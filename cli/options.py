@@ -45,10 +45,8 @@ class ConfigOption:
         required = self.field.is_required()
         default = None if required else self.field.get_default(call_default_factory=True)
         plain = _make_plain(default)
-        shared: dict[str, Any] = {
-            "help": self.field.description,
-            "show_default": plain not in (None, [], False),
-        }
+        shown = plain is not None and plain is not False and plain != []
+        shared: dict[str, Any] = {"help": self.field.description, "show_default": shown}
         shared |= _find_bounds(self.field, kind)
         metavar = "NAME=VALUE,..." if _is_mapping(self.field.annotation) else _choose_metavar(kind)
         if metavar:

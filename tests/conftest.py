@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command_line import Program
+from command_line import Program, QuickProgram
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -41,3 +41,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def program(tmp_path: Path) -> Program:
     """The real command line, run in the test's own folder."""
     return Program(tmp_path)
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> QuickProgram:
+    """The command line within this process, run in the test's own folder."""
+    return QuickProgram(tmp_path)

@@ -87,6 +87,7 @@ def test_tested_versions_are_those_installed_here():
 
 def test_declared_ranges_hold_the_tested_versions():
     from packaging.requirements import Requirement
+
     from rlt_data_cli.doctor import read_tested_versions
 
     project = read_pyproject()["project"]
