@@ -84,18 +84,6 @@ def _is_same_kind(given: pa.DataType, target: pa.DataType) -> bool:
     return any(all(any(is_kind(type_) for is_kind in kind) for type_ in (given, target)) for kind in _KINDS)
 
 
-def conform_frame(frame: pl.LazyFrame, schema: TableSchema) -> pl.LazyFrame:
-    """Give a stored frame the columns of `schema`: one that an older lake lacks is null."""
-    stored = set(frame.collect_schema().names())
-    types = build_empty_frame(schema).schema
-    return frame.select(
-        pl.col(column.name)
-        if column.name in stored
-        else pl.lit(None, dtype=types[column.name]).alias(column.name)
-        for column in schema.columns
-    )
-
-
 def build_empty_frame(schema: TableSchema) -> pl.DataFrame:
     """Return a frame of no rows with the columns and types of `schema`."""
     frame = pl.from_arrow(schema.arrow.empty_table())

@@ -8,9 +8,8 @@ look drops the rows whose keys stand in files that appeared since the last one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 
-import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
 
@@ -21,31 +20,36 @@ UNIQUE_KEYS = frozenset({"questions", "traces", "scores", "evaluations"})
 class KeyGuard:
     """Knows the keys in the files of a table that were not there when it began to watch."""
 
-    def __init__(self, key: str, storage_options: Mapping[str, str] | None) -> None:
-        self.key = key
-        self._storage_options = dict(storage_options) if storage_options else None
+    def __init__(
+        self,
+        key: str,
+        list_files: Callable[[DeltaTable], list[str]],
+        read_keys: Callable[[list[str]], list[str]],
+    ) -> None:
+        self._key = key
+        self._list_files = list_files
+        self._read_keys = read_keys
         self._files: set[str] = set()
         self._keys: set[str] = set()
 
     def ignore(self, delta: DeltaTable, rows: pa.Table | None = None) -> None:
         """Take the files of this snapshot as known: the writer looked at them itself, or wrote `rows`."""
-        self._files.update(delta.file_uris())
+        self._files.update(self._list_files(delta))
         if rows is not None:
-            self._keys.update(rows.column(self.key).to_pylist())
+            self._keys.update(rows.column(self._key).to_pylist())
 
     def split(self, delta: DeltaTable, rows: pa.Table) -> tuple[pa.Table, list[str]]:
         """Return the rows whose keys are new to this snapshot, and the keys of the others."""
-        appeared = sorted(set(delta.file_uris()) - self._files)
+        appeared = [file for file in self._list_files(delta) if file not in self._files]
         if appeared:
-            frame = pl.scan_parquet(appeared, storage_options=self._storage_options).select(self.key)
-            self._keys.update(frame.collect().get_column(self.key).to_list())
+            self._keys.update(self._read_keys(appeared))
             self._files.update(appeared)
         keep, known = [], []
         seen: set[str] = set()
-        for place, key in enumerate(rows.column(self.key).to_pylist()):
-            if key in self._keys or key in seen:
-                known.append(key)
+        for place, value in enumerate(rows.column(self._key).to_pylist()):
+            if value in self._keys or value in seen:
+                known.append(value)
             else:
-                seen.add(key)
+                seen.add(value)
                 keep.append(place)
         return (rows.take(pa.array(keep, pa.int64())) if known else rows), known

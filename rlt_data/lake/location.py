@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,8 @@ from rlt_data.errors import LakeError
 
 ENVIRONMENT_VARIABLE = "RLT_DATA_LAKE"
 DEFAULT_URI = "lake"
+# delta-rs reads a path as a URL: these come out as another path, or end the process.
+_UNUSABLE = re.compile(r"[\[\]|^\\\x00-\x1f]|%[0-9a-fA-F]{2}")
 REMOTE_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "memory")
 
 
@@ -29,16 +32,16 @@ class Location:
 def resolve_location(uri: str | Path | None) -> Location:
     """Resolve `uri`; without one, `$RLT_DATA_LAKE`, then `./lake`.
 
-    Raises `LakeError` for a scheme that no storage is known for.
+    Raises `LakeError` for a scheme that no storage is known for, and for a path that delta-rs cannot take.
     """
     text = str(uri) if uri is not None else os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_URI
     if "://" not in text:
-        return Location(str(Path(text).expanduser().absolute()), local=True)
+        return _resolve_path(Path(text).expanduser())
     parts = urlsplit(text)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
             raise LakeError("a file URI names another machine", where=text, remedy="write file:///path")
-        return Location(str(Path(unquote(parts.path)).absolute()), local=True)
+        return _resolve_path(Path(unquote(parts.path)))
     if parts.scheme not in REMOTE_SCHEMES:
         raise LakeError(
             f"no storage is known for the scheme {parts.scheme!r}",
@@ -46,3 +49,15 @@ def resolve_location(uri: str | Path | None) -> Location:
             remedy="use a path, file:///path, or one of: " + ", ".join(f"{s}://" for s in REMOTE_SCHEMES),
         )
     return Location(text.rstrip("/"), local=False)
+
+
+def _resolve_path(path: Path) -> Location:
+    full = str(path.absolute())
+    found = _UNUSABLE.search(full)
+    if found:
+        raise LakeError(
+            f"a lake cannot lie at a path that holds {found.group()!r}",
+            where=full,
+            remedy="name a folder without brackets, backslashes, |, ^, control characters and %XX",
+        )
+    return Location(full, local=True)

@@ -116,7 +116,7 @@ def _create_view(
     connection: duckdb.DuckDBPyConnection, table: Table, version: int | None, view: str
 ) -> list[str]:
     delta = table.open_version(version)
-    files = [] if delta is None else sorted(delta.file_uris())
+    files = table.list_files(delta)
     sql = _select_nothing(table.schema)
     if delta is not None and files:
         uniform = is_uniform(delta, table.schema)

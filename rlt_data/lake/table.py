@@ -17,8 +17,9 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake.commits import Commit, Fence, commit_chunk, commit_fence
-from rlt_data.lake.conform import build_empty_frame, conform_frame, conform_rows
+from rlt_data.lake.conform import conform_rows
 from rlt_data.lake.digest import digest_keys
+from rlt_data.lake.files import list_files, scan_files
 from rlt_data.lake.keys import UNIQUE_KEYS, KeyGuard
 from rlt_data.lake.signature import SIGNATURE_PROPERTY, check_columns, sign_schema
 from rlt_data.schemas import TableSchema
@@ -75,7 +76,9 @@ class Table:
         self.schema = schema
         self._storage_options = dict(storage_options) if storage_options else None
         self._writer: DeltaTable | None = None
-        self._guard = KeyGuard(schema.key, storage_options) if schema.name in UNIQUE_KEYS else None
+        self._guard = (
+            KeyGuard(schema.key, self.list_files, self._read_keys) if schema.name in UNIQUE_KEYS else None
+        )
         self._lock = threading.Lock()
 
     @property
@@ -148,10 +151,7 @@ class Table:
         Columns that an older lake lacks are null. Raises `LakeError` naming the versions that exist.
         """
         delta = self.open_version(version)
-        if delta is None or not delta.file_uris():
-            return build_empty_frame(self.schema).lazy()
-        frame = pl.scan_delta(delta, storage_options=self._storage_options)
-        return conform_frame(frame, self.schema)
+        return scan_files(self.list_files(delta), self.schema, self._storage_options)
 
     def to_arrow(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the newest or an older version as Arrow, with exactly the schema's types."""
@@ -200,6 +200,10 @@ class Table:
         keys = self.scan(at).select(self.schema.key).collect().get_column(self.schema.key)
         return TableState(self.name, at, len(keys), digest_keys(keys))
 
+    def list_files(self, delta: DeltaTable | None) -> list[str]:
+        """List the Parquet files of an opened version."""
+        return [] if delta is None else list_files(delta, self.uri, local=self.local)
+
     def open_version(self, version: int | None) -> DeltaTable | None:
         """Open the Delta table at a version; None where nothing was written yet.
 
@@ -230,7 +234,7 @@ class Table:
             raise LakeError(
                 f"version {version} of table {self.name} cannot be read: {error}", where=self.uri
             ) from error
-        if self.local and not all(Path(file).exists() for file in delta.file_uris()):
+        if self.local and not all(Path(file).exists() for file in self.list_files(delta)):
             raise LakeError(
                 f"version {version} of table {self.name} was vacuumed: files that it needs are deleted",
                 where=self.uri,
@@ -266,6 +270,10 @@ class Table:
         except (CommitFailedError, DeltaError):
             # Another process created it in between.
             return DeltaTable(self.uri, storage_options=self._storage_options)
+
+    def _read_keys(self, files: list[str]) -> list[str]:
+        frame = scan_files(files, self.schema, self._storage_options).select(self.schema.key)
+        return frame.collect().get_column(self.schema.key).to_list()
 
     def _get_field(self, name: str) -> pa.Field:
         names = self.schema.arrow.names
