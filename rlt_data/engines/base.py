@@ -13,16 +13,20 @@ from rlt_data.hashing import hash_content
 from rlt_data.models.identity import ModelIdentity
 
 EngineName = Literal["auto", "transformers", "vllm", "openai"]
-FinishReason = Literal["stop", "end", "length"]
+FinishReason = Literal["stop", "end", "length", "partial"]
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One text to continue. `key` names it in the answer; `seed` alone decides its random draws."""
+    """One text to continue. `key` names it in the answer; `seed` alone decides its random draws.
+
+    `messages` is the same conversation as role and content, for an engine that cannot continue a text.
+    """
 
     key: str
     prompt: str
     seed: int
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,17 +45,25 @@ class Completion:
     """One finished text.
 
     `text` is the raw completion: up to and including the stop text where there was one (`stop`), without
-    the end token (`end`), or cut off (`length`). `token_ids` are all sampled tokens in order, the end
-    token included; they are the shortest whose text holds the stop text, and the last of them may reach
-    beyond it. `logprobs` holds the log-probability of each (nats), as `Engine.logprob_mode` says.
+    the end token (`end`), cut off by the limit (`length`) or by the server (`partial`). `token_ids` are
+    all sampled tokens in order, the end token included; they are the shortest whose text holds the stop
+    text, and the last of them may reach beyond it. `logprobs` holds the log-probability of each (nats), as
+    `Engine.logprob_mode` says. A server may leave out either, and the counts; `completion_tokens` is then
+    what it says, else the number of `token_ids`.
     """
 
     key: str
     text: str
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] | None
     logprobs: tuple[float, ...] | None
     finish_reason: FinishReason
-    prompt_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None = None
+
+    @property
+    def token_count(self) -> int | None:
+        """Sampled tokens, or None where a server does not say."""
+        return self.completion_tokens if self.token_ids is None else len(self.token_ids)
 
 
 @dataclass(frozen=True)
@@ -67,13 +79,22 @@ class Engine(Protocol):
     """A source of completions. One engine holds one model.
 
     `version` names the software, such as `transformers 5.17.0`; `logprob_mode` is `processed` (under the
-    sampling temperature, over the whole vocabulary) or `raw`; `dtype` is that of the forward pass.
+    sampling temperature, over the whole vocabulary), `nucleus` (the same, over the tokens that top-p and
+    top-k keep) or `raw` (temperature 1); `dtype` is that of the forward pass. `prefills` is False where it
+    needs `GenerationRequest.messages`, because it cannot continue a prompt. `notes` are sentences for the
+    summary. All of them hold from the first answer on.
     """
 
     name: str
     version: str
     logprob_mode: str
     dtype: str
+    prefills: bool
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the stage's summary."""
+        ...
 
     def generate(
         self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
@@ -140,6 +161,11 @@ def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOption
         from rlt_data.engines.vllm import VllmEngine
 
         return VllmEngine(identity, options)
+    if name == "openai":
+        require_module("httpx", "openai")
+        from rlt_data.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(identity, options)
     if name == "transformers":
         require_module("torch", "models")
         require_module("transformers", "models")

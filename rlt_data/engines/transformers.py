@@ -73,6 +73,7 @@ class TransformersEngine:
 
     name = "transformers"
     logprob_mode = "processed"
+    prefills = True
 
     def __init__(self, identity: ModelIdentity, options: EngineOptions) -> None:
         if options.extra:
@@ -122,6 +123,11 @@ class TransformersEngine:
                     return
                 continue
             yield from self._write_token(active, cache, sampling, reader)
+
+    @property
+    def notes(self) -> list[str]:
+        """Nothing but the completions needs saying."""
+        return []
 
     def close(self) -> None:
         """Free the model."""

@@ -66,7 +66,7 @@ class VllmEngine:
     """
 
     name = "vllm"
-    logprob_mode = "processed"
+    prefills = True
 
     def __init__(
         self, identity: ModelIdentity, options: EngineOptions, *, log_path: Path | None = None
@@ -82,6 +82,7 @@ class VllmEngine:
         self._limit = options.extra.get("max_model_len") or read_model_config(identity).context
         self._log_path = log_path
         self._host: HostProcess | None = None
+        self.logprob_mode = "processed"
         self._prompt_tokens = 0
         self._cached_tokens = 0
 
@@ -101,6 +102,8 @@ class VllmEngine:
             check_max_tokens(sampling.max_tokens, self._limit)
         host = self.start()
         check_max_tokens(sampling.max_tokens, host.facts["context"])
+        # vLLM's processed log-probabilities are taken after top-p and top-k.
+        self.logprob_mode = "nucleus" if sampling.top_p < 1 or sampling.top_k else "processed"
         return self._generate(host, iter(requests), sampling)
 
     def start(self) -> HostProcess:

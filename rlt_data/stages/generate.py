@@ -180,7 +180,7 @@ def _generate_all(run: StageRun, generation: _Generation) -> None:
             where=f"teacher {generation.config.teacher}",
             remedy="lower max_tokens, or use a teacher with a longer context",
         )
-    watch.check_at_end(run)
+    watch.check_at_end(run.run_id)
 
 
 def _list_missing(run: StageRun, generation: _Generation, watch: TruncationWatch) -> dict[str, _Sample]:
@@ -252,10 +252,11 @@ def _run_engine(
                 continue
             row = _build_row(generation, engine, sample, answer)
             watch.count(truncated=row["truncated"])
-            run.count(tokens=row["completion_tokens"], truncated=int(row["truncated"]))
+            tokens = row["completion_tokens"] or 0
+            run.count(tokens=tokens, truncated=int(row["truncated"]))
             run.append("traces", [row])
-            task.advance(1, tokens=row["completion_tokens"])
-            watch.check_on_the_way(run)
+            task.advance(1, tokens=tokens)
+            watch.check_on_the_way(run.run_id)
 
 
 def _make_requests(
@@ -313,7 +314,7 @@ def _build_row(
         "logprob_mode": None if completion.logprobs is None else mode,
         "logprob_dtype": engine.dtype,
         "prompt_tokens": completion.prompt_tokens,
-        "completion_tokens": len(completion.token_ids),
+        "completion_tokens": completion.token_count,
         "temperature": config.temperature,
         "top_p": config.top_p,
         "top_k": config.top_k,
@@ -335,16 +336,16 @@ class TruncationWatch:
         self.completions += 1
         self.truncated += truncated
 
-    def check_on_the_way(self, run: StageRun) -> None:
+    def check_on_the_way(self, run_id: str) -> None:
         """Stop where the share is above the limit beyond chance. Raises `StageStoppedError`."""
         if self.completions >= TRUNCATION_CHECK_AFTER and self.truncated:
-            self._stop_above(run, self._bound_share())
+            self._stop_above(run_id, self._bound_share())
 
-    def check_at_end(self, run: StageRun) -> None:
+    def check_at_end(self, run_id: str) -> None:
         """Stop where the share is above the limit; few completions must be so beyond chance."""
         if self.completions:
             few = self.completions < TRUNCATION_CHECK_AFTER
-            self._stop_above(run, self._bound_share() if few else self.truncated / self.completions)
+            self._stop_above(run_id, self._bound_share() if few else self.truncated / self.completions)
 
     def _bound_share(self) -> float:
         """Compute the lower bound of Wilson's 95% interval of the truncated share."""
@@ -354,13 +355,13 @@ class TruncationWatch:
         spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
         return (centre - spread) / (1 + z * z / n)
 
-    def _stop_above(self, run: StageRun, share: float) -> None:
+    def _stop_above(self, run_id: str, share: float) -> None:
         config = self._config
         if config.allow_truncated or share <= config.max_truncated_share:
             return
         raise StageStoppedError(
             f"{self.truncated} of {self.completions} explanations ({self.truncated / self.completions:.0%}) "
             f"were cut off at max_tokens {config.max_tokens}; the limit is {config.max_truncated_share:.0%}",
-            where=f"run {run.run_id}; the rows that are written stay",
+            where=f"run {run_id}; the rows that are written stay",
             remedy="raise max_tokens; or go on with allow_truncated, or a higher max_truncated_share",
         )

@@ -1,0 +1,268 @@
+"""Generation by any server that speaks the OpenAI protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from rlt_data.engines.base import (
+    Completion,
+    EngineOptions,
+    FailedRequest,
+    GenerationRequest,
+    SamplingParameters,
+    check_max_tokens,
+    explain_over_context,
+)
+from rlt_data.engines.openai_client import RequestFailedError, ServerClient
+from rlt_data.engines.openai_options import ServerOptions, read_server_options
+from rlt_data.engines.openai_protocol import (
+    ServerTraits,
+    build_body,
+    build_probe,
+    read_answer,
+    read_top_logprob,
+)
+from rlt_data.errors import EngineError, UsageError
+from rlt_data.models.identity import ModelIdentity
+
+_ENDPOINTS = {"completions": "completions", "chat": "chat/completions"}
+_MISSING_ENDPOINT = (404, 405, 501)
+_OVER_CONTEXT = ("context length", "context_length", "maximum context", "max_model_len", "too long")
+_SAME_LOGPROB = 0.01
+_WAITING_PER_PLACE = 2
+
+_Result = Completion | FailedRequest | BaseException | None
+
+
+class OpenAIEngine:
+    """An engine over a server: bounded concurrency, retries, nothing lost.
+
+    Opening it waits for the server and asks it what it can do: which endpoint, which log-probabilities.
+    On `/v1/completions` rendered prompts are continued exactly; where a server has chat alone, `prefills`
+    is False and the teacher's turn cannot be begun for it.
+
+    Raises `UsageError` for options that make no sense or a model that is not served, `EngineError` where
+    the server is not ready in time, goes away, or refuses access.
+    """
+
+    name = "openai"
+
+    def __init__(self, identity: ModelIdentity, options: EngineOptions) -> None:
+        self._options = read_server_options(options.extra)
+        self.traits, server = asyncio.run(
+            _explore(self._options, self._options.served_model or identity.model)
+        )
+        self.version = f"openai ({server})"
+        self.logprob_mode = self.traits.logprob_mode or "none"
+        self.dtype = "unknown"
+        self.prefills = self.traits.api == "completions"
+        self.tries = 0
+        self._answers = 0
+        self._unsure = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What a summary should say about this engine's work so far."""
+        notes = []
+        if not self.prefills:
+            notes.append(
+                "the server offers chat completions only: the teacher's turn could not be prefilled, so the "
+                "solution and the opened explanation stood in its instructions, and it wrote both itself"
+            )
+        if self.traits.logprob_mode is None:
+            notes.append("the server sends no log-probabilities: scoring will run the teacher itself")
+        elif self.traits.logprob_mode == "raw":
+            notes.append("the server's log-probabilities are raw, not under the sampling temperature")
+        if self._unsure:
+            notes.append(
+                f"for {self._unsure} of {self._answers} answers the server did not say whether the closing "
+                "tag or the end token ended them; they are taken to be closed"
+            )
+        if self.tries > self._answers:
+            notes.append(f"{self.tries} requests were sent for {self._answers} answers")
+        return notes
+
+    def generate(
+        self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
+    ) -> Iterator[Completion | FailedRequest]:
+        """Answer every request once, each as soon as it is finished, in no fixed order."""
+        check_max_tokens(sampling.max_tokens, self.traits.context)
+        if self.traits.logprob_mode == "processed" and (sampling.top_p < 1 or sampling.top_k):
+            self.logprob_mode = "nucleus"
+        return self._generate(iter(requests), sampling)
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    def _generate(
+        self, requests: Iterator[GenerationRequest], sampling: SamplingParameters
+    ) -> Iterator[Completion | FailedRequest]:
+        worker = _Worker(self._options, self.traits, sampling)
+        unanswered = 0
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and unanswered < _WAITING_PER_PLACE * self._options.concurrency:
+                    request = next(requests, None)
+                    if request is None:
+                        exhausted = True
+                        break
+                    worker.put(request)
+                    unanswered += 1
+                if not unanswered:
+                    return
+                result = worker.take()
+                unanswered -= 1
+                self._answers += 1
+                self.tries, self._unsure = worker.tries, worker.unsure
+                yield result
+        finally:
+            worker.stop()
+
+
+class _Worker:
+    """An event loop on a thread of its own, so that requests go on while the caller writes tables."""
+
+    def __init__(self, options: ServerOptions, traits: ServerTraits, sampling: SamplingParameters) -> None:
+        self._options, self._traits, self._sampling = options, traits, sampling
+        self._loop = asyncio.new_event_loop()
+        self._waiting: asyncio.Queue[GenerationRequest] = asyncio.Queue()
+        self._results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
+        self._task: asyncio.Task[None] | None = None
+        self.tries = 0
+        self.unsure = 0
+        self._thread = threading.Thread(target=self._run, daemon=True, name="openai-requests")
+        self._thread.start()
+
+    def put(self, request: GenerationRequest) -> None:
+        """Hand over one request."""
+        self._loop.call_soon_threadsafe(self._waiting.put_nowait, request)
+
+    def take(self) -> Completion | FailedRequest:
+        """Return the next answer, waiting for it. Raises what stopped the work."""
+        result = self._results.get()
+        if result is None:
+            raise EngineError("the requests were stopped")
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def stop(self) -> None:
+        """Drop what is under way and end the thread."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._cancel)
+            self._thread.join()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._task = self._loop.create_task(self._serve())
+        try:
+            self._loop.run_until_complete(self._task)
+        except asyncio.CancelledError:
+            self._results.put(None)
+        except BaseExceptionGroup as group:
+            self._results.put(group.exceptions[0])
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        async with ServerClient(self._options) as client, asyncio.TaskGroup() as group:
+            for _ in range(self._options.concurrency):
+                group.create_task(self._answer_all(client))
+
+    async def _answer_all(self, client: ServerClient) -> None:
+        while True:
+            request = await self._waiting.get()
+            result = await self._answer(client, request)
+            self.tries = client.tries
+            self._results.put(result)
+
+    async def _answer(self, client: ServerClient, request: GenerationRequest) -> Completion | FailedRequest:
+        body = build_body(self._traits, request, self._sampling)
+        try:
+            found = await client.post(_ENDPOINTS[self._traits.api], body)
+        except RequestFailedError as error:
+            over = error.status in (400, 413, 422) and any(
+                words in error.detail.lower() for words in _OVER_CONTEXT
+            )
+            return FailedRequest(request.key, "over_context" if over else error.reason, error.detail)
+        answer = read_answer(found, request, self._sampling, self._traits)
+        self.unsure += not answer.ending_known
+        return self._check_room(answer.completion)
+
+    def _check_room(self, completion: Completion) -> Completion | FailedRequest:
+        """Hold a server that silently lowers max_tokens to the rule of the other engines."""
+        prompt, context = completion.prompt_tokens, self._traits.context
+        if prompt is None or context is None:
+            return completion
+        problem = explain_over_context(prompt, self._sampling.max_tokens, context)
+        return FailedRequest(completion.key, "over_context", problem) if problem else completion
+
+
+async def _explore(options: ServerOptions, model: str) -> tuple[ServerTraits, str]:
+    """Wait for the server, and find out what it can do."""
+    async with ServerClient(options) as client:
+        models = await client.get_models()
+        entry = _find_model(models, model, options)
+        is_vllm = entry.get("owned_by") == "vllm"
+        apis = ["completions", "chat"] if options.api == "auto" else [options.api]
+        for api in apis:
+            try:
+                mode = await _probe_logprobs(client, model, api)
+            except RequestFailedError as error:
+                if api != apis[-1]:
+                    continue
+                raise UsageError(
+                    f"the server does not answer on /{_ENDPOINTS[api]}: {error.detail}",
+                    where=options.base_url,
+                    remedy="check the address (it ends in /v1 as a rule) and the model's name",
+                ) from error
+            context = entry.get("max_model_len")
+            traits = ServerTraits(
+                api="chat" if api == "chat" else "completions",
+                logprob_mode=mode,
+                is_vllm=is_vllm,
+                context=context if isinstance(context, int) else None,
+                model=model,
+            )
+            return traits, "vllm" if is_vllm else urlsplit(options.base_url).netloc
+    raise EngineError("the server has no endpoint for completions", where=options.base_url)
+
+
+def _find_model(models: list[dict[str, object]], model: str, options: ServerOptions) -> dict[str, object]:
+    """Find the model in the server's list; a server without a list is believed."""
+    served = {str(entry.get("id")): entry for entry in models}
+    if not served or model in served:
+        return served.get(model, {})
+    raise UsageError(
+        f"the server does not serve {model!r}",
+        where=options.base_url,
+        remedy=f"it serves {', '.join(sorted(served))}: set served_model to one of these "
+        "(--engine-option served_model=NAME)",
+    )
+
+
+async def _probe_logprobs(client: ServerClient, model: str, api: str) -> str | None:
+    """Ask for one token at two temperatures: do log-probabilities come, and do they change with it?"""
+    found = []
+    for temperature in (0.5, 1.0):
+        probe = build_probe(model, api, temperature, logprobs=True)
+        try:
+            answer = await client.post(_ENDPOINTS[api], probe)
+        except RequestFailedError as error:
+            if error.status in _MISSING_ENDPOINT:
+                raise
+            await client.post(_ENDPOINTS[api], build_probe(model, api, temperature, logprobs=False))
+            return None
+        found.append(read_top_logprob(answer))
+    if found[0] is None or found[1] is None:
+        return None
+    return "processed" if abs(found[0] - found[1]) > _SAME_LOGPROB else "raw"

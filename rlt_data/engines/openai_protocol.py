@@ -1,0 +1,177 @@
+"""What is sent to an OpenAI-compatible server and what its answers mean; no network here.
+
+Servers differ. What one can do is found out by asking it (`ServerTraits`); what it leaves unsaid is not
+guessed in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rlt_data.engines.base import Completion, FinishReason, GenerationRequest, SamplingParameters
+
+PROBE_PROMPT = "The"
+
+
+@dataclass(frozen=True)
+class ServerTraits:
+    """What a server can do.
+
+    `logprob_mode`: `processed` where its log-probabilities change with the temperature, `raw` where they do
+    not, None where it sends none. `is_vllm`: it understands vLLM's own parameters. `context` in tokens.
+    """
+
+    api: Literal["completions", "chat"]
+    logprob_mode: str | None
+    is_vllm: bool
+    context: int | None
+    model: str
+
+
+def build_body(
+    traits: ServerTraits, request: GenerationRequest, sampling: SamplingParameters
+) -> dict[str, Any]:
+    """Build the body of one request. Standard fields only, unless the server is vLLM."""
+    body: dict[str, Any] = {
+        "model": traits.model,
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": request.seed,
+        "stop": list(sampling.stop),
+    }
+    if sampling.top_k:
+        body["top_k"] = sampling.top_k
+    if traits.api == "chat":
+        body["messages"] = [{"role": role, "content": content} for role, content in request.messages]
+    else:
+        body["prompt"] = request.prompt
+    if traits.logprob_mode is not None:
+        body["logprobs"] = True if traits.api == "chat" else 0 if traits.is_vllm else 1
+    if traits.is_vllm:
+        body |= {
+            "include_stop_str_in_output": True,
+            "skip_special_tokens": False,
+            "spaces_between_special_tokens": False,
+            "return_token_ids": True,
+        }
+        if traits.api == "completions":
+            body["add_special_tokens"] = False
+    return body
+
+
+def build_probe(model: str, api: str, temperature: float, *, logprobs: bool) -> dict[str, Any]:
+    """Build a request for one token, with the log-probability of the likeliest."""
+    body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": temperature}
+    if api == "chat":
+        body["messages"] = [{"role": "user", "content": PROBE_PROMPT}]
+        if logprobs:
+            body |= {"logprobs": True, "top_logprobs": 1}
+    else:
+        body["prompt"] = PROBE_PROMPT
+        if logprobs:
+            body["logprobs"] = 1
+    return body
+
+
+def read_top_logprob(answer: Mapping[str, Any]) -> float | None:
+    """The log-probability of the likeliest first token in the answer to a probe; None where there is none."""
+    logprobs = answer["choices"][0].get("logprobs")
+    if not isinstance(logprobs, dict):
+        return None
+    content = logprobs.get("content")
+    if isinstance(content, list) and content:
+        values = [entry.get("logprob") for entry in content[0].get("top_logprobs") or []]
+    else:
+        first = (logprobs.get("top_logprobs") or [None])[0]
+        values = list(first.values()) if isinstance(first, dict) else []
+    found = [float(value) for value in values if isinstance(value, (int, float))]
+    return max(found) if found else None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One completion, and whether the server said what ended it."""
+
+    completion: Completion
+    ending_known: bool
+
+
+def read_answer(
+    answer: Mapping[str, Any], request: GenerationRequest, sampling: SamplingParameters, traits: ServerTraits
+) -> Answer:
+    """Read the first choice of an answer, which `openai_client.check_answer` has seen.
+
+    A stop text that the server left out is put back. Where the server says `stop` without saying what
+    stopped it, the stop text is taken to have: the end token cannot be told apart (`ending_known`).
+    """
+    choice = answer["choices"][0]
+    message = choice.get("message")
+    text = (message.get("content") if isinstance(message, dict) else choice.get("text")) or ""
+    finish, known = _read_finish(choice)
+    stop = next((stop for stop in sampling.stop if text.endswith(stop)), None)
+    if stop is not None:
+        finish, known = "stop", True
+    elif finish == "stop":
+        matched = choice.get("stop_reason", choice.get("matched_stop"))
+        text += matched if isinstance(matched, str) else sampling.stop[0] if sampling.stop else ""
+    tokens = choice.get("token_ids")
+    logprobs = _read_logprobs(choice)
+    if tokens is not None and logprobs is not None and len(tokens) != len(logprobs):
+        logprobs = None
+    if finish == "end" and isinstance(choice.get("token_ids"), list) and traits.is_vllm:
+        text = _drop_end_token(text, choice)
+    usage = answer.get("usage") or {}
+    return Answer(
+        Completion(
+            key=request.key,
+            text=text,
+            token_ids=tuple(tokens) if tokens is not None else None,
+            logprobs=logprobs,
+            finish_reason=finish,
+            prompt_tokens=usage.get("prompt_tokens"),
+            completion_tokens=usage.get("completion_tokens") or (len(tokens) if tokens else None),
+        ),
+        known,
+    )
+
+
+def _read_finish(choice: Mapping[str, Any]) -> tuple[FinishReason, bool]:
+    """What ended a completion, and whether that is sure."""
+    reason = choice.get("finish_reason")
+    if reason == "length":
+        return "length", True
+    if reason not in ("stop", "eos", "eos_token", "stop_sequence"):
+        return "partial", True
+    if reason != "stop":
+        return ("stop" if reason == "stop_sequence" else "end"), True
+    for name in ("stop_reason", "matched_stop"):
+        if name in choice:
+            return ("stop" if isinstance(choice[name], str) else "end"), True
+    return "stop", False
+
+
+def _read_logprobs(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        return None
+    content = logprobs.get("content")
+    values = (
+        [entry.get("logprob") for entry in content]
+        if isinstance(content, list)
+        else logprobs.get("token_logprobs")
+    )
+    if not values or any(not isinstance(value, (int, float)) for value in values):
+        return None
+    return tuple(float(value) for value in values)
+
+
+def _drop_end_token(text: str, choice: Mapping[str, Any]) -> str:
+    """Take off the text of the end token, which vLLM writes when it is to show special tokens."""
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        return text
+    names = logprobs.get("tokens") or [entry.get("token") for entry in logprobs.get("content") or []]
+    return text.removesuffix(str(names[-1])) if names else text
