@@ -48,12 +48,12 @@ class ConfigOption:
         shown = plain is not None and plain is not False and plain != []
         shared: dict[str, Any] = {"help": self.field.description, "show_default": shown}
         shared |= _find_bounds(self.field, kind)
-        metavar = "NAME=VALUE,..." if _is_mapping(self.field.annotation) else _choose_metavar(kind)
-        if metavar:
+        metavar = _choose_metavar(self.field.annotation)
+        if metavar and not self.argument:
             shared["metavar"] = metavar
         info: Any
         if self.argument:
-            info = typer.Argument(**shared | {"metavar": self.flag.removeprefix("--").upper()})
+            info = typer.Argument(**shared)
         else:
             # A switch that is off by default only needs to be turned on.
             both = kind is bool and default is not False
@@ -112,6 +112,9 @@ def choose_option_type(annotation: Any) -> Any:
     if only in SIMPLE or origin is Literal:
         return only
     if origin in (list, tuple, set, frozenset, Sequence):
+        # Typer knows no lists of choices: pydantic checks them.
+        if get_origin(get_args(only)[0]) is Literal:
+            return list[str]
         return types.GenericAlias(list, (choose_option_type(get_args(only)[0]),))
     if _is_mapping(only):
         return list[str]
@@ -178,10 +181,15 @@ def _find_bounds(field: FieldInfo, kind: Any) -> dict[str, Any]:
     return bounds
 
 
-def _choose_metavar(kind: Any) -> str | None:
-    if get_origin(kind) is list:
-        return _choose_metavar(get_args(kind)[0])
-    return {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(kind)
+def _choose_metavar(annotation: Any) -> str | None:
+    branches = [branch for branch in _expand_union(annotation) if branch is not type(None)]
+    if _is_mapping(annotation):
+        return "NAME=VALUE,..."
+    if get_origin(branches[0]) in (list, tuple, set, frozenset, Sequence):
+        return _choose_metavar(get_args(branches[0])[0])
+    if get_origin(branches[0]) is Literal:
+        return "|".join(map(str, get_args(branches[0])))
+    return {str: "TEXT", int: "INTEGER", float: "NUMBER", Path: "PATH"}.get(branches[0])
 
 
 def _parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
