@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from rlt_data.reward.attention_cpu import attend_blocks
 from rlt_data.reward.packing import Pack
 
 BLOCK = 128
@@ -54,21 +55,29 @@ def attend_packed(
     """
     heads, tokens, size = query.shape
     groups = key.shape[0]
-    grouped = query.view(groups, heads // groups, tokens, size)
-    output = query.new_empty(tokens, groups, heads // groups, value.shape[-1])
     pack, store = context.pack, context.store
     for number in pack.kept:
         if number in pack.own:
             segment = pack.own[number]
             part = slice(segment.start, segment.start + segment.length)
             store.kept[number, layer] = (key[:, part].clone(), value[:, part].clone())
+    output = query.new_empty(tokens, groups, heads // groups, value.shape[-1])
+    fast = query.device.type == "cpu" and window is None and not softcap
+    grouped = query.view(groups, heads // groups, tokens, size)
+    if fast:
+        # [groups, tokens, stack, size]: a block of tokens of one group is one contiguous matrix.
+        grouped = grouped.transpose(1, 2).contiguous().mul_(scaling)
+        key, value = key.contiguous(), value.contiguous()
     for segment in pack.segments:
         part = slice(segment.start, segment.start + segment.length)
         keys, values = key[:, part], value[:, part]
         if segment.prefix is not None:
             keys, values = _prepend_prefix(keys, values, key, value, context, segment.prefix, layer)
-        attended = _attend_segment(grouped[:, :, part], keys, values, scaling, window, softcap)
-        output[part] = attended.permute(2, 0, 1, 3)
+        if fast:
+            attend_blocks(grouped[:, part], keys, values, output[part])
+        else:
+            attended = _attend_segment(grouped[:, :, part], keys, values, scaling, window, softcap)
+            output[part] = attended.permute(2, 0, 1, 3)
     return output.view(tokens, heads, -1)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlt_data.reward.attention import PackedContext, PrefixStore, attend_packed
+from rlt_data.reward.linear import FasterLinear
 from rlt_data.reward.packing import Pack, PackItem, build_packs
 
 ATTENTION_NAME = "rlt_data_packed"
@@ -38,7 +39,7 @@ def run_packed(model: Any, pack: Pack, store: PrefixStore) -> Tensor:
     device = model.device
     token_ids = torch.tensor([pack.token_ids], device=device)
     positions = torch.cat([torch.arange(s.offset, s.offset + s.length) for s in pack.segments])
-    with _use_packed_attention(model, PackedContext(pack, store)):
+    with _use_packed_attention(model, PackedContext(pack, store)), FasterLinear():
         output = find_body(model)(
             input_ids=token_ids, position_ids=positions[None].to(device), use_cache=False, return_dict=True
         )
