@@ -129,12 +129,19 @@ def use_grouped_attention(model: Any) -> None:
         model.set_attn_implementation(GROUPED_ATTENTION)
 
 
+def explain_unsupported_layers(model: Any) -> str | None:
+    """Say which layers keep something else than keys and values of every token; None where all do."""
+    if getattr(model, "_is_stateful", False):
+        return "it keeps a recurrent state"
+    kinds = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    return f"it has layers of type {', '.join(sorted(kinds))}" if kinds else None
+
+
 def make_step_mask(config: Any, columns: torch.Tensor, width: int, dtype: torch.dtype) -> Any:
     """Make the attention mask of a one-token step: each row sees its own columns up to `columns[row]`.
 
     Returns a tensor `[rows, 1, 1, width]`, or one a layer type for a model whose layers differ: boolean, or
-    additive for a model that adds masks to scores (eager attention). Raises `ValueError` for layer types
-    that keep no keys and values.
+    additive for a model that adds masks to scores (eager attention).
     """
     places = torch.arange(width, device=columns.device).unsqueeze(0)
     seen = places <= columns.unsqueeze(1)
@@ -149,9 +156,7 @@ def make_step_mask(config: Any, columns: torch.Tensor, width: int, dtype: torch.
         return torch.where(mask, zero, torch.finfo(dtype).min)
 
     kinds = set(getattr(config, "layer_types", None) or ())
-    known = {"full_attention": seen, "sliding_attention": near}
-    if kinds - known.keys():
-        raise ValueError(f"layers of type {', '.join(sorted(kinds - known.keys()))} are not supported")
     if kinds == {"full_attention"}:
         return shape(seen)
-    return {kind: shape(known[kind]) for kind in kinds} if kinds else shape(near)
+    masks = {"full_attention": seen, "sliding_attention": near}
+    return {kind: shape(masks[kind]) for kind in kinds} if kinds else shape(near)

@@ -26,7 +26,12 @@ from rlt_data.engines.base import (
     explain_over_context,
 )
 from rlt_data.engines.sampling import sample_tokens
-from rlt_data.engines.slots import SlotCache, make_step_mask, use_grouped_attention
+from rlt_data.engines.slots import (
+    SlotCache,
+    explain_unsupported_layers,
+    make_step_mask,
+    use_grouped_attention,
+)
 from rlt_data.engines.stopping import CompletionReader
 from rlt_data.errors import ModelError, UsageError
 from rlt_data.models.config import read_model_config
@@ -87,8 +92,7 @@ class TransformersEngine:
         self._identity = identity
         self._config = read_model_config(identity)
         self._tokenizer = load_tokenizer(identity)
-        self._model = load_model(identity, dtype=self.dtype, device=self.device, attention="sdpa")
-        use_grouped_attention(self._model)
+        self._model = self._load_model()
         self._end_tokens = {*self._config.end_token_ids, self._tokenizer.eos_token_id} - {None}
         self._max_rows = options.max_batch_rows or DEFAULT_ROWS.get(self.device, DEFAULT_DEVICE_ROWS)
         self._max_tokens = options.max_batch_tokens or self._choose_token_budget()
@@ -134,6 +138,26 @@ class TransformersEngine:
         del self._model
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+    def _load_model(self) -> Any:
+        """Load with grouped attention, or with the model's own where torch's kernel cannot express it."""
+        eager = bool(self._config.raw.get("attn_logit_softcapping"))
+        try:
+            attention = "eager" if eager else "sdpa"
+            model = load_model(self._identity, dtype=self.dtype, device=self.device, attention=attention)
+        except ModelError as error:
+            if "scaled_dot_product_attention" not in error.what:
+                raise
+            model = load_model(self._identity, dtype=self.dtype, device=self.device, attention="eager")
+        problem = explain_unsupported_layers(model)
+        if problem:
+            raise ModelError(
+                f"the transformers engine cannot run this model: {problem}",
+                where=self._identity.model,
+                remedy="use --engine vllm",
+            )
+        use_grouped_attention(model)
+        return model
 
     def _prepare(
         self, batch: list[tuple[int, GenerationRequest]], sampling: SamplingParameters
@@ -241,14 +265,7 @@ class TransformersEngine:
         """Run one token of every active text; returns logits `[rows, vocabulary]`."""
         cache.begin_step([text.held for text in active], self._model.device)
         columns = cache.columns
-        try:
-            mask = make_step_mask(self._model.config, columns, cache.width, self._model.dtype)
-        except ValueError as error:
-            raise ModelError(
-                f"the transformers engine cannot run this model: {error}",
-                where=self._identity.model,
-                remedy="use --engine vllm",
-            ) from error
+        mask = make_step_mask(self._model.config, columns, cache.width, self._model.dtype)
         with torch.inference_mode():
             output: Any = self._model(
                 input_ids=torch.tensor([[text.last_token] for text in active], device=self.device),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import save_tiny_model
+from tiny_models import build_tokenizer, save_tiny_model
+from transformers import Gemma2Config, Gemma2ForCausalLM, MambaConfig, MambaForCausalLM
 
 from rlt_data.engines import (
     Completion,
@@ -23,7 +25,7 @@ from rlt_data.engines import (
     open_engine,
 )
 from rlt_data.engines.transformers import TransformersEngine
-from rlt_data.errors import UsageError
+from rlt_data.errors import ModelError, UsageError
 from rlt_data.models import load_model, load_tokenizer, resolve_model
 from rlt_data.settings import Settings
 
@@ -115,6 +117,36 @@ def test_sliding_window_layers(tmp_path: Path, kinds: list[str]) -> None:
     shape = {"use_sliding_window": True, "sliding_window": 8, "layer_types": kinds}
     directory = save_tiny_model(tmp_path / "sliding", **shape)
     check_logprobs(directory, run(open_tiny(directory, max_batch_rows=4), make_requests()), 0.7)
+
+
+def test_a_model_that_keeps_no_keys_and_values_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "recurrent")
+    config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=1)
+    MambaForCausalLM(config).save_pretrained(tmp_path / "recurrent")
+    with pytest.raises(ModelError, match="keeps a recurrent state"):
+        open_tiny(tmp_path / "recurrent")
+
+
+def test_softcapped_attention(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer()
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=64,
+        max_position_embeddings=512,
+        sliding_window=8,
+        attn_logit_softcapping=0.5,
+        initializer_range=0.15,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    check_logprobs(tmp_path, run(open_tiny(tmp_path, max_batch_rows=4), make_requests(2)), 0.7)
 
 
 def test_greedy_equals_transformers_generate(engine: TransformersEngine, tiny_model: Path) -> None:
