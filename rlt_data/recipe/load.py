@@ -1,0 +1,86 @@
+"""Recipes read from TOML files, composed from left to right, with overrides on top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlt_data.errors import UsageError
+from rlt_data.recipe.check import Contradiction, find_contradictions
+from rlt_data.recipe.overrides import apply_override, parse_override
+from rlt_data.recipe.schema import Recipe
+from rlt_data.recipe.shipped import find_recipe
+from rlt_data.settings import Settings, load_settings
+from rlt_data.toml import TomlDocument, compose_documents, load_document, validate_data
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe with where it came from, and the settings that hold while it runs."""
+
+    recipe: Recipe
+    settings: Settings
+    documents: tuple[TomlDocument, ...]
+
+    @property
+    def lake(self) -> str | None:
+        """The lake that the recipe names, or else the one of the user's settings."""
+        if self.recipe.lake is not None:
+            return self.recipe.lake
+        return self.settings.lake
+
+
+def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Load recipe files, or shipped recipes by name; a later one wins over those before it, key by key.
+
+    `overrides` are texts such as `generate.samples=8` and win over all. Paths in a recipe are relative to
+    the working directory, as they are on the command line.
+
+    Raises `UsageError` with file, line and the nearest right key for one that is unknown, and with the
+    reason for stages that make no sense together.
+    """
+    if not names:
+        raise UsageError("no recipe is named", remedy="rlt-data run FILE.toml")
+    documents = [load_document(find_recipe(str(name))) for name in names]
+    data = compose_documents(documents)
+    for text in overrides:
+        change = parse_override(text)
+        data = apply_override(data, change.data, name=change.name)
+        documents.append(change)
+    recipe = validate_data(Recipe, data, documents)
+    if not recipe.list_steps():
+        raise UsageError(
+            "the recipe holds no stage", where=documents[0].name, remedy="add a section such as [ingest]"
+        )
+    contradictions = find_contradictions(recipe)
+    if contradictions:
+        first = contradictions[0]
+        raise UsageError(first.reason, where=_locate(first, documents), remedy=first.remedy)
+    return LoadedRecipe(recipe, _merge_settings(recipe, load_settings()), tuple(documents))
+
+
+def _locate(contradiction: Contradiction, documents: Sequence[TomlDocument]) -> str:
+    """Say where a contradiction shows, by file and line; a later document wins."""
+    step, key = contradiction.step, contradiction.key
+    ends: list[tuple[str, ...]] = [(key,), ()] if key else [()]
+    starts: list[tuple[str | int, ...]] = [(step.section, step.place), (step.section,)]
+    for end in ends:
+        for document in reversed(documents):
+            for start in starts:
+                if document.sets((*start, *end)):
+                    return document.locate((*start, *end))
+    return documents[-1].name
+
+
+def _merge_settings(recipe: Recipe, own: Settings) -> Settings:
+    """Lay the recipe's models and formats over the user's own; paths are made absolute on the way."""
+    theirs = {
+        name: model.model_copy(update={"model": own.resolve_path(model.model)})
+        for name, model in own.models.items()
+    }
+    return Settings(
+        lake=own.resolve_path(own.lake) if own.lake else None,
+        models={**theirs, **recipe.models},
+        formats={**own.formats, **recipe.formats},
+    )

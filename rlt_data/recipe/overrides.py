@@ -1,0 +1,57 @@
+"""`--set a.b=c`: single values of a recipe, set from the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlt_data.errors import UsageError
+from rlt_data.toml import TomlDocument, parse_typed_value
+
+
+def parse_override(text: str) -> TomlDocument:
+    """Read `a.b=c` as a document that sets one key.
+
+    The value is typed as in TOML where it is valid there (`8`, `true`, `["a", "b"]`), else a string, so that
+    names need no quotes. A number in the key is a place in an array of tables: `ingest.1.source=...`.
+    Raises `UsageError` where there is no key or no `=`.
+    """
+    key, sign, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(part.strip() for part in parts):
+        raise UsageError(f"{text!r} sets nothing", where="--set", remedy="write --set section.key=value")
+    data: Any = parse_typed_value(value.strip())
+    for part in reversed(parts):
+        data = {part.strip(): data}
+    return TomlDocument(name=f"--set {text}", text="", data=data)
+
+
+def apply_override(data: dict[str, Any], change: dict[str, Any], *, name: str) -> dict[str, Any]:
+    """Merge `change` into `data`; a key of digits enters an array of tables at that place, from 0.
+
+    Raises `UsageError` where the array has no such place.
+    """
+    merged = dict(data)
+    for key, value in change.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            merged[key] = apply_override(below, value, name=name)
+        elif isinstance(below, list) and isinstance(value, dict):
+            merged[key] = _change_array(below, value, key, name)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _change_array(array: list[Any], change: dict[str, Any], key: str, name: str) -> list[Any]:
+    changed = list(array)
+    for place, value in change.items():
+        if not place.isdigit() or int(place) >= len(array):
+            raise UsageError(
+                f"{key} holds {len(array)} tables; {place!r} is none of them",
+                where=name,
+                remedy=f"write {key}.0 for the first",
+            )
+        at = int(place)
+        inner = isinstance(value, dict) and isinstance(array[at], dict)
+        changed[at] = apply_override(array[at], value, name=name) if inner else value
+    return changed

@@ -1,0 +1,85 @@
+"""A recipe carried out: stage after stage, or planned only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from rlt_data.lake import Lake
+from rlt_data.progress import Reporter
+from rlt_data.recipe.load import LoadedRecipe
+from rlt_data.recipe.schema import Step
+from rlt_data.settings import use_settings
+from rlt_data.stages.plan import plan_stage
+from rlt_data.stages.summary import StageConfig, StageSummary
+
+PlannedState = Literal["finished", "interrupted", "new", "waits"]
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """What would happen to one step.
+
+    `state` is finished (nothing to do), interrupted (it goes on), new, or waits (what it reads is not
+    written yet). `run_id` names the run that is there already.
+    """
+
+    step: Step
+    state: PlannedState
+    run_id: str | None
+
+
+def run_recipe(
+    loaded: LoadedRecipe,
+    lake: Lake,
+    *,
+    force: bool = False,
+    reporter: Reporter | None = None,
+    on_summary: Callable[[StageSummary], None] | None = None,
+) -> list[StageSummary]:
+    """Run every stage of a recipe; one that finished before is not run again unless `force`.
+
+    `on_summary` is called after each stage. An error of a stage stops the recipe; running it again goes on.
+    """
+    summaries: list[StageSummary] = []
+    with use_settings(loaded.settings):
+        for step in loaded.recipe.list_steps():
+            config = _link_config(step, summaries)
+            summary = step.stage(lake, config, force=force, reporter=reporter)
+            summaries.append(summary)
+            if on_summary:
+                on_summary(summary)
+    return summaries
+
+
+def plan_recipe(loaded: LoadedRecipe, lake: Lake) -> list[PlannedStep]:
+    """Say for every stage whether it finished before, goes on, or is new; nothing is run or written.
+
+    A stage that reads what an earlier one has yet to write cannot be told before: it waits.
+    """
+    planned: list[PlannedStep] = []
+    finished: list[StageSummary] = []
+    with use_settings(loaded.settings):
+        for step in loaded.recipe.list_steps():
+            if any(plan.state != "finished" for plan in planned):
+                planned.append(PlannedStep(step, "waits", None))
+                continue
+            plan = plan_stage(step.stage, lake, _link_config(step, finished))
+            planned.append(PlannedStep(step, plan.state, plan.run_id))
+            if plan.summary is not None:
+                finished.append(plan.summary)
+    return planned
+
+
+def _link_config(step: Step, summaries: list[StageSummary]) -> StageConfig:
+    """Let a stage that reads a set of another stage's making take the set that this recipe made."""
+    linked = LINKS.get(step.section)
+    if linked is None or getattr(step.config, linked[1]) is not None:
+        return step.config
+    made = [summary.run_id for summary in summaries if summary.stage == linked[0]]
+    return step.config.model_copy(update={linked[1]: made[-1]}) if made else step.config
+
+
+# Section -> the stage whose newest run it reads, and the field that names that run.
+LINKS = {"substitute": ("rank", "ranking"), "export": ("substitute", "distillation")}

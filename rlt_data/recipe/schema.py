@@ -1,0 +1,83 @@
+"""What a recipe is: the lake, models and formats of its own, and the stages with their configurations.
+
+The sections of a recipe are the configurations of the stages, the same classes that the command line makes
+its options from. They run in the order of the pipeline, in whatever order a file holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from rlt_data.settings import ModelSettings
+from rlt_data.stages.export import ExportConfig, export
+from rlt_data.stages.generate import GenerateConfig, generate
+from rlt_data.stages.ingest import IngestConfig, ingest
+from rlt_data.stages.rank import RankConfig, rank
+from rlt_data.stages.reward import RewardConfig, reward
+from rlt_data.stages.score import ScoreConfig, score
+from rlt_data.stages.substitute import SubstituteConfig, substitute
+from rlt_data.stages.summary import StageConfig, StageSummary
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+def _make_list(value: Any) -> Any:
+    """Take one table as an array of one, so that [stage] and [[stage]] both do."""
+    return [value] if isinstance(value, Mapping) else value
+
+
+Tables = Annotated[tuple[ConfigT, ...], BeforeValidator(_make_list)]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe: its section, its place there (from 0), its configuration and its function."""
+
+    section: str
+    place: int
+    config: StageConfig
+    stage: Callable[..., StageSummary]
+
+
+class Recipe(BaseModel):
+    """A whole recipe. Each section of a stage may stand once, as [stage], or several times, as [[stage]]."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE win over it.")
+    models: Mapping[str, ModelSettings] = Field(
+        default_factory=dict, description="Models by name, over those of rlt-data.toml."
+    )
+    formats: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="Conversation formats by name, over those of rlt-data.toml."
+    )
+    ingest: Tables[IngestConfig] = ()
+    generate: Tables[GenerateConfig] = ()
+    score: Tables[ScoreConfig] = ()
+    reward: Tables[RewardConfig] = ()
+    rank: Tables[RankConfig] = ()
+    substitute: Tables[SubstituteConfig] = ()
+    export: Tables[ExportConfig] = ()
+
+    def list_steps(self) -> list[Step]:
+        """List the stages in the order in which they run."""
+        return [
+            Step(section, place, config, stage)
+            for section, stage in PIPELINE.items()
+            for place, config in enumerate(getattr(self, section))
+        ]
+
+
+PIPELINE: dict[str, Callable[..., StageSummary]] = {
+    "ingest": ingest,
+    "generate": generate,
+    "score": score,
+    "reward": reward,
+    "rank": rank,
+    "substitute": substitute,
+    "export": export,
+}

@@ -1,0 +1,21 @@
+"""The recipes that come with the program."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGE = "rlt_data_recipes"
+
+
+def list_shipped_recipes() -> dict[str, Path]:
+    """List the shipped recipes by name."""
+    spec = find_spec(PACKAGE)
+    folders = [Path(place) for place in (spec.submodule_search_locations if spec else None) or []]
+    return {file.stem: file for folder in folders for file in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(name: str) -> Path:
+    """Find the file that `name` means: a path, or the name of a shipped recipe."""
+    path = Path(name)
+    return path if path.exists() else list_shipped_recipes().get(name, path)

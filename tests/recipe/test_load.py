@@ -1,0 +1,225 @@
+"""Recipes: composition, overrides, and what is refused with file, line and reason."""
+
+from __future__ import annotations
+
+from contextlib import chdir
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlt_data.errors import UsageError
+from rlt_data.recipe.load import load_recipe
+from rlt_data.recipe.overrides import apply_override, parse_override
+from rlt_data.recipe.shipped import find_recipe, list_shipped_recipes
+
+BASE = """
+lake = "base-lake"
+
+[models.small]
+model = "./small"
+
+[generate]
+teacher = "small"
+samples = 2
+
+[ingest]
+source = "a.jsonl"
+
+[score]
+students = ["small"]
+exact = true
+
+[score.reward]
+lambda_kl = 1.0
+
+[rank]
+
+[substitute]
+student = "small"
+
+[export]
+path = "out"
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return write(tmp_path, "base.toml", BASE)
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_stages_run_in_the_order_of_the_pipeline(base: Path):
+    steps = load_recipe([base]).recipe.list_steps()
+    assert [step.section for step in steps] == ["ingest", "generate", "score", "rank", "substitute", "export"]
+
+
+def test_a_later_file_wins_key_by_key(base: Path, tmp_path: Path):
+    later = write(tmp_path, "later.toml", "[generate]\nsamples = 8\n[score.reward]\nalpha = 0.5\n")
+    recipe = load_recipe([base, later]).recipe
+    assert recipe.generate[0].samples == 8
+    assert recipe.generate[0].teacher == "small"
+    assert recipe.score[0].reward.alpha == 0.5
+    assert recipe.score[0].reward.lambda_kl == 1.0
+
+
+def test_overrides_win_over_files_and_are_typed(base: Path):
+    loaded = load_recipe(
+        [base],
+        ["generate.samples=3", "generate.teacher=qwen7b", 'score.students=["small", "qwen7b"]', "lake=other"],
+    )
+    assert loaded.recipe.generate[0].samples == 3
+    assert loaded.recipe.generate[0].teacher == "qwen7b"
+    assert loaded.recipe.score[0].students == ("small", "qwen7b")
+    assert loaded.lake == "other"
+
+
+def test_a_stage_may_stand_several_times_and_be_changed_by_place(tmp_path: Path):
+    path = write(tmp_path, "two.toml", '[[ingest]]\nsource = "a.jsonl"\n[[ingest]]\nsource = "b.jsonl"\n')
+    recipe = load_recipe([path], ["ingest.1.source=c.jsonl"]).recipe
+    assert [config.source for config in recipe.ingest] == ["a.jsonl", "c.jsonl"]
+    with pytest.raises(UsageError, match="holds 2 tables"):
+        load_recipe([path], ["ingest.2.source=c.jsonl"])
+
+
+def test_models_of_the_recipe_win_over_those_of_the_user(base: Path, tmp_path: Path):
+    own = '[models.small]\nmodel = "Owner/other"\n[models.mine]\nmodel = "./mine"\n'
+    write(tmp_path, "rlt-data.toml", own)
+    with chdir(tmp_path):
+        settings = load_recipe([base]).settings
+    assert settings.models["small"].model == "./small"
+    assert settings.models["mine"].model == str(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "told"),
+    [
+        ('[generate]\nteacher = "x"\nsampels = 3\n', 3, "did you mean 'samples'?"),
+        ('[ingst]\nsource = "x"\n', 1, "did you mean 'ingest'?"),
+        (
+            '[[ingest]]\nsource = "x"\n[[ingest]]\nsource = "y"\nlayuot = "gsm8k"\n',
+            5,
+            "did you mean 'layout'?",
+        ),
+        ('[score]\nstudents = ["x"]\n[score.reward]\nalhpa = 1\n', 4, "did you mean 'alpha'?"),
+        ('[generate]\nteacher = "x"\nsamples = "many"\n', 3, "generate"),
+        ('[generate]\nteacher = "x"\nsamples = \n', 3, "TOML"),
+        ('[models.a]\nmodle = "x"\n[ingest]\nsource = "x"\n', 2, "did you mean 'model'?"),
+    ],
+)
+def test_what_is_wrong_is_named_with_file_line_and_the_nearest_key(
+    text: str, line: int, told: str, tmp_path: Path
+):
+    path = write(tmp_path, "wrong.toml", text)
+    with pytest.raises(UsageError) as caught:
+        load_recipe([path])
+    assert f"wrong.toml:{line}" in str(caught.value)
+    assert told in str(caught.value)
+
+
+def test_a_wrong_override_is_named(base: Path):
+    with pytest.raises(UsageError) as caught:
+        load_recipe([base], ["generate.sampels=3"])
+    assert "--set generate.sampels=3" in str(caught.value)
+    assert "did you mean 'samples'?" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["generate.samples", "=3", "a..b=3"])
+def test_an_override_without_key_or_value_is_refused(text: str, base: Path):
+    with pytest.raises(UsageError, match="sets nothing"):
+        load_recipe([base], [text])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "place"),
+    [
+        ({"score.exact": "false", "rank.estimator": "full"}, "exact divergence", "--set rank.estimator=full"),
+        ({"score.exact": "false", "reward.reward.estimator": "full"}, "exact divergence", "--set reward"),
+        ({"score.exact": "false", "score.teacher": "none", "rank.estimator": "k1"}, "no divergence", "rank"),
+        ({"generate.temperature": "0"}, "the same text", "base.toml:9"),
+    ],
+)
+def test_contradictions_are_refused_with_the_reason(
+    change: dict[str, str], reason: str, place: str, base: Path
+):
+    with pytest.raises(UsageError) as caught:
+        load_recipe([base], [f"{key}={value}" for key, value in change.items()])
+    assert reason in caught.value.what
+    assert place in str(caught.value.where)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("kept", "reason"),
+    [
+        (("generate", "rank", "substitute", "export"), "rank would not see what [generate] makes"),
+        (("generate", "score", "substitute", "export"), "substitute would not see what [score] makes"),
+        (("generate", "score", "rank", "export"), "there is no [substitute] after [rank]"),
+    ],
+)
+def test_a_pipeline_with_a_gap_is_refused(kept: tuple[str, ...], reason: str, tmp_path: Path):
+    tables = {
+        "generate": '[generate]\nteacher = "x"\n',
+        "score": '[score]\nstudents = ["x"]\n',
+        "rank": "[rank]\n",
+        "substitute": '[substitute]\nstudent = "x"\n',
+        "export": '[export]\npath = "out"\n',
+    }
+    path = write(tmp_path, "gap.toml", "".join(tables[name] for name in kept))
+    with pytest.raises(UsageError) as caught:
+        load_recipe([path])
+    assert reason in caught.value.what
+
+
+def test_parts_of_a_pipeline_may_stand_alone(tmp_path: Path):
+    path = write(tmp_path, "part.toml", '[rank]\n[substitute]\nstudent = "x"\n[export]\npath = "out"\n')
+    assert len(load_recipe([path]).recipe.list_steps()) == 3
+
+
+def test_the_same_stage_twice_is_refused(tmp_path: Path):
+    path = write(tmp_path, "twice.toml", '[[ingest]]\nsource = "x"\n[[ingest]]\nsource = "x"\n')
+    with pytest.raises(UsageError) as caught:
+        load_recipe([path])
+    assert "stands twice" in caught.value.what
+    assert "twice.toml:3" in str(caught.value.where)
+
+
+def test_an_empty_recipe_is_refused(tmp_path: Path):
+    with pytest.raises(UsageError, match="no stage"):
+        load_recipe([write(tmp_path, "empty.toml", 'lake = "x"\n')])
+
+
+def test_an_absent_recipe_is_named():
+    with pytest.raises(UsageError, match="no such file"):
+        load_recipe(["absent.toml"])
+
+
+@pytest.mark.parametrize("name", sorted(list_shipped_recipes()))
+def test_every_shipped_recipe_loads_by_name_and_by_path(name: str):
+    assert load_recipe([name]).recipe == load_recipe([find_recipe(name)]).recipe
+
+
+KEYS = st.text("abc", min_size=1, max_size=2)
+VALUES = st.recursive(st.integers(), lambda inner: st.dictionaries(KEYS, inner, max_size=3), max_leaves=8)
+TABLES = st.dictionaries(KEYS, VALUES, max_size=4)
+
+
+@given(TABLES, st.lists(KEYS, min_size=1, max_size=4), st.integers())
+def test_an_override_sets_its_key_and_nothing_beside_it(data: dict, path: list[str], value: int):
+    change = parse_override(f"{'.'.join(path)}={value}")
+    merged = apply_override(data, change.data, name=change.name)
+    place, before, after = path, data, merged
+    for part in place[:-1]:
+        assert {k: v for k, v in after.items() if k != part} == {k: v for k, v in before.items() if k != part}
+        below = before.get(part, {})
+        before, after = below if isinstance(below, dict) else {}, after[part]
+    assert after[path[-1]] == value
+    assert {k: v for k, v in after.items() if k != path[-1]} == {
+        k: v for k, v in before.items() if k != path[-1]
+    }
