@@ -120,7 +120,7 @@ def _choose_criterion(judged: pl.DataFrame, policy: Policy, config: RankConfig) 
     if config.combine == "each":
         compared.append("student")
     reward, estimator = pl.lit(None, dtype=pl.Float64), pl.lit(None, dtype=pl.String)
-    unscored = pl.col("score_id").is_null()
+    unscored = pl.all_horizontal(pl.col(f"reward_{name}").is_null() for name in criteria)
     for name in reversed(criteria):
         has = pl.col(f"reward_{name}").is_not_null()
         # A criterion that was asked for by name judges whom it can; `auto` compares like with like.
