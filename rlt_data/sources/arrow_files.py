@@ -1,0 +1,91 @@
+"""Parquet and Arrow IPC (file, stream, Feather), a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rlt_data.sources.rows import BadRow, SourceRow
+
+BATCH_ROWS = 256
+_FILE_MAGIC = b"ARROW1"
+
+
+def read_parquet(path: Path) -> Iterator[SourceRow | BadRow]:
+    """Read a Parquet file, one row group after the other; a damaged one costs its own rows."""
+    with pq.ParquetFile(path) as file:
+        number = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            end = number + rows
+            try:
+                for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
+                    yield from read_batch(batch, number)
+                    number += batch.num_rows
+            except (OSError, pa.ArrowException) as error:
+                detail = f"rows {number} to {end - 1} cannot be read: {_name_first_line(error)}"
+                yield BadRow(number, "unreadable", detail)
+            number = end
+
+
+def count_parquet_rows(path: Path) -> int:
+    """Return the number of rows, from the file's footer."""
+    return int(pq.read_metadata(path).num_rows)
+
+
+def read_arrow(path: Path) -> Iterator[SourceRow | BadRow]:
+    """Read an Arrow IPC file or stream, of which Feather is one."""
+    with pa.memory_map(str(path)) as source:
+        if source.size() == 0:
+            return
+        magic = source.read(len(_FILE_MAGIC))
+        source.seek(0)
+        number = 0
+        for batch in _open_batches(source, is_file=magic == _FILE_MAGIC):
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                part = batch.slice(start, BATCH_ROWS)
+                yield from read_batch(part, number)
+                number += part.num_rows
+
+
+def _open_batches(source: Any, *, is_file: bool) -> Iterator[pa.RecordBatch]:
+    if is_file:
+        reader = pa.ipc.open_file(source)
+        for place in range(reader.num_record_batches):
+            yield reader.get_batch(place)
+    else:
+        yield from pa.ipc.open_stream(source)
+
+
+def read_batch(batch: pa.RecordBatch, number: int) -> Iterator[SourceRow | BadRow]:
+    """Turn a record batch into rows that count from `number`; text that is not UTF-8 costs its row."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError):
+        for place in range(batch.num_rows):
+            yield _read_one(batch.slice(place, 1), number + place)
+        return
+    for place, row in enumerate(rows):
+        yield SourceRow(number + place, row)
+
+
+def _read_one(batch: pa.RecordBatch, number: int) -> SourceRow | BadRow:
+    try:
+        return SourceRow(number, batch.to_pylist()[0])
+    except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError) as error:
+        reason = "encoding_error" if isinstance(error, UnicodeDecodeError) else "unreadable"
+        parts = []
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                raw = pc.cast(column, pa.large_binary())[0].as_py()
+                parts.append(f"{name}: " + ("" if raw is None else raw.decode("utf-8", "backslashreplace")))
+        return BadRow(number, reason, f"a value cannot be read: {_name_first_line(error)}", "\n".join(parts))
+
+
+def _name_first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

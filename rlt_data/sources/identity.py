@@ -1,0 +1,25 @@
+"""The identity of questions and imported traces: which texts count as the same."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from rlt_data.hashing import hash_content
+
+
+def normalize_text(text: str) -> str:
+    """Bring a text to the form that is compared: NFC, LF line ends, no white space around it."""
+    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+
+
+def identify_question(question: str) -> str:
+    """Return `questions.question_id`: the content hash of the normalized text."""
+    return hash_content("question", normalize_text(question))
+
+
+def identify_imported_trace(question_id: str, completion: str, solution: str | None = None) -> str:
+    """Return `traces.trace_id` of an imported trace, from its question and its text, verbatim.
+
+    `solution` is what the source states in a column of its own; None where the text holds all.
+    """
+    return hash_content("imported", question_id, completion, solution)

@@ -1,0 +1,87 @@
+"""The final answer of a worked solution: `\\boxed{...}`, `#### ...`, "the answer is ...", or all of it."""
+
+from __future__ import annotations
+
+import re
+
+# Without braces LaTeX boxes one token only. A backslash takes the next character along, so \\{ is no brace.
+_MARKS = re.compile(
+    r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?:boxed|fbox)\s+(?P<bare>[^\s{}$\\.,;]+)|\\.|[{}]", re.DOTALL
+)
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(?P<answer>\S.*?)[ \t]*$", re.MULTILINE)
+_THOUSANDS = re.compile(r"[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?%?")
+_STATED = re.compile(r"\banswer(?:\s+is\b:?|:)(?P<answer>.+)$", re.IGNORECASE)
+_WRAPPING = "*$ \t"
+_PLAIN_LENGTH = 60
+
+
+def extract_answer(text: str) -> str | None:
+    """Find the final answer of a solution or completion, or None.
+
+    The last complete `\\boxed{}` counts most, then the last `####` line, then "the answer is ..." in the
+    last line; a text of one short line that is no sentence is its own answer.
+    """
+    return (
+        extract_boxed_answer(text)
+        or extract_hash_answer(text)
+        or extract_stated_answer(text)
+        or extract_plain_answer(text)
+    )
+
+
+def extract_boxed_answer(text: str) -> str | None:
+    """Return what stands in the last complete `\\boxed{...}` or `\\fbox{...}`, braces nested to any depth."""
+    open_braces: list[int | None] = []  # where the content of a box begins; None for any other brace
+    last: tuple[int, str] | None = None
+    for mark in _MARKS.finditer(text):
+        found = None
+        if mark["box"] is not None:
+            open_braces.append(mark.end())
+        elif mark["bare"] is not None:
+            found = (mark.end(), mark["bare"])
+        elif mark[0] == "{":
+            open_braces.append(None)
+        elif mark[0] == "}" and open_braces:
+            start = open_braces.pop()
+            found = None if start is None else (start, text[start : mark.start()].strip())
+        if found is not None and found[1] and (last is None or found[0] > last[0]):
+            last = found
+    return None if last is None else last[1]
+
+
+def extract_hash_answer(text: str) -> str | None:
+    """Return what follows the last `####` that begins a line, as in GSM8K; 70,000 becomes 70000."""
+    found = _HASHES.findall(text)
+    return drop_thousands_commas(found[-1]) if found else None
+
+
+def extract_stated_answer(text: str) -> str | None:
+    """Return what the last line names after "answer is" or "answer:", where it is short and no sentence."""
+    lines = text.strip().splitlines()
+    found = _STATED.search(lines[-1]) if lines else None
+    if found is None:
+        return None
+    return extract_plain_answer(found["answer"].strip(_WRAPPING).removesuffix("."))
+
+
+def extract_plain_answer(text: str) -> str | None:
+    """Return the text itself where it is one short line that is no sentence, such as `128` or `x^2 + 1`."""
+    line = text.strip()
+    if not line or "\n" in line or len(line) > _PLAIN_LENGTH or line.endswith((".", "!", "?", ":")):
+        return None
+    if len(re.findall(r"[^\W\d_]{2,}", line)) > 3 or r"\boxed" in line or r"\fbox" in line:
+        return None
+    bare = line.strip(_WRAPPING)
+    if bare.startswith(r"\(") and bare.endswith(r"\)"):
+        bare = bare[2:-2].strip()
+    return drop_thousands_commas(bare) or None
+
+
+def drop_thousands_commas(answer: str) -> str:
+    """Write 1,234,567 as 1234567; leave every other comma, as in a pair of numbers, where it is."""
+    return answer.replace(",", "") if _THOUSANDS.fullmatch(answer) else answer
+
+
+def render_answer(answer: str, template: str = r"The answer is \boxed{{answer}}.") -> str:
+    """Write a solution that states a final answer alone; `{answer}` in the template is replaced."""
+    return template.replace("{answer}", answer)
