@@ -20,9 +20,9 @@ def command(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="RUN|TABLE",
-            help="A run id or its beginning, or a table: the newest run that wrote it. "
-            "Without one, the newest run.",
+            metavar="RUN|TABLE|STAGE",
+            help="A run id or its beginning; a table, for the newest run that wrote it; or a stage, for its "
+            "newest run. Without one, the newest run of all.",
         ),
     ] = None,
     lake: LakeOption = None,
@@ -38,12 +38,13 @@ def command(
 
 
 def find_run(lake: Lake, name: str | None) -> RunRecord:
-    """Find the run that `name` means: by its id, as the newest writer of a table, or the newest of all."""
+    """Find the run that `name` means: by table, stage or id; without a name, the newest of all."""
+    runs = lake.runs()
+    for run in reversed(runs):
+        if name is None or name == run.stage or run.counts.get("tables", {}).get(name):
+            return run
     if name is not None and name not in {table.name for table in lake.tables()}:
         return lake.run(name)
-    for run in reversed(lake.runs()):
-        if name is None or _wrote(run, name):
-            return run
     raise LakeError(
         f"no run wrote {name}" if name else "nothing ran in this lake yet",
         where=lake.uri,
@@ -85,7 +86,7 @@ def draw_tree(steps: list[LineageStep]) -> Tree:
         node = Tree(label) if parent is None else parent.add(label)
         if again:
             return node
-        for state in run.inputs:
+        for state in (state for state in run.inputs if state.rows):
             branch = node.add(Text(f"{state.table}@{state.version} ({state.rows:,} rows)"))
             for maker in step.made_by.get(state.table, ()):
                 # A run reads its own rows where it went on after an interruption.
@@ -97,9 +98,3 @@ def draw_tree(steps: list[LineageStep]) -> Tree:
         return node
 
     return draw(steps[0], None)
-
-
-def _wrote(run: RunRecord, table: str) -> bool:
-    # Every run may write rejects; only rows that are there count.
-    tables = run.counts.get("tables", {})
-    return bool(tables.get(table))

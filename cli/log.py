@@ -63,6 +63,7 @@ def describe_run(run: RunRecord) -> dict[str, Any]:
 
 
 def _make_row(run: RunRecord) -> dict[str, Any]:
+    wrote = run.counts.get("tables", {})
     return {
         "run": run.run_id[:12],
         "stage": run.stage,
@@ -71,7 +72,9 @@ def _make_row(run: RunRecord) -> dict[str, Any]:
         "rows in": run.counts.get("rows_in"),
         "rows out": run.counts.get("rows_out"),
         "rejected": run.counts.get("rejected"),
-        "tables": ", ".join(f"{state.table}@{state.version}" for state in run.outputs if state.version >= 0),
+        "tables": ", ".join(
+            f"{state.table}@{state.version}" for state in run.outputs if wrote.get(state.table)
+        ),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rlt_data.lake import Lake
     from rlt_data.stages.run import StageSummary
 
+_HASH = re.compile("[0-9a-f]{32}")
 NUMBERS = frozenset({"rows in", "rows out", "rejected", "truncated", "tokens", "tokens/s", "seconds"})
 
 
@@ -38,11 +40,11 @@ def list_summary_figures(lake: Lake, summary: StageSummary) -> dict[str, str]:
         "rows in": f"{summary.rows_in:,}",
         "rows out": f"{summary.rows_out:,}",
         "rejected": f"{summary.rejected:,}",
-        "truncated": f"{summary.truncated_share:.1%}" if summary.rows_out else "-",
+        "truncated": f"{summary.truncated_share:.1%}" if summary.truncated or summary.tokens else "-",
         "tokens": f"{summary.tokens:,}" if summary.tokens else "-",
         "tokens/s": f"{summary.tokens_per_second:,.0f}" if summary.tokens_per_second else "-",
         "seconds": f"{summary.seconds:,.1f}",
-        "tables": ", ".join(f"{table}@{versions[table]}" for table in summary.tables),
+        "tables": ", ".join(f"{name}@{versions[name]}" for name, rows in summary.tables.items() if rows),
     }
 
 
@@ -53,7 +55,9 @@ def format_figure(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:,.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     if isinstance(value, str):
         return value
+    if isinstance(value, dict) and value and all(_HASH.fullmatch(str(inner)) for inner in value.values()):
+        return ", ".join(value)  # What was hashed says more than its hash.
     return json.dumps(value, ensure_ascii=False, default=str)
