@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +205,67 @@ def test_rows_are_the_same_whatever_the_batch(ranked: Lake, tmp_path: Path, tiny
     assert frames[0].equals(frames[1])
     assert frames[0].equals(frames[2])
     assert isinstance(frames[0], pl.DataFrame)
+
+
+PROGRAM = """
+    import os, signal, sys, time
+    from contextlib import contextmanager
+    from rlt_data.lake import Lake
+    from rlt_data.progress import Reporter
+    from rlt_data.stages.substitute import SubstituteConfig, substitute
+
+    uri, config = sys.argv[1:]
+
+    class Deadly(Reporter):
+        # Rows are committed every two seconds: wait for that once, and die three examples later.
+        @contextmanager
+        def track(self, description, total, unit="rows"):
+            with super().track(description, total, unit) as task:
+                advance = task.advance
+                def count(n=1, tokens=0):
+                    advance(n, tokens)
+                    if task.done == 2:
+                        time.sleep(2.2)
+                    if task.done == 5:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                task.advance = count
+                yield task
+
+    substitute(Lake(uri), SubstituteConfig.model_validate_json(config), reporter=Deadly())
+"""
+
+
+def test_a_killed_substitution_goes_on_to_the_same_tables(tmp_path: Path, tiny_model: Path) -> None:
+    config = make_config(tmp_path, tiny_model, context=400, over_context="next-best")
+
+    def build(name: str) -> Lake:
+        lake = Lake(tmp_path / name)
+        traces = [
+            make_trace(q, s, think="word " * 300 if s == 0 and q % 2 else None)
+            for q in range(8)
+            for s in range(2)
+        ]
+        append_made(lake, "ingest", "questions", [make_question(q) for q in range(8)])
+        append_made(lake, "generate", "traces", traces)
+        scores = [make_score(t, -1.0 - t["sample_index"], exact=0.0) for t in traces]
+        append_made(lake, "score", "scores", scores)
+        rank(lake, RankConfig())
+        return lake
+
+    whole, cut = build("whole"), build("cut")
+    expected = substitute(whole, config)
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), cut.uri, config.model_dump_json()]
+    killed = subprocess.run(command, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    committed = cut.table("distillation").count()
+    assert 0 < committed < expected.rows_out, "the kill must fall in the middle"
+
+    resumed = substitute(cut, config)
+    assert resumed.run_id == expected.run_id
+    for table in ("distillation", "rejects"):
+        key = cut.table(table).schema.key
+        frames = [lake.table(table).scan().collect().sort(key) for lake in (whole, cut)]
+        assert frames[0].equals(frames[1])
+    names = ("rows_in", "rows_out", "rejected", "tokens")
+    assert [getattr(resumed, n) for n in names] == [getattr(expected, n) for n in names]
+    assert resumed.extra == expected.extra
