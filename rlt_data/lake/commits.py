@@ -20,13 +20,14 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import Transaction
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.keys import KeyGuard
 
 ATTEMPTS = 60
+STORAGE_REMEDY = "check space, permissions and credentials, then run the command again: it goes on"
 _CHUNK_PREFIX = "rlt-data/chunk/"
 _FENCE_PREFIX = "rlt-data/run/"
 _KEYS = "rlt-data/keys"
@@ -135,6 +136,10 @@ def _commit(
         except CommitFailedError as error:
             last = error
             time.sleep(random.uniform(0.0, min(0.01 * 2**attempt, 0.5)))
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"rows could not be written: {error}", where=delta.table_uri, remedy=STORAGE_REMEDY
+            ) from error
     raise LakeError(
         f"the table took no commit in {ATTEMPTS} attempts",
         where=delta.table_uri,

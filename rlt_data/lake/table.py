@@ -12,11 +12,11 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
-from rlt_data.lake.commits import Commit, Fence, commit_chunk, commit_fence
+from rlt_data.lake.commits import STORAGE_REMEDY, Commit, Fence, commit_chunk, commit_fence
 from rlt_data.lake.conform import conform_rows
 from rlt_data.lake.digest import digest_keys
 from rlt_data.lake.files import list_files, scan_files
@@ -211,14 +211,11 @@ class Table:
         """
         if version == NO_VERSION:
             return None
-        try:
-            delta = DeltaTable(self.uri, storage_options=self._storage_options)
-        except TableNotFoundError:
+        delta = self._open()
+        if delta is None:
             if version is None:
                 return None
-            raise LakeError(
-                f"table {self.name} has no version {version}: it is empty", where=self.uri
-            ) from None
+            raise LakeError(f"table {self.name} has no version {version}: it is empty", where=self.uri)
         if version is None or version == delta.version():
             return delta
         newest = delta.version()
@@ -251,11 +248,20 @@ class Table:
             self._writer = writer
         return self._writer
 
-    def _create(self) -> DeltaTable:
+    def _open(self) -> DeltaTable | None:
         try:
             return DeltaTable(self.uri, storage_options=self._storage_options)
         except TableNotFoundError:
-            pass
+            return None
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"table {self.name} cannot be read: {error}", where=self.uri, remedy=STORAGE_REMEDY
+            ) from error
+
+    def _create(self) -> DeltaTable:
+        delta = self._open()
+        if delta is not None:
+            return delta
         try:
             return DeltaTable.create(
                 self.uri,
@@ -267,9 +273,13 @@ class Table:
                 raise_if_key_not_exists=False,
                 storage_options=self._storage_options,
             )
-        except (CommitFailedError, DeltaError):
-            # Another process created it in between.
-            return DeltaTable(self.uri, storage_options=self._storage_options)
+        except (DeltaError, OSError) as error:
+            delta = self._open()  # Another process may have created it in between.
+            if delta is None:
+                raise LakeError(
+                    f"table {self.name} cannot be created: {error}", where=self.uri, remedy=STORAGE_REMEDY
+                ) from error
+            return delta
 
     def _read_keys(self, files: list[str]) -> list[str]:
         frame = scan_files(files, self.schema, self._storage_options).select(self.schema.key)

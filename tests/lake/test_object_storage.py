@@ -1,0 +1,147 @@
+"""A lake on S3-compatible storage: a real server on this machine, conditional puts and all."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import polars as pl
+import pytest
+
+from rlt_data.errors import LakeError
+from rlt_data.lake import Lake
+from rlt_data.stages.run import StageConfig, open_run
+
+MakeQuestions = Callable[..., pl.DataFrame]
+
+
+def wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(600):
+        assert process.poll() is None, "the storage server ended"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError("the storage server did not listen within 30 seconds")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[dict[str, str]]:
+    """Serve an empty bucket named `bucket`; yields the storage options that reach it.
+
+    The server is a process of its own: some calls of delta-rs keep other threads from running.
+    """
+    pytest.importorskip("moto.server")
+    boto3 = pytest.importorskip("boto3")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = f"import moto.server; moto.server.main(['-H', '127.0.0.1', '-p', '{port}'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    wait_until_listening(port, process)
+    boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+        region_name="us-east-1",
+    ).create_bucket(Bucket="bucket")
+    yield {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }
+    process.terminate()
+    process.wait()
+
+
+def test_append_scan_sql_versions_and_upkeep(server: dict[str, str], make_questions: MakeQuestions) -> None:
+    lake = Lake("s3://bucket/some/lake/", storage_options=server)
+    table = lake.table("questions")
+    for number in range(3):
+        table.append(make_questions(number), run_id="r")
+    assert not table.commit(make_questions(1), run_id="r").written
+    assert table.scan().collect().height == table.to_arrow().num_rows == table.count() == 3
+    query = 'select count(*) as n, (select count(*) from "questions@2") as o from questions'
+    assert lake.sql(query).to_pylist() == [{"n": 3, "o": 2}]
+    before = table.state()
+    lake.compact()
+    assert len(lake.vacuum(retention_hours=0, dry_run=False)[0].files) == 3
+    assert table.state().digest == before.digest
+    assert Lake("s3://bucket/some/lake", create=False, storage_options=server).tables()[0].count() == 3
+
+
+def test_the_environment_is_enough(
+    server: dict[str, str], monkeypatch: pytest.MonkeyPatch, make_questions: MakeQuestions
+) -> None:
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RLT_DATA_LAKE", "s3://bucket/by-environment")
+    Lake().table("questions").append(make_questions(1, 2), run_id="r")
+    assert Lake().table("questions").scan().collect().height == 2
+    assert Lake().sql("select count(*) as n from questions").to_pylist() == [{"n": 2}]
+
+
+def test_concurrent_writers_lose_nothing(server: dict[str, str], make_questions: MakeQuestions) -> None:
+    """Both write the numbers 0 to 9, and ten each of their own."""
+    failures: list[BaseException] = []
+
+    def write(own: int) -> None:
+        table = Lake("s3://bucket/shared", storage_options=server).table("questions")
+        try:
+            for number in range(10):
+                table.append(make_questions(number, own + number), run_id=f"r{own}")
+        except LakeError as error:
+            failures.append(error)
+
+    Lake("s3://bucket/shared", storage_options=server).prepare()
+    threads = [threading.Thread(target=write, args=(own,)) for own in (100, 200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    keys = (
+        Lake("s3://bucket/shared", storage_options=server)
+        .table("questions")
+        .scan()
+        .collect()
+        .get_column("question_id")
+    )
+    assert len(keys) == keys.n_unique() == 30
+
+
+def test_a_run_resumes(server: dict[str, str], make_questions: MakeQuestions) -> None:
+    def ingest(*, fail: bool) -> str:
+        lake = Lake("s3://bucket/runs", storage_options=server)
+        with open_run(lake, "ingest", StageConfig(), inputs=(), outputs=("questions",)) as run:
+            run.append("questions", make_questions(1, 2))
+            if fail:
+                raise LakeError("the line was cut")
+            run.append("questions", make_questions(3))
+        return run.run_id
+
+    with pytest.raises(LakeError, match="line was cut"):
+        ingest(fail=True)
+    run_id = ingest(fail=False)
+    lake = Lake("s3://bucket/runs", storage_options=server)
+    assert lake.table("questions").count() == 3
+    assert lake.sql("select run_id, status from runs").to_pylist() == [
+        {"run_id": run_id, "status": "finished"}
+    ]
+    assert lake.run(run_id).counts["rows_in"] == 0
+    assert lake.run(run_id).counts["tables"] == {"questions": 3}
+
+
+def test_storage_that_cannot_be_reached_is_said_in_words(server: dict[str, str]) -> None:
+    with pytest.raises(LakeError, match="cannot be"):
+        Lake("s3://no-such-bucket/lake", storage_options=server).prepare()
