@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rlt_data.errors import ModelError
+from rlt_data.models.files import read_json
 from rlt_data.models.identity import ModelIdentity
 
 
@@ -60,15 +60,12 @@ def read_model_config(identity: ModelIdentity) -> ModelConfig:
 def read_config_file(directory: Path) -> ModelConfig:
     """Read `config.json` and `generation_config.json` in `directory`; see `read_model_config`."""
     file = directory / "config.json"
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the model's configuration cannot be read: {error}", where=str(file)) from error
+    raw = read_json(file)
     text = {**raw, **(raw.get("text_config") or {})}
     generation = directory / "generation_config.json"
     end: Any = text.get("eos_token_id")
     if generation.is_file():
-        end = json.loads(generation.read_text(encoding="utf-8")).get("eos_token_id", end)
+        end = read_json(generation).get("eos_token_id", end)
     try:
         heads = int(text["num_attention_heads"])
         hidden = int(text["hidden_size"])

@@ -6,12 +6,12 @@ shared with every program that uses it. Only safetensors weights are ever fetche
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 
 from rlt_data.errors import ModelError, require_module
+from rlt_data.models.files import read_json
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 TEXT_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
@@ -59,7 +59,7 @@ def list_missing_weights(directory: Path) -> list[str]:
     """List the safetensors files that `directory` should hold and does not."""
     index = directory / WEIGHTS_INDEX
     if index.is_file():
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        named = set(read_json(index).get("weight_map", {}).values())
         return sorted(name for name in named if not (directory / name).is_file())
     return [] if any(directory.glob("*.safetensors")) else ["model.safetensors"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rlt_data.errors import ModelError
+from rlt_data.models.files import read_json
 from rlt_data.models.fingerprint import hash_model_directory
 from rlt_data.models.hub_cache import fetch_snapshot, find_cached_snapshot, list_missing_weights
 from rlt_data.models.registry import RegistryEntry, list_registry
@@ -131,7 +131,7 @@ def _find_base(directory: Path, role: str, settings: Settings, need: Need) -> Mo
     file = directory / "adapter_config.json"
     if (directory / "config.json").is_file() or not file.is_file():
         return None
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = read_json(file).get("base_model_name_or_path")
     if not base:
         raise ModelError(
             "the adapter does not say which model it belongs to",

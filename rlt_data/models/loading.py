@@ -85,21 +85,31 @@ def load_model(
     """
     torch = require_module("torch", "models")
     transformers = require_module("transformers", "models")
+    safetensors = require_module("safetensors", "models")
     device = choose_device(device)
     chosen = getattr(torch, choose_dtype(dtype, device))
     whole = identity.base or identity
     try:
         with _hide_progress_bars():
-            model = transformers.AutoModelForCausalLM.from_pretrained(
+            model, found = transformers.AutoModelForCausalLM.from_pretrained(
                 whole.require_directory(),
                 dtype=chosen,
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=whole.trust_remote_code,
+                output_loading_info=True,
                 **({"attn_implementation": attention} if attention else {}),
             )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, safetensors.SafetensorError) as error:
         raise ModelError(f"the model cannot be loaded: {error}", where=identity.model) from error
+    # transformers fills what is missing with random weights and only warns.
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"weights are missing: {', '.join(missing[:3])}{' and others' if missing[3:] else ''}",
+            where=whole.model,
+            remedy="copy the model again; its configuration may belong to another model",
+        )
     if identity.base is not None:
         peft = require_module("peft", "train")
         model = peft.PeftModel.from_pretrained(model, identity.require_directory()).merge_and_unload()

@@ -199,6 +199,23 @@ def test_configuration_is_read_without_the_model(tiny_model: Path) -> None:
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_broken_weights_are_an_error_not_random_numbers(tmp_path: Path, tiny_model: Path) -> None:
+    torch_files = pytest.importorskip("safetensors.torch")
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_model, copy)
+    weights = copy / "model.safetensors"
+    tensors = torch_files.load_file(weights)
+    dropped = next(name for name in tensors if name.endswith("q_proj.weight"))
+    kept = {name: tensor for name, tensor in tensors.items() if name != dropped}
+    torch_files.save_file(kept, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match="weights are missing") as caught:
+        load_model(resolve_model(str(copy), role="x", settings=Settings()), device="cpu")
+    assert dropped in caught.value.what
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_model(resolve_model(str(copy), role="x", settings=Settings()), device="cpu")
+
+
 def test_an_adapter_is_merged_into_its_base(tmp_path: Path, tiny_model: Path) -> None:
     peft = pytest.importorskip("peft")
     torch = pytest.importorskip("torch")
