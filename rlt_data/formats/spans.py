@@ -73,7 +73,7 @@ def compare_tokenizers(a: Any, b: Any) -> str | None:
 
 
 _PARTS = {
-    "type": "kind",
+    "type": "kind or settings",
     "normalizer": "how they normalise text",
     "pre_tokenizer": "how they split text before the vocabulary applies",
     "vocab": "vocabulary",
@@ -85,7 +85,7 @@ def _describe(tokenizer: Any) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return {
-            "type": "slow",
+            "type": ["slow"],
             "normalizer": None,
             "pre_tokenizer": None,
             "vocab": tokenizer.get_vocab(),
@@ -94,7 +94,9 @@ def _describe(tokenizer: Any) -> dict[str, Any]:
     parts = json.loads(backend.to_str())
     model = parts["model"]
     return {
-        "type": model.get("type"),
+        "type": [
+            model.get(key) for key in ("type", "ignore_merges", "byte_fallback", "continuing_subword_prefix")
+        ],
         "normalizer": parts.get("normalizer"),
         "pre_tokenizer": parts.get("pre_tokenizer"),
         "vocab": model.get("vocab"),
@@ -111,5 +113,5 @@ def _count_difference(part: str, left: Any, right: Any) -> str:
     if part == "merges":
         return f": {len(left)} and {len(right)}"
     if part == "type":
-        return f": {left} and {right}"
+        return f": {left[0]} and {right[0]}"
     return ""

@@ -130,7 +130,11 @@ def _describe_run(run: RunRecord) -> dict[str, Any]:
             for state in run.inputs
             if state.version >= 0
         ],
-        "outputs": [f"{state.table}@{state.version}" for state in run.outputs if state.table != "rejects"],
+        "outputs": [
+            f"{state.table}@{state.version}"
+            for state in run.outputs
+            if state.table != "rejects" and state.version >= 0
+        ],
         "rows_in": run.counts.get("rows_in", 0),
         "rows_out": run.counts.get("rows_out", 0),
         "rejected": run.counts.get("rejected", 0),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,24 @@ def test_the_golden_texts_and_token_counts_are_met_exactly(
         assert len(select_token_span(student_offsets, read.spans["solution"])) == expected["solution_tokens"]
         assert len(select_token_span(student_offsets, read.spans["think"])) == expected["think_tokens"]
         assert len(select_token_span(teacher_offsets, written.spans["think"])) == expected["think_tokens"]
+
+
+def test_a_tokenizer_that_normalises_still_gives_spans_of_the_text_as_it_was(
+    make_tokenizer: Callable[..., Any],
+) -> None:
+    """Qwen's tokenizer composes letters and accents first: one token may stand for two characters."""
+    from tokenizers import normalizers
+
+    composing = make_tokenizer()
+    composing.backend_tokenizer.normalizer = normalizers.NFC()
+    think = "cafe\u0301 nai\u0308ve\n\n"
+    rendered = render_student_text(STRATOS, composing, "Q", think, "S")
+    encoded = encode_texts(composing, [rendered.text])[0]
+    selected = select_token_span(encoded.offsets, rendered.spans["think"])
+    covered = (encoded.offsets[selected[0]][0], encoded.offsets[selected[-1]][1])
+    assert covered == rendered.spans["think"]
+    decoded = composing.decode([encoded.token_ids[i] for i in selected])
+    assert decoded == unicodedata.normalize("NFC", think)
+    assert compare_tokenizers(make_tokenizer(), composing) == (
+        "the two tokenizers differ in how they normalise text"
+    )
