@@ -110,6 +110,8 @@ def read_answer(
     choice = answer["choices"][0]
     message = choice.get("message")
     text = (message.get("content") if isinstance(message, dict) else choice.get("text")) or ""
+    # JSON may hold lone surrogates, which no table can.
+    text = str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     finish, known = _read_finish(choice)
     stop = next((stop for stop in sampling.stop if text.endswith(stop)), None)
     if stop is not None:
