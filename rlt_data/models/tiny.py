@@ -1,0 +1,134 @@
+"""Fresh tiny models: a small Qwen2 configuration with random weights and a tokenizer of its own.
+
+They make the whole chain runnable with no download and no GPU. A tiny tokenizer knows a list of pieces
+(words, numbers) and a list of phrases (whole constant texts, such as a system prompt, as one token
+each, which keeps texts short); everything else falls apart into bytes, so any text can be written.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rlt_data.errors import require_module
+
+END_TOKEN = "<|im_end|>"
+START_TOKEN = "<|im_start|>"
+PADDING_TOKEN = "<|endoftext|>"
+
+# ChatML without the newline after the end token: one token fewer a message.
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
+)
+
+# Numbers with their sign and the space before them, words with a comma and a space before them, line
+# ends, and single other characters: what may become one piece.
+_SPLIT = r" ?-?\d+|,? ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]|\s"
+
+
+class TinyShape(BaseModel):
+    """The shape of a fresh Qwen2 model. The default has about 0.15 million parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hidden_size: int = Field(64, ge=8, description="Width of the residual stream.")
+    layers: int = Field(2, ge=1, description="Transformer layers.")
+    heads: int = Field(4, ge=1, description="Attention heads.")
+    key_value_heads: int = Field(4, ge=1, description="Heads of keys and values; must divide `heads`.")
+    feed_forward: int = Field(256, ge=8, description="Width of the feed-forward layers.")
+    context: int = Field(4096, ge=64, description="Longest text, tokens.")
+    initializer_range: float = Field(0.05, gt=0, description="Standard deviation of the random weights.")
+
+    @model_validator(mode="after")
+    def _check(self) -> TinyShape:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError("hidden_size must be a multiple of twice the heads: rotary embeddings use pairs")
+        if self.heads % self.key_value_heads:
+            raise ValueError("key_value_heads must divide heads")
+        return self
+
+
+def build_tiny_tokenizer(
+    pieces: Iterable[str], *, phrases: Iterable[str] = (), tags: Iterable[str] = (), context: int = 4096
+) -> Any:
+    """Build a fast tokenizer with byte fallback and a ChatML template.
+
+    `pieces` become one token each wherever the splitting pattern cuts them out (a word, a number, a
+    single sign, each with the space before it); `phrases` and `tags` wherever they stand. Returns a
+    `transformers.PreTrainedTokenizerFast`; token ids depend on the order of the arguments alone.
+    """
+    tokenizers = require_module("tokenizers", "models")
+    transformers = require_module("transformers", "models")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    special = [PADDING_TOKEN, START_TOKEN, END_TOKEN]
+    vocabulary = {token: i for i, token in enumerate(special)}
+    for character in sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()):
+        vocabulary.setdefault(character, len(vocabulary))
+    for piece in pieces:
+        mapped = "".join(part for part, _ in byte_level.pre_tokenize_str(piece))
+        vocabulary.setdefault(mapped, len(vocabulary))
+    # With ignore_merges a piece of the vocabulary is taken whole; without merges all else stays bytes.
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [tokenizers.pre_tokenizers.Split(tokenizers.Regex(_SPLIT), behavior="isolated"), byte_level]
+    )
+    backend.decoder = tokenizers.decoders.ByteLevel()
+    backend.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in special])
+    backend.add_tokens(
+        [tokenizers.AddedToken(text, normalized=False) for text in dict.fromkeys((*tags, *phrases)) if text]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token=END_TOKEN,
+        pad_token=PADDING_TOKEN,
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=context,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_tiny_model(shape: TinyShape, tokenizer: Any, *, seed: int) -> Any:
+    """Build a Qwen2 model of `shape` with random float32 weights, the same for the same seed."""
+    torch = require_module("torch", "models")
+    transformers = require_module("transformers", "models")
+    config = transformers.Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        intermediate_size=shape.feed_forward,
+        max_position_embeddings=shape.context,
+        initializer_range=shape.initializer_range,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype="float32",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return transformers.Qwen2ForCausalLM(config)
+
+
+def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
+    """Save weights (safetensors), configuration and tokenizer as a model directory.
+
+    The directory appears whole or not at all: files are written beside it and moved into place.
+    """
+    staging = directory.with_name(f".{directory.name}.partial")
+    if staging.exists():
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True)
+    model.save_pretrained(staging)
+    tokenizer.save_pretrained(staging)
+    if directory.exists():
+        shutil.rmtree(directory)
+    staging.rename(directory)

@@ -1,0 +1,130 @@
+"""Supervised examples: token ids and labels of rendered conversations.
+
+Labels stand on what the model is to write, and nowhere else: the teacher's explanation with its closing
+tag, or the student's whole turn; each followed by the end token, without which a model never stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rlt_data.errors import InputError, ModelError
+from rlt_data.formats import (
+    ConversationFormat,
+    RenderedText,
+    encode_texts,
+    render_student_text,
+    render_teacher_text,
+    select_token_span,
+)
+
+IGNORED = -100
+"""The label of a token that bears no loss, as torch's cross entropy and TRL have it."""
+
+
+class Explained(NamedTuple):
+    """One question with its true solution and an explanation."""
+
+    question: str
+    solution: str
+    think: str
+
+
+@dataclass(frozen=True)
+class SupervisedExample:
+    """One tokenized text; `labels` are its ids where loss is taken and `IGNORED` elsewhere."""
+
+    token_ids: list[int]
+    labels: list[int]
+    rendered: RenderedText
+    offsets: list[tuple[int, int]]
+
+
+def build_teacher_examples(
+    format: ConversationFormat, tokenizer: Any, rows: Iterable[Explained]
+) -> list[SupervisedExample]:
+    """Build teacher examples: prompt with question and solution, then explanation, closing tag and end token.
+
+    Raises as `encode_texts` and `render_teacher_text`.
+    """
+    closing = format.teacher.close + get_end_token(tokenizer)
+    texts = [
+        render_teacher_text(format, tokenizer, row.question, row.solution, row.think, closing=closing)
+        for row in rows
+    ]
+    return _label_texts(tokenizer, texts)
+
+
+def build_student_examples(
+    format: ConversationFormat, tokenizer: Any, rows: Iterable[Explained]
+) -> list[SupervisedExample]:
+    """Build student examples: question, then explanation, true solution and end token.
+
+    Raises as `encode_texts` and `render_student_text`.
+    """
+    texts = [render_student_text(format, tokenizer, row.question, row.think, row.solution) for row in rows]
+    return _label_texts(tokenizer, texts)
+
+
+def get_end_token(tokenizer: Any) -> str:
+    """The token that ends a turn. Raises `ModelError` where the tokenizer names none."""
+    if not tokenizer.eos_token:
+        raise ModelError(
+            "the tokenizer names no end token, so a trained model would never stop",
+            where=str(getattr(tokenizer, "name_or_path", "")),
+            remedy="set eos_token in the model's tokenizer_config.json",
+        )
+    return str(tokenizer.eos_token)
+
+
+def check_example(example: SupervisedExample, tokenizer: Any, *, closing: str) -> None:
+    """Assert that the labels teach the model to close its explanation and to stop.
+
+    Raises `InputError` where the labels do not decode to what follows the prompt, lack `closing`, or do
+    not end on the end token; `ModelError` where padding and end token are one.
+    """
+    end = get_end_token(tokenizer)
+    written = tokenizer.decode([label for label in example.labels if label != IGNORED])
+    expected = example.rendered.text[example.rendered.spans["prompt"][1] :]
+    where = f"labels: {written[-120:]!r}"
+    if example.labels[-1] != tokenizer.convert_tokens_to_ids(end):
+        raise InputError(
+            f"the labels do not end on the end token {end!r}, so the model would not learn to stop",
+            where=where,
+            remedy="check the chat template's end of turn and the tokenizer's eos_token",
+        )
+    if closing not in written:
+        raise InputError(f"the labels lack the closing tag {closing!r}", where=where)
+    if written != expected:
+        raise InputError(
+            "a token straddles the edge between prompt and explanation, so the labels miss a part of it",
+            where=f"{where}; expected {expected[:120]!r}",
+            remedy="let the format's prefill end on a token boundary, such as a line end",
+        )
+
+
+def describe_example(example: SupervisedExample, *, limit: int = 2000) -> str:
+    """Show one rendered example: its text with the labelled part between ⟦ and ⟧, its spans and counts."""
+    text = example.rendered.text
+    begin = example.rendered.spans["prompt"][1]
+    labelled = sum(label != IGNORED for label in example.labels)
+    shown = f"{text[:begin]}⟦{text[begin:]}⟧"
+    if len(shown) > limit:
+        shown = f"{shown[: limit // 2]} [...] {shown[-limit // 2 :]}"
+    spans = ", ".join(f"{name} {a}:{b}" for name, (a, b) in sorted(example.rendered.spans.items()))
+    return (
+        f"{shown}\nspans (characters): {spans}\n{len(example.token_ids)} tokens, {labelled} of them labelled"
+    )
+
+
+def _label_texts(tokenizer: Any, texts: Sequence[RenderedText]) -> list[SupervisedExample]:
+    examples = []
+    encoded = encode_texts(tokenizer, [rendered.text for rendered in texts])
+    for rendered, text in zip(texts, encoded, strict=True):
+        written = select_token_span(text.offsets, (rendered.spans["prompt"][1], len(rendered.text)))
+        labels = [IGNORED] * len(text.token_ids)
+        labels[written.start : written.stop] = text.token_ids[written.start : written.stop]
+        examples.append(SupervisedExample(text.token_ids, labels, rendered, text.offsets))
+    return examples

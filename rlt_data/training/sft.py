@@ -1,0 +1,56 @@
+"""Supervised fine-tuning by TRL's SFTTrainer, on examples that this program tokenized itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rlt_data.errors import require_module
+from rlt_data.training.examples import SupervisedExample
+
+
+def run_supervised(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[SupervisedExample],
+    *,
+    options: Mapping[str, Any],
+    output_dir: Path,
+    callbacks: Sequence[Any] = (),
+    resume_from: Path | None = None,
+) -> Any:
+    """Train `model` in place on `examples` and return the trainer.
+
+    `options` are fields of `trl.SFTConfig`. Texts are trained on as they were tokenized here: TRL's own
+    preparation (templates, truncation, packing) is off, so that the spans are exactly those shown.
+    """
+    trl = require_module("trl", "train")
+    datasets = require_module("datasets", "train")
+    transformers = require_module("transformers", "train")
+    dataset = datasets.Dataset.from_dict(
+        {
+            "input_ids": [example.token_ids for example in examples],
+            "labels": [example.labels for example in examples],
+        }
+    )
+    config = trl.SFTConfig(
+        **{
+            "output_dir": str(output_dir),
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+            "report_to": "none",
+            "disable_tqdm": True,
+            **options,
+        }
+    )
+    trainer = trl.SFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    # With progress bars off, transformers prints every log as a dictionary.
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    return trainer
