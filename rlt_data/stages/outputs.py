@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
 import polars as pl
 import pyarrow as pa
 
-from rlt_data.errors import LakeError
+from rlt_data.errors import LakeError, UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.lake.commits import Fence
@@ -19,13 +20,18 @@ from rlt_data.lake.table import Table
 from rlt_data.stages.tally import COUNTS_KEY, Tally
 
 REJECTS = "rejects"
-FLUSH_SECONDS = 2.0
+COMMIT_SECONDS_VARIABLE = "RLT_DATA_COMMIT_SECONDS"
+COMMIT_SECONDS = 2.0
 FLUSH_ROWS = 20_000
 FLUSH_BYTES = 64 * 2**20
 
 
 class RunOutputs:
-    """The outputs of one run. A kill costs at most what is buffered: some seconds of rows."""
+    """The outputs of one run. A kill costs at most what is buffered.
+
+    Rows are committed every `$RLT_DATA_COMMIT_SECONDS` (2 by default; 0 commits at every append; more makes
+    fewer and larger files), and earlier when many have come.
+    """
 
     def __init__(self, lake: Lake, first: RunRecord, sequence: int, names: Sequence[str]) -> None:
         self._tables: dict[str, Table] = {name: lake.table(name) for name in dict.fromkeys([*names, REJECTS])}
@@ -35,6 +41,7 @@ class RunOutputs:
         self._buffered_rows = 0
         self._buffered_bytes = 0
         self._last_flush = time.monotonic()
+        self._commit_seconds = _read_commit_seconds()
         self._earlier: dict[str, set[str]] = {name: set() for name in self._tables}
         self._appended: dict[str, set[str]] = {name: set() for name in self._tables}
         self._dropped = dict.fromkeys(self._tables, 0)
@@ -99,7 +106,7 @@ class RunOutputs:
         return (
             self._buffered_rows >= FLUSH_ROWS
             or self._buffered_bytes >= FLUSH_BYTES
-            or time.monotonic() - self._last_flush >= FLUSH_SECONDS
+            or time.monotonic() - self._last_flush >= self._commit_seconds
         )
 
     def flush(self, pinned: Mapping[str, int], tally: Tally) -> None:
@@ -119,13 +126,13 @@ class RunOutputs:
                     "rlt_data.stage": self._first.stage,
                     "rlt_data.fingerprint": self._first.fingerprint,
                     "rlt_data.inputs": json.dumps(dict(pinned), sort_keys=True),
-                    COUNTS_KEY: tally.describe_pending(),
+                    COUNTS_KEY: tally.describe_pending(name),
                 },
                 fence=self._fence,
             )
             self._appended[name].difference_update(commit.known)
             self.met += len(commit.known)
-            tally.mark_committed()
+            tally.mark_committed(name)
             chunks.clear()
         self._buffered_rows = self._buffered_bytes = 0
         self._last_flush = time.monotonic()
@@ -143,3 +150,13 @@ class RunOutputs:
             else:
                 keep.append(place)
         return rows if len(keep) == rows.num_rows else rows.take(pa.array(keep, pa.int64()))
+
+
+def _read_commit_seconds() -> float:
+    text = os.environ.get(COMMIT_SECONDS_VARIABLE, str(COMMIT_SECONDS))
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no number of seconds", where=COMMIT_SECONDS_VARIABLE, remedy="set it to 2, say"
+        ) from error

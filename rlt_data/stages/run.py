@@ -66,12 +66,15 @@ class StageRun:
         """Append rows to an output; a row whose key this run appended before is dropped.
 
         `run_id` and absent nullable columns are filled in. Rows are buffered, and committed every few
-        seconds or when many have come. Numbers that belong to these rows are best counted before this call:
-        they are then committed with them. Raises `LakeError` where rows do not fit the schema.
+        seconds or when many have come. Numbers that belong to these rows are counted before this call: they
+        are committed together, or lost together. Raises `LakeError` where rows do not fit the schema.
         """
         if isinstance(rows, list):
+            if not rows:
+                return
             rows = build_rows(rows, self.lake.table(table).schema.arrow)
         self._outputs.add(table, rows)
+        self._tally.attach(table)
         self._flush_when_due()
 
     def reject(
@@ -202,7 +205,8 @@ def open_run(
     try:
         yield run
         run.end("finished")
-    except FenceLostError:
+    except (FenceLostError, GeneratorExit):
+        # The run is another process's now, or the stage was dropped without an end, as a kill does.
         raise
     except BaseException as error:
         # Whatever stopped the stage, also Ctrl-C: keep what it made and say why, then let the error go on.

@@ -22,23 +22,30 @@ class Tally:
 
     def __init__(self) -> None:
         self._leg: Counter[str] = Counter()
-        self._pending: Counter[str] = Counter()
+        self._loose: Counter[str] = Counter()
+        self._pending: dict[str, Counter[str]] = {}
         self._carried: Counter[str] = Counter()
         self._opened = self._committed_until = time.monotonic()
 
     def add(self, numbers: dict[str, float]) -> None:
         """Add numbers by name."""
         self._leg.update(numbers)
-        self._pending.update(numbers)
+        self._loose.update(numbers)
 
-    def describe_pending(self) -> str:
-        """Return what was counted since the last commit as JSON, for the next commit."""
+    def attach(self, table: str) -> None:
+        """Note that what was counted since the last call belongs to rows that are appended to `table` now."""
+        self._pending.setdefault(table, Counter()).update(self._loose)
+        self._loose.clear()
+
+    def describe_pending(self, table: str) -> str:
+        """Return what was counted for a table's rows since its last commit as JSON, for the next one."""
         elapsed = time.monotonic() - self._committed_until
-        return json.dumps({**self._pending, _SECONDS: round(elapsed, 3)}, sort_keys=True)
+        pending = self._pending.get(table, Counter())
+        return json.dumps({**pending, _SECONDS: round(elapsed, 3)}, sort_keys=True)
 
-    def mark_committed(self) -> None:
-        """Note that the pending numbers stand in a commit now."""
-        self._pending.clear()
+    def mark_committed(self, table: str) -> None:
+        """Note that the numbers pending for a table stand in a commit now."""
+        self._pending.pop(table, None)
         self._committed_until = time.monotonic()
 
     def carry(self, numbers: str) -> None:
