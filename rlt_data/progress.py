@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     TaskID,
     TextColumn,
@@ -53,27 +54,40 @@ class Reporter:
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet or not sys.stderr.isatty()
         self._console = Console(stderr=True)
+        self._display: Progress | None = None
 
     @contextmanager
     def track(self, description: str, total: int | None, unit: str = "rows") -> Iterator[Task]:
-        """Follow one step of `total` units (None where unknown) while the block runs."""
+        """Follow one step of `total` units (None where unknown) while the block runs; steps may nest."""
         if self.quiet:
             yield Task(total, unit, None)
             return
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=False) as progress:
-            task_id = progress.add_task(description, total=total, rate="")
-            yield Task(total, unit, (progress, task_id))
+        outer = self._display
+        display = outer or Progress(*_make_columns(), console=self._console)
+        task_id = display.add_task(description, total=total, rate="")
+        if outer is None:
+            display.start()
+            self._display = display
+        try:
+            yield Task(total, unit, (display, task_id))
+        finally:
+            if outer is None:
+                display.stop()
+                self._display = None
 
     def say(self, text: str) -> None:
-        """Print one line on stderr, unless quiet."""
+        """Print one line on stderr, above the bars, unless quiet."""
         if not self.quiet:
             self._console.print(text, highlight=False, markup=False)
+
+
+def _make_columns() -> tuple[ProgressColumn, ...]:
+    return (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
