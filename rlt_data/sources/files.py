@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,8 +102,9 @@ class FilePart:
     def _open_stream(self) -> BinaryIO:
         if self.compression is None:
             return self.path.open("rb")
-        stream: BinaryIO = pa.input_stream(str(self.path), compression=self.compression)
-        return stream
+        # Arrow's stream decompresses; it has no lines of its own. Where it is damaged, the whole piece that is
+        # being read is lost, so pieces are small.
+        return BufferedReader(pa.input_stream(str(self.path), compression=self.compression), 8192)
 
 
 def name_format(path: Path) -> tuple[str, str | None] | None:

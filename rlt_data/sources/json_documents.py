@@ -64,6 +64,7 @@ class ValueReader(Iterator[Any]):
         # Bytes that are not UTF-8 become surrogates, so that they cost the element that holds them alone.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = self._decoder.decode(remove_byte_order_mark(stream.read(_CHUNK)))
+        self._clean = is_unicode(self._text)
         self._position = 0
         self._ended = False
         self._skip_gap()
@@ -84,9 +85,8 @@ class ValueReader(Iterator[Any]):
                 return self._give_up(error, end_of_broken)
             if end == len(self._text) and not isinstance(value, dict | list | str) and self._read_more():
                 continue
-            raw = self._text[self._position : end]
-            self._position = end
-            if not is_unicode(raw):
+            start, self._position = self._position, end
+            if not self._clean and not is_unicode(raw := self._text[start:end]):
                 return BadRow(
                     None, "encoding_error", "the element holds bytes that are not UTF-8", _escape(raw)
                 )
@@ -108,7 +108,9 @@ class ValueReader(Iterator[Any]):
         # Doubling keeps the cost of decoding a long value again and again within twice its length.
         more = self._stream.read(max(_CHUNK, len(self._text)))
         self._ended = not more
-        self._text += self._decoder.decode(more, final=self._ended)
+        decoded = self._decoder.decode(more, final=self._ended)
+        self._clean = self._clean and is_unicode(decoded)
+        self._text += decoded
         return bool(more)
 
     def _find_end(self) -> int | None:

@@ -10,7 +10,8 @@ from typing import Any
 from rlt_data.errors import InputError, UsageError
 from rlt_data.sources.files import FORMATS, FilePart, find_files, name_format, open_file
 from rlt_data.sources.hub import is_hub_id, load_hub_parts
-from rlt_data.sources.procedural import PREFIX, open_procedural
+from rlt_data.sources.procedural import open_procedural
+from rlt_data.sources.procedural_options import PREFIX
 from rlt_data.sources.rows import Part
 
 DEFAULT_SIZE = 1000

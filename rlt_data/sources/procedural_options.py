@@ -1,0 +1,78 @@
+"""Options of reasoning-gym's generators: named by the user, typed as the generator declares them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from rlt_data.errors import UsageError, require_module
+
+PREFIX = "reasoning-gym:"
+
+
+def read_options(name: str, options: Mapping[str, Any], *, size: int, seed: int) -> Any:
+    """Return the generator's configuration object. Raises `UsageError` naming what would be right.
+
+    A text is read as JSON where that fits the declared type, and else as a list separated by commas.
+    """
+    require_module("reasoning_gym", "problems")
+    generators = require_module("reasoning_gym.factory", "problems").DATASETS
+    if name not in generators:
+        near = difflib.get_close_matches(name, generators, n=3, cutoff=0.4)
+        raise UsageError(
+            f"reasoning-gym has no problems named {name!r}",
+            remedy="nearest: " + ", ".join(near) if near else "one of: " + ", ".join(sorted(generators)),
+        )
+    config_class = generators[name][1]
+    types = {
+        key: kind for key, kind in typing.get_type_hints(config_class).items() if key not in ("seed", "size")
+    }
+    typed = {key: _read_option(name, key, value, types) for key, value in options.items()}
+    try:
+        config = config_class(size=size, seed=seed, **typed)
+        if hasattr(config, "validate"):
+            config.validate()
+    except (AssertionError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{PREFIX}{name} refuses its options: {error}", where=json.dumps(dict(options), default=str)
+        ) from error
+    return config
+
+
+def describe_settings(config: Any) -> dict[str, Any]:
+    """Return a generator's whole configuration as JSON values, defaults included."""
+    described: dict[str, Any] = json.loads(
+        json.dumps(dataclasses.asdict(config), default=str, sort_keys=True)
+    )
+    return described
+
+
+def _read_option(name: str, key: str, value: Any, types: Mapping[str, Any]) -> Any:
+    if key not in types:
+        near = difflib.get_close_matches(key, types, n=3)
+        listed = ("nearest: " + ", ".join(near) + "; all: ") if near else "its options: "
+        raise UsageError(f"{PREFIX}{name} has no option {key!r}", remedy=listed + ", ".join(sorted(types)))
+    adapter = TypeAdapter(types[key])
+    candidates = [value]
+    if isinstance(value, str):
+        candidates += [*_read_json(value), [piece.strip() for piece in value.split(",")]]
+    problem = ""
+    for candidate in candidates:
+        try:
+            return adapter.validate_python(candidate)
+        except ValidationError as error:
+            problem = problem or error.errors()[0]["msg"]
+    raise UsageError(f"{PREFIX}{name}: option {key!r} holds {value!r}: {problem}", where="--option")
+
+
+def _read_json(text: str) -> list[Any]:
+    try:
+        return [json.loads(text)]
+    except ValueError:
+        return []

@@ -1,0 +1,81 @@
+"""What a source's name can mean, and what is said where it means nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlt_data.errors import InputError, UsageError
+from rlt_data.sources.opening import open_source
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("train-00000.jsonl", "test.jsonl", "more/train/x.jsonl", "README.md"):
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"question": name, "answer": "1"}) + "\n", "utf-8")
+    return tmp_path / "data"
+
+
+def test_a_file_and_a_directory_open_as_their_parts(folder: Path) -> None:
+    assert [part.name for part in open_source(str(folder / "test.jsonl")).parts] == ["test.jsonl"]
+    source = open_source(str(folder))
+    assert [part.name for part in source.parts] == ["more/train/x.jsonl", "test.jsonl", "train-00000.jsonl"]
+    assert source.notes == ["left out as no data: README.md"]
+
+
+def test_a_split_is_a_folder_or_the_beginning_of_a_name(folder: Path) -> None:
+    names = [part.name for part in open_source(str(folder), split="train").parts]
+    assert names == ["more/train/x.jsonl", "train-00000.jsonl"]
+    with pytest.raises(UsageError, match="'validation'"):
+        open_source(str(folder), split="validation")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "missing.jsonl",
+        "some/where/deep.parquet",
+        "./missing",
+        "~/missing",
+        r"C:\data\missing",
+        r"C:\data\x.jsonl",
+        "a b",
+    ],
+)
+def test_a_path_that_is_not_there_is_no_hub_id(name: str) -> None:
+    with pytest.raises(InputError, match="no such file or directory"):
+        open_source(name)
+
+
+def test_a_directory_without_data_says_what_data_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=r"no data file(.|\n)*\.parquet"):
+        open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "flag"),
+    [
+        ("file", {"size": 5}, "--size"),
+        ("file", {"options": {"a": 1}}, "--option"),
+        ("file", {"subset": "main"}, "--subset"),
+        ("file", {"split": "train"}, "--split"),
+        ("directory", {"revision": "main"}, "--revision"),
+        ("problems", {"split": "train"}, "--split"),
+    ],
+)
+def test_arguments_that_do_not_go_with_the_source_are_refused(
+    folder: Path, kind: str, arguments: dict[str, Any], flag: str
+) -> None:
+    names = {
+        "file": str(folder / "test.jsonl"),
+        "directory": str(folder),
+        "problems": "reasoning-gym:countdown",
+    }
+    with pytest.raises(UsageError, match=f"{flag} does not go with"):
+        open_source(names.get(kind, "reasoning-gym:countdown"), **arguments)
