@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from rlt_data.lake import Lake
@@ -13,6 +14,7 @@ from rlt_data.recipe.schema import Step
 from rlt_data.settings import use_settings
 from rlt_data.stages.plan import plan_stage
 from rlt_data.stages.summary import StageConfig, StageSummary
+from rlt_data.training.demo_models import DemoModelsConfig, build_demo_models, has_demo_models
 
 PlannedState = Literal["finished", "interrupted", "new", "waits"]
 
@@ -43,6 +45,9 @@ def run_recipe(
     `on_summary` is called after each stage. An error of a stage stops the recipe; running it again goes on.
     """
     summaries: list[StageSummary] = []
+    tiny = loaded.recipe.tiny_models
+    if tiny is not None:
+        build_demo_models(Path(tiny.path), seed=tiny.seed, reporter=reporter)
     with use_settings(loaded.settings):
         for step in loaded.recipe.list_steps():
             config = _link_config(step, summaries)
@@ -56,13 +61,17 @@ def run_recipe(
 def plan_recipe(loaded: LoadedRecipe, lake: Lake) -> list[PlannedStep]:
     """Say for every stage whether it finished before, goes on, or is new; nothing is run or written.
 
-    A stage that reads what an earlier one has yet to write cannot be told before: it waits.
+    A stage that reads what an earlier one has yet to write, or needs a tiny model that has yet to be made,
+    cannot be told before: it waits.
     """
     planned: list[PlannedStep] = []
     finished: list[StageSummary] = []
+    tiny = loaded.recipe.tiny_models
+    lacking = tiny is not None and not has_demo_models(Path(tiny.path), DemoModelsConfig(seed=tiny.seed))
     with use_settings(loaded.settings):
         for step in loaded.recipe.list_steps():
-            if any(plan.state != "finished" for plan in planned):
+            waits = lacking and step.section != "ingest"
+            if waits or any(plan.state != "finished" for plan in planned):
                 planned.append(PlannedStep(step, "waits", None))
                 continue
             plan = plan_stage(step.stage, lake, _link_config(step, finished))

@@ -33,6 +33,15 @@ def _make_list(value: Any) -> Any:
 Tables = Annotated[tuple[ConfigT, ...], BeforeValidator(_make_list)]
 
 
+class TinyModels(BaseModel):
+    """Tiny models that are trained on this machine before the first stage: `path`/teacher, `path`/student."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(description="Directory of the two models.")
+    seed: int = Field(0, description="Seed of their weights and of what they are trained on.")
+
+
 @dataclass(frozen=True)
 class Step:
     """One stage of a recipe: its section, its place there (from 0), its configuration and its function."""
@@ -49,6 +58,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE win over it.")
+    tiny_models: TinyModels | None = Field(None, description="Tiny models to make first.")
     models: Mapping[str, ModelSettings] = Field(
         default_factory=dict, description="Models by name, over those of rlt-data.toml."
     )

@@ -64,7 +64,7 @@ def test_a_later_file_wins_key_by_key(base: Path, tmp_path: Path):
     later = write(tmp_path, "later.toml", "[generate]\nsamples = 8\n[score.reward]\nalpha = 0.5\n")
     recipe = load_recipe([base, later]).recipe
     assert recipe.generate[0].samples == 8
-    assert recipe.generate[0].teacher == "small"
+    assert recipe.generate[0].teacher == ("small",)
     assert recipe.score[0].reward.alpha == 0.5
     assert recipe.score[0].reward.lambda_kl == 1.0
 
@@ -75,7 +75,7 @@ def test_overrides_win_over_files_and_are_typed(base: Path):
         ["generate.samples=3", "generate.teacher=qwen7b", 'score.students=["small", "qwen7b"]', "lake=other"],
     )
     assert loaded.recipe.generate[0].samples == 3
-    assert loaded.recipe.generate[0].teacher == "qwen7b"
+    assert loaded.recipe.generate[0].teacher == ("qwen7b",)
     assert loaded.recipe.score[0].students == ("small", "qwen7b")
     assert loaded.lake == "other"
 
