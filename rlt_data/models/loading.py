@@ -63,7 +63,7 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
 
 
 @contextmanager
-def _hide_progress_bars() -> Iterator[None]:
+def hide_progress_bars() -> Iterator[None]:
     """Keep transformers' own bars out of ours while a model loads."""
     logging = require_module("transformers", "models").utils.logging
     shown = logging.is_progress_bar_enabled()
@@ -90,7 +90,7 @@ def load_model(
     chosen = getattr(torch, choose_dtype(dtype, device))
     whole = identity.base or identity
     try:
-        with _hide_progress_bars():
+        with hide_progress_bars():
             model, found = transformers.AutoModelForCausalLM.from_pretrained(
                 whole.require_directory(),
                 dtype=chosen,

@@ -1,8 +1,8 @@
 """Fresh tiny models: a small Qwen2 configuration with random weights and a tokenizer of its own.
 
-They make the whole chain runnable with no download and no GPU. A tiny tokenizer knows a list of pieces
-(words, numbers) and a list of phrases (whole constant texts, such as a system prompt, as one token
-each, which keeps texts short); everything else falls apart into bytes, so any text can be written.
+They make the whole chain runnable with no download and no GPU. A tiny tokenizer knows a list of pieces:
+words, numbers, tags, and whole constant texts such as a system prompt, one token each, which keeps texts
+short. Everything else falls apart into bytes, so any text can be written.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rlt_data.errors import require_module
+from rlt_data.models.loading import hide_progress_bars
 
 END_TOKEN = "<|im_end|>"
 START_TOKEN = "<|im_start|>"
@@ -27,10 +28,6 @@ CHAT_TEMPLATE = (
     "{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
-
-# Numbers with their sign and the space before them, words with a comma and a space before them, line
-# ends, and single other characters: what may become one piece.
-_SPLIT = r" ?-?\d+|,? ?[A-Za-z]+|\n+| ?[^\sA-Za-z\d]|\s"
 
 
 class TinyShape(BaseModel):
@@ -55,43 +52,32 @@ class TinyShape(BaseModel):
         return self
 
 
-def build_tiny_tokenizer(
-    pieces: Iterable[str], *, phrases: Iterable[str] = (), tags: Iterable[str] = (), context: int = 4096
-) -> Any:
-    """Build a fast tokenizer with byte fallback and a ChatML template.
+def build_tiny_tokenizer(pieces: Iterable[str], *, context: int = 4096) -> Any:
+    """Build a Qwen2 tokenizer of bytes and `pieces`, with a ChatML template.
 
-    `pieces` become one token each wherever the splitting pattern cuts them out (a word, a number, a
-    single sign, each with the space before it); `phrases` and `tags` wherever they stand. Returns a
-    `transformers.PreTrainedTokenizerFast`; token ids depend on the order of the arguments alone.
+    A piece (a word, a number, a tag, a whole constant phrase) is one token wherever it stands, the
+    longest first; every other character becomes its bytes. As with every Qwen2 tokenizer, text is brought
+    to Unicode's composed form (NFC). Returns a fast tokenizer whose ids depend on the arguments alone.
     """
     tokenizers = require_module("tokenizers", "models")
     transformers = require_module("transformers", "models")
-    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     special = [PADDING_TOKEN, START_TOKEN, END_TOKEN]
     vocabulary = {token: i for i, token in enumerate(special)}
     for character in sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()):
-        vocabulary.setdefault(character, len(vocabulary))
-    for piece in pieces:
-        mapped = "".join(part for part, _ in byte_level.pre_tokenize_str(piece))
-        vocabulary.setdefault(mapped, len(vocabulary))
-    # With ignore_merges a piece of the vocabulary is taken whole; without merges all else stays bytes.
-    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
-        [tokenizers.pre_tokenizers.Split(tokenizers.Regex(_SPLIT), behavior="isolated"), byte_level]
-    )
-    backend.decoder = tokenizers.decoders.ByteLevel()
-    backend.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in special])
-    backend.add_tokens(
-        [tokenizers.AddedToken(text, normalized=False) for text in dict.fromkeys((*tags, *phrases)) if text]
-    )
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+        vocabulary[character] = len(vocabulary)
+    tokenizer = transformers.Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=[],
         eos_token=END_TOKEN,
         pad_token=PADDING_TOKEN,
+        extra_special_tokens=[START_TOKEN],
         chat_template=CHAT_TEMPLATE,
         model_max_length=context,
         clean_up_tokenization_spaces=False,
     )
+    added = [piece for piece in dict.fromkeys(pieces) if piece and piece not in vocabulary]
+    tokenizer.add_tokens([tokenizers.AddedToken(piece, normalized=False) for piece in added])
+    return tokenizer
 
 
 def build_tiny_model(shape: TinyShape, tokenizer: Any, *, seed: int) -> Any:
@@ -127,7 +113,8 @@ def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
     if staging.exists():
         shutil.rmtree(staging)
     staging.mkdir(parents=True)
-    model.save_pretrained(staging)
+    with hide_progress_bars():
+        model.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     if directory.exists():
         shutil.rmtree(directory)

@@ -100,15 +100,28 @@ def build_demo_models(
     """
     config = config or DemoModelsConfig(seed=seed)
     models = DemoModels(directory / "teacher", directory / "student")
-    identity = {"scheme": SCHEME_VERSION, "version": __version__, "config": config.model_dump()}
-    note = directory / IDENTITY_FILE
-    if note.is_file() and json.loads(note.read_text(encoding="utf-8")).get("hash") == hash_content(identity):
+    if has_demo_models(directory, config):
         return models
+    identity = _describe_identity(config)
+    note = directory / IDENTITY_FILE
     directory.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
     _build(models, config, reporter or Reporter(quiet=True))
     note.write_text(json.dumps({"hash": hash_content(identity), **identity}, indent=2), encoding="utf-8")
     return models
+
+
+def has_demo_models(directory: Path, config: DemoModelsConfig) -> bool:
+    """Tell whether the two models of this configuration were built in `directory` before."""
+    note = directory / IDENTITY_FILE
+    if not note.is_file():
+        return False
+    built = json.loads(note.read_text(encoding="utf-8")).get("hash")
+    return bool(built == hash_content(_describe_identity(config)))
+
+
+def _describe_identity(config: DemoModelsConfig) -> dict[str, Any]:
+    return {"scheme": SCHEME_VERSION, "version": __version__, "config": config.model_dump()}
 
 
 def build_chain_tokenizer(format: ConversationFormat, *, terms: int, context: int = 4096) -> Any:
@@ -121,13 +134,11 @@ def build_chain_tokenizer(format: ConversationFormat, *, terms: int, context: in
     signs = ["system", "user", "assistant", "\n", "\n\n", " +", " -", " =", ".", "}"]
     before, after = render_answer("|").split("|")
     teacher, student = format.teacher, format.student
+    tags = [teacher.open, teacher.close, student.think_open, student.think_close]
+    tags += [student.solution_open, student.solution_close]
+    phrases = [teacher.system, student.system, PREAMBLE, before, after]
     return build_tiny_tokenizer(
-        [*(f" {n}" for n in numbers), *(str(n) for n in numbers), *words, *signs],
-        phrases=[teacher.system, student.system, PREAMBLE, before, after],
-        tags=[
-            *(teacher.open, teacher.close, student.think_open, student.think_close),
-            *(student.solution_open, student.solution_close),
-        ],
+        [*(f" {n}" for n in numbers), *(str(n) for n in numbers), *words, *signs, *tags, *phrases],
         context=context,
     )
 

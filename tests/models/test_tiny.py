@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,26 +15,36 @@ from rlt_data.models import load_model, load_tokenizer, resolve_model
 from rlt_data.models.tiny import TinyShape, build_tiny_model, build_tiny_tokenizer, save_model
 
 torch = pytest.importorskip("torch")
-TOKENIZER = build_tiny_tokenizer(
-    [" 12", "12", " -3", " -", ", then", "First"], phrases=["Say it:", "Say it: all"], tags=["<|tag|>"]
-)
+PIECES = [" 12", "12", " -3", " -", ", then", "First", "Say it:", "Say it: all", "<|tag|>"]
+TOKENIZER = build_tiny_tokenizer(PIECES)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tokenizer as the rest of the program loads it from a model directory."""
+    directory = tmp_path_factory.mktemp("tiny") / "model"
+    shape = TinyShape(hidden_size=16, heads=2, key_value_heads=2, feed_forward=32)
+    save_model(build_tiny_model(shape, TOKENIZER, seed=0), TOKENIZER, directory)
+    return load_tokenizer(resolve_model(str(directory), role="student"))
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_text_comes_back(text: str) -> None:
+def test_any_composed_text_comes_back(text: str) -> None:
+    text = unicodedata.normalize("NFC", text)
     assert TOKENIZER.decode(TOKENIZER(text)["input_ids"]) == text
 
 
-def test_pieces_phrases_and_tags_are_single_tokens() -> None:
+@given(st.lists(st.sampled_from([*PIECES, "1", "é", " ", "\n", "a"]), max_size=12))
+def test_loading_changes_no_token(loaded: Any, parts: list[str]) -> None:
+    text = "".join(parts)
+    assert loaded(text)["input_ids"] == TOKENIZER(text)["input_ids"]
+
+
+def test_pieces_are_single_tokens_the_longest_first() -> None:
     text = "Say it: 12 - 12 -3, then<|tag|>First"
     tokens = [TOKENIZER.decode([token]) for token in TOKENIZER(text)["input_ids"]]
     assert tokens == ["Say it:", " 12", " -", " 12", " -3", ", then", "<|tag|>", "First"]
-    assert len(TOKENIZER("Say it: all")["input_ids"]) == 1, "the longest phrase wins"
-
-
-def test_pieces_are_not_cut_out_of_longer_words() -> None:
-    assert len(TOKENIZER("Firsts")["input_ids"]) == 6
-    assert len(TOKENIZER("123")["input_ids"]) == 3
+    assert len(TOKENIZER("Say it: all")["input_ids"]) == 1
 
 
 def test_padding_and_end_are_two_tokens() -> None:
@@ -56,7 +68,7 @@ def test_weights_follow_the_seed_and_leave_the_global_draws_alone() -> None:
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
-def test_saved_model_loads_like_any_local_model(tmp_path: Path) -> None:
+def test_a_saved_model_loads_like_any_local_model(tmp_path: Path) -> None:
     shape = TinyShape(hidden_size=16, heads=2, key_value_heads=2, feed_forward=32)
     model = build_tiny_model(shape, TOKENIZER, seed=0)
     save_model(model, TOKENIZER, tmp_path / "tiny")
