@@ -17,7 +17,7 @@ from rlt_data.engines.base import (
     check_max_tokens,
 )
 from rlt_data.engines.vllm_process import HostProcess
-from rlt_data.errors import MissingExtraError
+from rlt_data.errors import MissingExtraError, UsageError
 from rlt_data.models.config import read_model_config
 from rlt_data.models.identity import ModelIdentity
 
@@ -77,6 +77,13 @@ class VllmEngine:
                 "this needs the package 'vllm', which is not installed", remedy="pip install 'rlt-data[vllm]'"
             )
         self.version = f"vllm {found[1]}"
+        if options.max_batch_tokens is not None:
+            raise UsageError(
+                "vLLM holds as many tokens as its cache has room for",
+                where="max_batch_tokens",
+                remedy="limit a step by the engine option max_num_batched_tokens, the cache by "
+                "gpu_memory_utilization or kv_cache_memory_bytes",
+            )
         self._setup = describe_setup(identity, options)
         self.dtype: str = self._setup["dtype"]
         self._limit = options.extra.get("max_model_len") or read_model_config(identity).context
@@ -183,7 +190,6 @@ def describe_setup(identity: ModelIdentity, options: EngineOptions) -> dict[str,
         "dtype": (config.dtype or "auto") if options.dtype == "auto" else options.dtype,
         "device": options.device,
         "max_rows": options.max_batch_rows,
-        "max_batch_tokens": options.max_batch_tokens,
         "purpose": "generate",
         "context": config.context or 0,
         "vocabulary": config.vocabulary,

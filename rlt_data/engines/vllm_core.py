@@ -23,7 +23,7 @@ class VllmCore:
     """One engine, stepped by its caller: requests may be added between any two steps.
 
     `setup` holds `model` (directory), `adapter` (directory of a LoRA adapter or None), `dtype`, `device`,
-    `max_rows`, `max_batch_tokens`, `context`, `vocabulary`, `purpose` (generate or score), `memory_bytes`
+    `max_rows`, `context`, `vocabulary`, `purpose` (generate or score), `memory_bytes`
     and `options`.
     """
 
@@ -182,8 +182,6 @@ def _configure(setup: Mapping[str, Any], adapter: Any) -> Any:
         fixed |= choose_cpu_defaults(options, options.get("max_model_len") or setup["context"])
     if setup["max_rows"]:
         fixed["max_num_seqs"] = setup["max_rows"]
-    if setup["max_batch_tokens"]:
-        fixed["max_num_batched_tokens"] = setup["max_batch_tokens"]
     if adapter is not None:
         fixed |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": setup["adapter_rank"]}
     if setup["purpose"] == "score":
