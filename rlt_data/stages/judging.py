@@ -36,13 +36,16 @@ def judge_traces(
 ) -> pl.DataFrame:
     """Give each of `traces` one row a student: `student`, `score_id`, `reward` and `estimator` join it.
 
-    `traces` has `trace_id`, `question_id` and `truncated`; `score_runs` are the finished scoring runs, the
-    newest last. Traces without a reward are left out and named in a note, unless the policy needs none.
+    `traces` has `trace_id`, `question_id`, `truncated` and `teacher_revision`; `score_runs` are the
+    finished scoring runs, the newest last. Traces without a reward are left out and named in a note,
+    unless the policy needs none.
     Raises `UsageError` where a student has no score, or no trace has the reward that was asked for.
     """
     scores = _read_rewards(run, config, traces, score_runs)
     students = _choose_students(run, config, scores, policy)
-    columns = traces.select("trace_id", "question_id", "truncated")
+    columns = traces.select(
+        "trace_id", "question_id", "truncated", pl.col("teacher_revision").alias("writer_revision")
+    )
     judged = pl.concat(
         columns.join(scores.filter(pl.col("student") == student), on="trace_id", how="left").with_columns(
             pl.lit(student).alias("student")
@@ -51,6 +54,7 @@ def judge_traces(
     )
     judged = _choose_criterion(judged, policy, config)
     _note_settings(run, judged)
+    _note_foreign_teachers(run, judged)
     if config.combine != "each" and len(students) > 1:
         judged = _combine(judged, config.combine, students)
     return _leave_out_unscored(run, judged, config) if policy.needs_rewards else judged
@@ -80,7 +84,15 @@ def _read_rewards(
     frame = (
         scores.join(traces.lazy().select("trace_id"), on="trace_id", how="semi")
         .join(order.lazy(), on="run_id", how="left")
-        .select("student", "trace_id", "score_id", pl.col("_order").fill_null(-1), *SETTINGS, *rewards)
+        .select(
+            "student",
+            "trace_id",
+            "score_id",
+            "teacher_revision",
+            pl.col("_order").fill_null(-1),
+            *SETTINGS,
+            *rewards,
+        )
         .collect(engine="streaming")
         .sort("_order", "score_id", descending=[True, False])
     )
@@ -158,6 +170,20 @@ def _note_settings(run: StageRun, judged: pl.DataFrame) -> None:
                 f"in {mixed} questions traces are compared that were scored with different {name}: "
                 f"{', '.join(map(str, values[:4]))} (--where-scores narrows)"
             )
+
+
+def _note_foreign_teachers(run: StageRun, judged: pl.DataFrame) -> None:
+    """Say how many traces are judged by their divergence from a model that did not write them."""
+    foreign = judged.filter(
+        pl.col("estimator").is_not_null()
+        & pl.col("reward").is_not_null()
+        & pl.col("writer_revision").ne_missing(pl.col("teacher_revision"))
+    ).height
+    if foreign:
+        run.note(
+            f"{foreign} traces are judged by the divergence from a teacher that did not write them; the "
+            "teacher that wrote a trace is the better judge of it"
+        )
 
 
 def _leave_out_unscored(run: StageRun, judged: pl.DataFrame, config: RankConfig) -> pl.DataFrame:

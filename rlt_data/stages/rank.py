@@ -117,7 +117,7 @@ def rank(
     ) as run:
         if run.already_done:
             return run.summary
-        columns = ["trace_id", "question_id", "state", "truncated"]
+        columns = ["trace_id", "question_id", "state", "truncated", "teacher_revision"]
         candidates = select_rows(run, "traces", config.where).select(columns).collect()
         run.count(rows_in=candidates.height)
         kept = filter_traces(

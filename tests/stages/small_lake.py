@@ -69,6 +69,8 @@ def make_score(
         "trace_id": trace["trace_id"],
         "question_id": trace["question_id"],
         "student": student,
+        "teacher": None if k1 is None else "teacher",
+        "teacher_revision": None if k1 is None else "abc",
         "backend": "torch",
         "dtype": "float32",
         "temperature_student": 0.7,

@@ -4,7 +4,7 @@ import math
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlt_data.errors import UsageError
@@ -41,6 +41,7 @@ def select(frame: pl.DataFrame, policy: str) -> set[tuple[str, str]]:
     return set(ranked.select("student", "trace_id").iter_rows())
 
 
+@settings(max_examples=40)
 @given(frame=frames(), policy=st.sampled_from(POLICIES), seed=st.integers(0, 9))
 def test_the_order_of_the_rows_does_not_matter(frame: pl.DataFrame, policy: str, seed: int) -> None:
     shuffled = frame.sample(fraction=1, shuffle=True, seed=seed)
@@ -54,6 +55,7 @@ def test_the_order_of_the_rows_does_not_matter(frame: pl.DataFrame, policy: str,
         assert first[name].to_list() == pytest.approx(second[name].to_list(), abs=1e-9)
 
 
+@settings(max_examples=40)
 @given(frame=frames(), policy=st.sampled_from(POLICIES))
 def test_ranks_are_one_to_n_within_each_question_and_nothing_is_lost(
     frame: pl.DataFrame, policy: str
@@ -72,6 +74,7 @@ def test_ranks_are_one_to_n_within_each_question_and_nothing_is_lost(
         assert group["group_spread"][0] == pytest.approx(max(rewards) - min(rewards))
 
 
+@settings(max_examples=40)
 @given(frame=frames())
 def test_better_rewards_rank_first_and_ties_go_by_trace_id(frame: pl.DataFrame) -> None:
     for _, group in rank_traces(frame, parse_policy("all")).group_by("student", "question_id"):
@@ -80,6 +83,7 @@ def test_better_rewards_rank_first_and_ties_go_by_trace_id(frame: pl.DataFrame) 
         assert list(ordered.select("reward", "trace_id").iter_rows()) == expected
 
 
+@settings(max_examples=40)
 @given(frame=frames(), n=st.integers(1, 6))
 def test_best_of_n_is_nested_in_best_of_n_plus_one(frame: pl.DataFrame, n: int) -> None:
     for kind in ("best-of-n({})", "random({})"):
@@ -87,6 +91,7 @@ def test_best_of_n_is_nested_in_best_of_n_plus_one(frame: pl.DataFrame, n: int) 
     assert select(frame, "best-of-n(6)") == select(frame, "all")
 
 
+@settings(max_examples=40)
 @given(
     frame=frames(),
     share=st.floats(0.01, 1),
@@ -102,6 +107,7 @@ def test_a_quantile_is_nested_in_a_larger_one(
     )
 
 
+@settings(max_examples=40)
 @given(frame=frames(), share=st.sampled_from([0.1, 0.25, 1 / 3, 0.5, 1.0]))
 def test_a_quantile_keeps_its_share_rounded_up(frame: pl.DataFrame, share: float) -> None:
     for _, group in frame.group_by("student", "question_id"):
@@ -119,6 +125,7 @@ def test_a_tenth_of_thirty_is_three() -> None:
     assert len(select(frame, "top-quantile(0.1)")) == 3
 
 
+@settings(max_examples=40)
 @given(frame=frames(), value=rewards)
 def test_a_threshold_keeps_what_reaches_it(frame: pl.DataFrame, value: float) -> None:
     expected = {(s, t) for s, _, t, r in frame.iter_rows() if r >= value}

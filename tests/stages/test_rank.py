@@ -118,6 +118,15 @@ def test_traces_scored_under_different_settings_are_compared_with_a_warning(tmp_
     assert any("different temperature_student: 0.7, 1.0" in note for note in summary.notes)
 
 
+def test_a_teacher_that_did_not_write_the_trace_is_noted(tmp_path: Path) -> None:
+    lake, traces = make_lake(tmp_path, questions=1, samples=2, exact=0.0)
+    assert not any("did not write" in note for note in rank(lake, RankConfig()).notes)
+    other = [make_score(traces[0], -1.0, exact=0.0, label="b", teacher_revision="xyz")]
+    append_made(lake, "score", "scores", other, label="other")
+    assert any("1 traces are judged by the divergence" in note for note in rank(lake, RankConfig()).notes)
+    assert not any("did not write" in note for note in rank(lake, RankConfig(lambda_kl=0)).notes)
+
+
 def test_traces_without_a_score_are_counted_and_named(tmp_path: Path) -> None:
     lake, _ = make_lake(tmp_path, questions=1, samples=2, exact=0.0)
     append_made(lake, "generate", "traces", [make_trace(0, 7)], label="later")
