@@ -223,3 +223,10 @@ def test_an_override_sets_its_key_and_nothing_beside_it(data: dict, path: list[s
     assert {k: v for k, v in after.items() if k != path[-1]} == {
         k: v for k, v in before.items() if k != path[-1]
     }
+
+
+def test_the_overlay_filters_what_another_recipe_ranks():
+    plain, filtered = load_recipe(["gsm8k-traces"]), load_recipe(["gsm8k-traces", "with-post-processing"])
+    assert plain.recipe.rank[0].filters == ()
+    assert "correct" in filtered.recipe.rank[0].filters
+    assert filtered.recipe.rank[0].policy == plain.recipe.rank[0].policy
