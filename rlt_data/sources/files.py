@@ -102,8 +102,8 @@ class FilePart:
     def _open_stream(self) -> BinaryIO:
         if self.compression is None:
             return self.path.open("rb")
-        # Arrow's stream decompresses; it has no lines of its own. Where it is damaged, the whole piece that is
-        # being read is lost, so pieces are small.
+        # Arrow's stream decompresses; it has no lines of its own. Where it is damaged, the whole piece that
+        # is being read is lost, so pieces are small.
         return BufferedReader(pa.input_stream(str(self.path), compression=self.compression), 8192)
 
 

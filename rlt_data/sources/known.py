@@ -27,7 +27,7 @@ class KnownQuestions:
 
     def add(self, question_id: str, solution: str, answer: str | None, *, rendered: bool) -> None:
         """Remember a question that stands."""
-        self._known[bytes.fromhex(question_id)] = _pack(solution, answer, rendered=rendered)
+        self._known[_shorten(question_id)] = _pack(solution, answer, rendered=rendered)
 
     def compare(
         self, question_id: str, solution: str | None, answer: str | None, *, rendered: bool
@@ -37,7 +37,7 @@ class KnownQuestions:
         A solution that was rendered from an answer is compared by that answer; a row that knows no solution
         differs from nothing.
         """
-        standing = self._known.get(bytes.fromhex(question_id))
+        standing = self._known.get(_shorten(question_id))
         if standing is None:
             return "new"
         if solution is None:
@@ -53,18 +53,26 @@ class KnownTraces:
     """Trace ids that stand already, and how many traces of each question this source brought so far."""
 
     def __init__(self, trace_ids: Iterable[str] = ()) -> None:
-        self._known = {bytes.fromhex(trace_id) for trace_id in trace_ids}
+        self._known = {_shorten(trace_id) for trace_id in trace_ids}
         self._counts: dict[bytes, int] = {}
 
     def add(self, trace_id: str, question_id: str) -> int | None:
         """Remember a trace and return its sample index; None where it stands already."""
-        key, question = bytes.fromhex(trace_id), bytes.fromhex(question_id)
+        key, question = _shorten(trace_id), _shorten(question_id)
         if key in self._known:
             return None
         self._known.add(key)
         index = self._counts.get(question, 0)
         self._counts[question] = index + 1
         return index
+
+
+def _shorten(key: str) -> bytes:
+    """Halve a content hash: these are held by the million."""
+    try:
+        return bytes.fromhex(key)
+    except ValueError:
+        return key.encode()
 
 
 def _pack(solution: str, answer: str | None, *, rendered: bool) -> int:

@@ -30,9 +30,8 @@ def read_options(name: str, options: Mapping[str, Any], *, size: int, seed: int)
             remedy="nearest: " + ", ".join(near) if near else "one of: " + ", ".join(sorted(generators)),
         )
     config_class = generators[name][1]
-    types = {
-        key: kind for key, kind in typing.get_type_hints(config_class).items() if key not in ("seed", "size")
-    }
+    types = typing.get_type_hints(config_class)
+    del types["size"], types["seed"]
     typed = {key: _read_option(name, key, value, types) for key, value in options.items()}
     try:
         config = config_class(size=size, seed=seed, **typed)
@@ -47,9 +46,8 @@ def read_options(name: str, options: Mapping[str, Any], *, size: int, seed: int)
 
 def describe_settings(config: Any) -> dict[str, Any]:
     """Return a generator's whole configuration as JSON values, defaults included."""
-    described: dict[str, Any] = json.loads(
-        json.dumps(dataclasses.asdict(config), default=str, sort_keys=True)
-    )
+    text = json.dumps(dataclasses.asdict(config), default=str, sort_keys=True)
+    described: dict[str, Any] = json.loads(text)
     return described
 
 
