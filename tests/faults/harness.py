@@ -15,12 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
-from rlt_data.lake import Lake
+import polars as pl
+from polars.testing import assert_frame_equal
 
-# What tells two histories of the same work apart without being a difference: who wrote when, and how often.
-BOOKKEEPING = frozenset({"runs"})
+from rlt_data.lake import Lake
 
 
 @dataclass(frozen=True)
@@ -80,36 +81,47 @@ def draw_delays(seed: int, kills: int, longest: float) -> list[float]:
     return [generator.uniform(0.0, longest) for _ in range(kills)]
 
 
-def watch_table(lake: Lake, table: str) -> Callable[[], bool]:
-    """Make an `at_work` for a table of a local lake: true once a commit has come since the last start."""
-    log = Path(lake.table(table).uri) / "_delta_log"
-    seen = -1
+def watch_table(lake: Lake, table: str, commits: Sequence[int] = (1,)) -> Callable[[], bool]:
+    """Make an `at_work` for a table of a local lake: true once so many commits with rows have come.
+
+    The first start waits for the first number of `commits`, the next one for the second, and so on around.
+    """
+    folder = Path(lake.table(table).uri)
+    waits = cycle(commits)
+    wanted: int | None = None
 
     def has_grown() -> bool:
-        nonlocal seen
-        commits = len(list(log.glob("*.json"))) if log.is_dir() else 0
-        if seen < 0:
-            seen = commits
+        nonlocal wanted
+        files = len(list(folder.glob("*.parquet")))
+        if wanted is None:
+            wanted = files + next(waits)
+        if files < wanted:
             return False
-        if commits > seen:
-            seen = -1
-            return True
-        return False
+        wanted = None
+        return True
 
     return has_grown
 
 
-def read_rows(lake: Lake, table: str) -> list[dict[str, object]]:
+def read_rows(lake: Lake, table: str) -> pl.DataFrame:
     """Read all rows of a table in the order of their keys: what two equal tables have in common."""
-    key = lake.table(table).schema.key
-    return lake.table(table).scan().sort(key).collect().to_dicts()
+    return lake.table(table).scan().sort(lake.table(table).schema.key).collect()
 
 
-def assert_equal_lakes(one: Lake, other: Lake, *, ignore: frozenset[str] = BOOKKEEPING) -> None:
-    """Assert that two lakes hold the same rows in every table that is not ignored."""
+def assert_equal_lakes(one: Lake, other: Lake, *, tolerance: float = 0.0) -> None:
+    """Assert that two lakes hold the same rows in every table but `runs`, which tells their histories.
+
+    Floating-point numbers may differ by `tolerance`, for models whose batches were cut differently.
+    """
     for table in one.tables():
-        if table.name not in ignore:
-            assert read_rows(one, table.name) == read_rows(other, table.name), table.name
+        if table.name != "runs":
+            assert_frame_equal(
+                read_rows(one, table.name),
+                read_rows(other, table.name),
+                check_exact=tolerance == 0.0,
+                rel_tol=0.0,
+                abs_tol=tolerance,
+            )
 
 
 def make_command(script: str, *arguments: str) -> list[str]:
