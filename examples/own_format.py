@@ -1,0 +1,37 @@
+"""A conversation format of one's own, from TOML; spans tell explanation and solution by their characters."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from rlt_data.formats import load_format, render_student_text
+from rlt_data.models.tiny import build_tiny_tokenizer
+
+FORMAT = """
+base = "r1"
+
+[student]
+system = "You are a patient tutor."
+"""
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tutor.toml"
+        path.write_text(FORMAT, encoding="utf-8")
+        format = load_format(str(path))
+
+    tokenizer = build_tiny_tokenizer([])
+    # The explanation holds a closing tag of its own: the spans do not come from searching for tags.
+    rendered = render_student_text(
+        format, tokenizer, "What is 2 + 3?", "Count on from 2. </think> is only text here.", "2 + 3 = 5."
+    )
+    print(rendered.text)
+    for name in ("think", "solution"):
+        start, end = rendered.spans[name]
+        print(f"{name}: {rendered.text[start:end]!r}")
+
+
+if __name__ == "__main__":
+    main()

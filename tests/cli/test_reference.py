@@ -1,0 +1,37 @@
+"""docs/cli.md says what --help says, and names a Python twin of every command."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from pkgutil import resolve_name
+from types import ModuleType
+
+import pytest
+
+from rlt_data_cli.main import COMMANDS
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_cli_page", DOCS / "make_cli_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_make_docs_writes(maker: ModuleType):
+    written = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert written == maker.build_page(), "docs/cli.md is stale: run `make docs`"
+
+
+def test_every_command_is_documented_with_a_twin_that_exists(maker: ModuleType):
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert set(maker.TWINS) == {entry.name for entry in COMMANDS}
+    for entry in COMMANDS:
+        assert f"\n## rlt-data {entry.name}\n" in page
+        assert callable(resolve_name(maker.TWINS[entry.name]))
