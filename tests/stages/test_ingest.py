@@ -30,6 +30,8 @@ STATES = {
     "traces_without_think": 210,
 }
 
+Line = dict[str, Any] | str | bytes
+
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
@@ -40,17 +42,16 @@ def lake(tmp_path: Path) -> Lake:
 def take_in(lake: Lake, tmp_path: Path) -> Callable[..., StageSummary]:
     """Write lines to a file and ingest it."""
 
-    def run(
-        *rows: dict[str, Any] | str | bytes, name: str = "rows.jsonl", force: bool = False, **options: Any
-    ) -> StageSummary:
-        lines = [
-            row if isinstance(row, bytes) else (row if isinstance(row, str) else json.dumps(row)).encode()
-            for row in rows
-        ]
-        (tmp_path / name).write_bytes(b"\n".join(lines))
+    def run(*rows: Line, name: str = "rows.jsonl", force: bool = False, **options: Any) -> StageSummary:
+        (tmp_path / name).write_bytes(b"\n".join(map(write_line, rows)))
         return ingest(lake, IngestConfig(source=str(tmp_path / name), **options), force=force)
 
     return run
+
+
+def write_line(row: Line) -> bytes:
+    text = json.dumps(row) if isinstance(row, dict) else row
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def collect(lake: Lake, table: str) -> pl.DataFrame:
@@ -128,7 +129,7 @@ def test_a_directory_of_different_layouts_is_one_run(lake: Lake, shared_data: Pa
 # Bad rows
 
 GOOD = {"question": "What is 2 + 2?", "solution": "Add: \\boxed{4}.", "answer": "4", "trace": "Two and two."}
-BAD: list[tuple[str, dict[str, Any] | str | bytes]] = [
+BAD: list[tuple[str, Line]] = [
     ("missing_question", {"solution": "s"}),
     ("missing_question", {"question": "  \n", "solution": "s"}),
     ("missing_solution", {"question": "no solution"}),
@@ -168,18 +169,14 @@ def test_every_kind_of_bad_row_is_rejected_with_file_row_reason_and_content(
     assert set(rejects.get_column("source")) == {"rows.jsonl"}
     assert set(rejects.get_column("stage")) == {"ingest"}
     assert all(detail.strip() for detail in rejects.get_column("detail"))
-    contents = dict(
-        rejects.filter(~pl.col("reason").str.ends_with("trace")).select("source_row", "content").iter_rows()
-    )
-    for number, (_, row) in enumerate(BAD, start=1):
-        if isinstance(row, dict):
-            assert json.loads(contents[number]) == row
+    of_questions = rejects.filter(~pl.col("reason").str.ends_with("trace"))
+    contents = dict(of_questions.select("source_row", "content").iter_rows())
+    for number, (reason, row) in enumerate(BAD, start=1):
+        written = write_line(row)
+        if reason in ("malformed_json", "not_an_object", "duplicate_key") or isinstance(row, bytes):
+            assert contents[number] == written.decode("utf-8", "backslashreplace")
         else:
-            raw = row if isinstance(row, bytes) else row.encode()
-            assert contents[number].encode("utf-8") in (
-                raw,
-                raw.decode("utf-8", "backslashreplace").encode(),
-            ) or (json.loads(contents[number]) == json.loads(raw))
+            assert json.loads(contents[number]) == json.loads(written)
     # The trace of a question that was repeated belongs to the one that stands.
     traces = collect(lake, "traces").sort("sample_index")
     assert list(traces.get_column("completion")) == ["Two and two.", "Another way."]
@@ -216,7 +213,7 @@ def test_an_unreadable_file_is_an_error_alone_and_a_reject_among_others(lake: La
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "broken.parquet").write_bytes(b"no parquet at all")
-    with pytest.raises(InputError, match="broken.parquet"):
+    with pytest.raises(InputError, match=r"broken\.parquet"):
         ingest(lake, IngestConfig(source=str(folder / "broken.parquet")))
     assert lake.runs() == []
     (folder / "good.jsonl").write_text(json.dumps(GOOD), "utf-8")
