@@ -7,6 +7,7 @@ are rounded so that few of them occur, since oneDNN compiles a kernel for each n
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def attend_blocks(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> 
 def _list_blocks(past: int, total: int, block: int) -> list[tuple[int, int]]:
     """Blocks of positions [past, total) that end on multiples of `block`, as far as they can."""
     edges = [past, *range((past // block + 1) * block, total, block), total]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _pad(rows: Tensor, length: int) -> Tensor:

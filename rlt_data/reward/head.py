@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from rlt_data.errors import ModelError
 from rlt_data.reward.linear import apply_linear
 
+_REAL = torch.float32
+
 
 @dataclass(frozen=True)
 class TileSize:
     """Rows and vocabulary entries of one tile of logits."""
 
-    rows: int = 256
+    rows: int = 512
     entries: int = 4096
 
 
@@ -98,26 +100,41 @@ def read_head(model: Any, temperature: float) -> Head:
 
 def score_targets(hidden: Tensor, head: Head, targets: Tensor, tile: TileSize) -> Tensor:
     """Log-probability of `targets` [rows] after `hidden` [rows, hidden]: [rows], float32, nats."""
-    parts = []
-    for begin in range(0, hidden.shape[0], tile.rows):
-        rows = head.prepare_rows(hidden[begin : begin + tile.rows])
-        total = _sum_vocabulary(rows, head, tile)
-        parts.append(head.compute_targets(rows, targets[begin : begin + tile.rows]) - total)
-    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+    rows = head.prepare_rows(hidden)
+    return head.compute_targets(rows, targets) - _sum_vocabulary(rows, head, 0, tile)
 
 
-def _sum_vocabulary(rows: Tensor, head: Head, tile: TileSize) -> Tensor:
-    """log sum exp of the logits over the whole vocabulary: [rows], float32."""
-    return torch.logsumexp(torch.stack(_sum_tiles(rows, head, 0, tile)), dim=0)
-
-
-def _sum_tiles(rows: Tensor, head: Head, first: int, tile: TileSize) -> list[Tensor]:
-    """log sum exp of each tile of the vocabulary from entry `first` on: [rows] each, float32."""
+def _sum_vocabulary(rows: Tensor, head: Head, first: int, tile: TileSize) -> Tensor:
+    """log sum exp of the logits over vocabulary entries from `first` on: [rows], float32."""
     vocabulary = head.weight.shape[0]
-    return [
-        torch.logsumexp(head.compute_logits(rows, begin, min(begin + tile.entries, vocabulary)), dim=-1)
-        for begin in range(first, vocabulary, tile.entries)
-    ]
+    totals = rows.new_full((len(range(first, vocabulary, tile.entries)), rows.shape[0]), 0.0, dtype=_REAL)
+    scratch = _Scratch()
+    # Vocabulary outside, rows inside: a tile of the weight matrix is read from memory once.
+    for number, begin in enumerate(range(first, vocabulary, tile.entries)):
+        end = min(begin + tile.entries, vocabulary)
+        for start in range(0, rows.shape[0], tile.rows):
+            logits = head.compute_logits(rows[start : start + tile.rows], begin, end)
+            totals[number, start : start + tile.rows] = _sum_tile(logits, scratch)
+    return torch.logsumexp(totals, dim=0)
+
+
+def _sum_tile(logits: Tensor, scratch: _Scratch) -> Tensor:
+    """log sum exp of each row. Log-softmax is one fused pass, where logsumexp makes four."""
+    normal = torch.log_softmax(logits, dim=-1, out=scratch.like(logits))
+    return logits.amax(dim=-1) - normal.amax(dim=-1)
+
+
+class _Scratch:
+    """One buffer for results that are read once, so that no tile is allocated twice."""
+
+    def __init__(self) -> None:
+        self._buffer: Tensor | None = None
+
+    def like(self, tensor: Tensor) -> Tensor:
+        """The buffer in the shape of `tensor`."""
+        if self._buffer is None or self._buffer.numel() < tensor.numel():
+            self._buffer = torch.empty_like(tensor).view(-1)
+        return self._buffer[: tensor.numel()].view(tensor.shape)
 
 
 @dataclass(frozen=True)
@@ -144,44 +161,35 @@ def score_divergences(
     Where one weight matrix is padded to more entries than the other, each model's own normalisation runs
     over all of its entries, and the divergence over those that both have.
     """
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for begin in range(0, targets.shape[0], tile.rows):
-        stop = begin + tile.rows
-        left = teacher.prepare_rows(teacher_hidden[begin:stop])
-        right = student.prepare_rows(student_hidden[begin:stop])
-        parts.append(_compare_rows(left, teacher, right, student, targets[begin:stop], tile))
-    if not parts:
-        empty = teacher_hidden.new_zeros(0, dtype=torch.float32)
-        return Divergences(empty, empty, empty)
-    teacher_side, student_side, divergences = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Divergences(teacher_side, student_side, divergences)
-
-
-def _compare_rows(
-    left: Tensor, teacher: Head, right: Tensor, student: Head, targets: Tensor, tile: TileSize
-) -> tuple[Tensor, Tensor, Tensor]:
+    left = teacher.prepare_rows(teacher_hidden)
+    right = student.prepare_rows(student_hidden)
     shared = min(teacher.weight.shape[0], student.weight.shape[0])
-    teacher_totals: list[Tensor] = []
-    student_totals: list[Tensor] = []
-    means: list[Tensor] = []
-    for begin in range(0, shared, tile.entries):
+    starts = range(0, shared, tile.entries)
+    # Over tiles and rows: log sum exp of either side, and the mean of l_T - l_S under the teacher's tile.
+    totals = left.new_full((3, len(starts), targets.shape[0]), 0.0, dtype=_REAL)
+    scratch = _Scratch()
+    for number, begin in enumerate(starts):
         end = min(begin + tile.entries, shared)
-        a = teacher.compute_logits(left, begin, end)
-        b = student.compute_logits(right, begin, end)
-        total = torch.logsumexp(a, dim=-1)
-        teacher_totals.append(total)
-        student_totals.append(torch.logsumexp(b, dim=-1))
-        # Mean of l_T - l_S under the teacher restricted to this tile.
-        means.append((torch.exp(a - total[:, None]) * (a - b)).sum(dim=-1))
-    tile_totals = torch.stack(teacher_totals)
-    teacher_totals += _sum_tiles(left, teacher, shared, tile)
-    student_totals += _sum_tiles(right, student, shared, tile)
-    teacher_total = torch.logsumexp(torch.stack(teacher_totals), dim=0)
-    student_total = torch.logsumexp(torch.stack(student_totals), dim=0)
-    weights = torch.exp(tile_totals - teacher_total)
-    divergence = (weights * torch.stack(means)).sum(dim=0)
-    divergence -= weights.sum(dim=0) * (teacher_total - student_total)
-    return (
+        for start in range(0, targets.shape[0], tile.rows):
+            part = slice(start, start + tile.rows)
+            a = teacher.compute_logits(left[part], begin, end)
+            b = student.compute_logits(right[part], begin, end)
+            totals[1, number, part] = _sum_tile(b, scratch)
+            shares = torch.softmax(a, dim=-1, out=scratch.like(a))
+            totals[0, number, part] = a.amax(dim=-1) - shares.amax(dim=-1).log()
+            totals[2, number, part] = torch.linalg.vecdot(shares, a.sub_(b))
+    teacher_tiles, student_tiles, means = totals
+    teacher_total = torch.logsumexp(teacher_tiles, dim=0)
+    student_total = torch.logsumexp(student_tiles, dim=0)
+    weights = torch.exp(teacher_tiles - teacher_total)
+    if teacher.weight.shape[0] > shared:
+        more = torch.logaddexp(teacher_total, _sum_vocabulary(left, teacher, shared, tile))
+        weights = weights * torch.exp(teacher_total - more)
+        teacher_total = more
+    if student.weight.shape[0] > shared:
+        student_total = torch.logaddexp(student_total, _sum_vocabulary(right, student, shared, tile))
+    divergence = (weights * means).sum(dim=0) - weights.sum(dim=0) * (teacher_total - student_total)
+    return Divergences(
         teacher.compute_targets(left, targets) - teacher_total,
         student.compute_targets(right, targets) - student_total,
         divergence.clamp_min(0.0),
