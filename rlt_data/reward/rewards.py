@@ -1,0 +1,78 @@
+"""Rewards in memory: texts in, reward parts out, through the same scorer and formulae as the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import polars as pl
+
+from rlt_data.reward.derive import REWARD_COLUMN_NAMES, derive_reward
+from rlt_data.reward.scorer import FailedScore, Scorer, TokenScores
+from rlt_data.reward.settings import RewardSettings
+from rlt_data.reward.texts import FailedText, ScoreRequest
+
+_REALS = pl.List(pl.Float32)
+_SCORED = {
+    "solution_logprobs": _REALS,
+    "think_student_logprobs": _REALS,
+    "think_teacher_logprobs": _REALS,
+    "think_divergences": _REALS,
+    "closed": pl.Boolean,
+}
+
+
+@dataclass(frozen=True)
+class RewardParts:
+    """The reward columns of `schemas.REWARD_COLUMNS` for one explanation and one student."""
+
+    estimator: str
+    alpha: float
+    lambda_kl: float
+    solution_logprob_avg: float
+    solution_logprob_min: float
+    kl_avg: float | None
+    kl_max: float | None
+    format_penalty: float
+    r_ss: float
+    r_kl: float | None
+    reward: float | None
+
+
+@dataclass(frozen=True)
+class TextReward:
+    """What one student says of one explanation: parts and token scores, or why it could not be scored."""
+
+    key: str
+    student: str | None
+    parts: RewardParts | None
+    scores: TokenScores | None
+    failure: FailedText | None
+
+
+def derive_parts(scores: Iterable[TokenScores], settings: RewardSettings) -> list[RewardParts]:
+    """Derive rewards from token scores, in their order."""
+    rows = [{name: score.as_row()[name] for name in _SCORED} for score in scores]
+    frame = pl.DataFrame(rows, schema=_SCORED).select(derive_reward(settings))
+    return [RewardParts(**row) for row in frame.select(REWARD_COLUMN_NAMES).iter_rows(named=True)]
+
+
+def score_texts(
+    scorer: Scorer, requests: Iterable[ScoreRequest], settings: RewardSettings | None = None
+) -> list[TextReward]:
+    """Score explanations without a lake: for each request, in order, one result a student.
+
+    `settings` defaults to the paper's; the estimator `full` needs a scorer made with `exact=True`, and
+    without a teacher the reward is None unless `lambda_kl` is 0.
+    """
+    results = list(scorer.score(requests))
+    scored = [result for result in results if isinstance(result, TokenScores)]
+    parts = iter(derive_parts(scored, settings or RewardSettings()))
+    rewards = []
+    for result in results:
+        if isinstance(result, FailedScore):
+            failure = result.failure
+            rewards.append(TextReward(failure.key, result.student, None, None, failure))
+        else:
+            rewards.append(TextReward(result.key, result.student, next(parts), result, None))
+    return rewards
