@@ -48,7 +48,7 @@ tests: venv
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 bench: venv
-	$(BIN)/python -m tests.benchmarks
+	for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 format: venv
 	$(BIN)/ruff format

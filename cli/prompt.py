@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
@@ -95,7 +95,7 @@ class Prompt:
             )
             return render_table(self.lake.sql(query), rows=0)
         if name == "f" and argument in get_args(Format) and argument != "parquet":
-            self.format = argument  # type: ignore[assignment]
+            self.format = cast(Format, argument)
             return ""
         if name == "x":
             self.full = not self.full
@@ -103,11 +103,11 @@ class Prompt:
         return HELP + "\n"
 
 
-def open_prompt(lake: Lake, format: Format, *, allow_files: bool) -> None:
+def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path | None = None) -> None:
     """Read queries until the user leaves; errors are printed and the session goes on."""
     prompt = Prompt(lake, format, allow_files=allow_files)
     session: PromptSession[str] = PromptSession(
-        history=FileHistory(str(find_history_file())),
+        history=FileHistory(str(history or find_history_file())),
         completer=SqlCompleter(list_columns(lake), list_words(lake)),
         complete_while_typing=True,
         lexer=PygmentsLexer(SqlLexer),
