@@ -13,12 +13,12 @@ from rlt_data.reward.settings import RewardSettings
 from rlt_data.reward.texts import FailedText, ScoreRequest
 
 _REALS = pl.List(pl.Float32)
-_SCORED = {
+_SCORED: dict[str, pl.DataType] = {
     "solution_logprobs": _REALS,
     "think_student_logprobs": _REALS,
     "think_teacher_logprobs": _REALS,
     "think_divergences": _REALS,
-    "closed": pl.Boolean,
+    "closed": pl.Boolean(),
 }
 
 
