@@ -77,6 +77,12 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
     allowed = {duckdb.StatementType.SELECT}
     if allow_files:
         allowed |= {duckdb.StatementType.COPY, duckdb.StatementType.MULTI}
+    if kind == duckdb.StatementType.MULTI and not allow_files:
+        raise LakeError(
+            "this statement stands for several",
+            where="the query",
+            remedy="give PIVOT its values: PIVOT table ON column IN ('a', 'b') USING ...",
+        )
     if kind not in allowed:
         raise LakeError(f"a statement of kind {kind.name} is refused", where="the query", remedy=_READ_ONLY)
 
@@ -158,6 +164,7 @@ def _lock_connection(
     connection.execute(
         f"SET temp_directory = {quote_text(str(Path(tempfile.gettempdir()) / 'rlt-data-sql'))}"
     )
+    connection.execute("SET autoinstall_known_extensions = false")
     if not allow_files:
         listed = ", ".join(quote_text(file) for file in files)
         connection.execute(f"SET allowed_paths = [{listed}]")

@@ -61,6 +61,8 @@ def test_the_catalogue_shows_the_tables_and_nothing_internal(filled: Lake) -> No
     assert filled.sql("summarize questions").num_rows == 10
     assert filled.sql("explain select * from questions").num_rows >= 1
     assert filled.sql("from questions").num_rows == 4
+    pivoted = filled.sql("pivot questions on run_id in ('run0', 'run1') using count(*) group by dataset")
+    assert pivoted.to_pylist() == [{"dataset": None, "run0": 1, "run1": 1}]
 
 
 def test_empty_tables_have_their_columns(lake: Lake) -> None:
@@ -83,6 +85,7 @@ def test_empty_tables_have_their_columns(lake: Lake) -> None:
         ("select 1; select 2", "2 statements"),
         ("", "0 statements"),
         ("select 1/'x' from questions", "Conversion Error"),
+        ("pivot questions on run_id using count(*)", "give PIVOT its values"),
     ],
 )
 def test_errors_say_what_is_wrong(filled: Lake, query: str, message: str) -> None:
@@ -160,9 +163,12 @@ def test_files_are_read_and_written_where_that_is_asked_for(filled: Lake, tmp_pa
     assert found.to_pylist() == [{"n": 4}]
 
 
-def test_even_with_files_the_lake_is_not_changed_by_sql(filled: Lake) -> None:
-    with pytest.raises(LakeError):
-        filled.sql("delete from questions", allow_files=True)
+@pytest.mark.parametrize("query", ["delete from questions", "drop view questions", "install httpfs", "begin"])
+def test_even_with_files_tables_cannot_be_changed(filled: Lake, query: str) -> None:
+    with pytest.raises(LakeError, match="is refused"):
+        filled.sql(query, allow_files=True)
+    with pytest.raises(LakeError, match="httpfs"):
+        filled.sql("from read_text('https://127.0.0.1:9/x')", allow_files=True)
 
 
 def make_scored(lake: Lake, think: str, solution: str) -> None:
