@@ -193,12 +193,20 @@ def _choose_metavar(annotation: Any) -> str | None:
 
 
 def _parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
-    pairs = {}
-    for text in (piece for value in texts for piece in value.split(",")):
-        name, sign, value = text.partition("=")
-        if not sign or not name.strip():
-            raise UsageError(f"{text!r} is no pair", where=flag, remedy=f"write {flag} NAME=VALUE,NAME=VALUE")
-        pairs[name.strip()] = value.strip()
+    """Read NAME=VALUE,NAME=VALUE; a piece without `=` goes on with the value before it, as in a=1,2,b=3."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name = ""
+        for piece in text.split(","):
+            before, sign, value = piece.partition("=")
+            if sign and before.strip():
+                name = before.strip()
+                pairs[name] = value.strip()
+            elif name and not sign:
+                pairs[name] += f",{piece}"
+            else:
+                remedy = f"write {flag} NAME=VALUE,NAME=VALUE"
+                raise UsageError(f"{piece!r} is no pair", where=flag, remedy=remedy)
     return pairs
 
 

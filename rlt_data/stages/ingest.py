@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
@@ -56,11 +56,17 @@ class IngestConfig(StageConfig):
     solution_template: str = Field(
         r"The answer is \boxed{{answer}}.",
         description="Solution where only the final answer is known; {answer} is replaced.",
-        pattern=r"\{answer\}",
     )
     max_question_characters: int = Field(50_000, ge=1, description="Longer questions are rejected.")
     max_solution_characters: int = Field(100_000, ge=1, description="Longer solutions are rejected.")
     max_trace_characters: int = Field(1_000_000, ge=1, description="Longer traces are rejected.")
+
+    @field_validator("solution_template")
+    @classmethod
+    def _check_template(cls, template: str) -> str:
+        if "{answer}" not in template:
+            raise ValueError("the template must hold {answer}, where the answer goes")
+        return template
 
 
 def ingest(
