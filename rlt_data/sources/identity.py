@@ -17,9 +17,13 @@ def identify_question(question: str) -> str:
     return hash_content("question", normalize_text(question))
 
 
-def identify_imported_trace(question_id: str, completion: str, solution: str | None = None) -> str:
+def identify_imported_trace(
+    question_id: str, completion: str, solution: str | None = None, *, whole: bool = False
+) -> str:
     """Return `traces.trace_id` of an imported trace, from its question and its text, verbatim.
 
-    `solution` is what the source states in a column of its own; None where the text holds all.
+    `solution` is what the source states in a column of its own; None where the text holds all. `whole` says
+    that a text without tags was taken for thinking: another trace than the same text left as unknown.
     """
-    return hash_content("imported", question_id, completion, solution)
+    parts = ("imported", question_id, completion, solution)
+    return hash_content(*parts, "whole") if whole else hash_content(*parts)

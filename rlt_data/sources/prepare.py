@@ -53,6 +53,7 @@ class _TakenApart:
     solution_closed: bool
     state: str
     format: str | None
+    whole: bool = False
 
 
 class Preparer:
@@ -108,7 +109,9 @@ class Preparer:
 
     def _prepare_trace(self, question_id: str, explanation: Explanation, metadata: str) -> PreparedTrace:
         parts = self._take_apart(explanation)
-        trace_id = identify_imported_trace(question_id, explanation.text, explanation.solution)
+        trace_id = identify_imported_trace(
+            question_id, explanation.text, explanation.solution, whole=parts.whole
+        )
         values = {
             "trace_id": trace_id,
             "question_id": question_id,
@@ -137,9 +140,10 @@ class Preparer:
         if name is None and not explanation.tagged:
             return _TakenApart(text, explanation.solution, True, "closed", None)
         parsed = parse_student_completion(self._format, text)
-        think = text if name is None and self._untagged == "think" else parsed.think
+        whole = name is None and self._untagged == "think"
+        think = text if whole else parsed.think
         solution = parsed.solution if explanation.solution is None else explanation.solution
-        return _TakenApart(think, solution, parsed.solution_closed, parsed.state, name)
+        return _TakenApart(think, solution, parsed.solution_closed, parsed.state, name, whole)
 
     def _name_format(self, text: str) -> str | None:
         """Name the format whose thinking tag comes first in `text`; None where none does."""

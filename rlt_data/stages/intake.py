@@ -65,6 +65,7 @@ class Intake:
         self._mapping = mapping
         self._limit = limit
         self._counts: Counter[str] = Counter()
+        self._totals: Counter[str] = Counter()
         self._new: dict[str, list[dict[str, Any]]] = {"questions": [], "traces": []}
         self._traces: KnownTraces | None = None
         self._questions = KnownQuestions()
@@ -189,6 +190,7 @@ class Intake:
 
     def _hand_over(self, rows: int) -> None:
         counts, self._counts = self._counts, Counter()
+        self._totals += counts
         self._run.count(rows_in=rows, **{name: number for name, number in counts.items() if number})
         for table, new in self._new.items():
             if new:
@@ -203,3 +205,14 @@ class Intake:
         if empty:
             more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
             self._run.note(f"no row could be read from {', '.join(empty[:5])}{more}")
+        repeated = self._totals["rejected_duplicate"] + self._totals["rejected_conflicting_duplicate"]
+        if repeated:
+            self._run.note(
+                f"{repeated:,} rows repeat questions that stand already; traces of theirs go to those"
+            )
+        unknown = self._totals["traces_without_think"]
+        if unknown:
+            self._run.note(
+                f"{unknown:,} traces hold no tag that tells thinking from solution, so their think is null; "
+                "`--untagged think` takes such a trace as a whole"
+            )

@@ -275,9 +275,12 @@ def test_answers_alone_are_rendered_as_told(lake: Lake, take_in: Callable[..., S
 
 def test_untagged_traces_may_be_taken_whole(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
     row = {"question": "q", "answer": "4", "completion": "Just talk."}
+    # Also later, when the same file was ingested without saying so.
+    assert "--untagged think" in " ".join(take_in(row).notes)
     take_in(row, untagged="think", teacher="somebody")
-    (trace,) = collect(lake, "traces").to_dicts()
-    assert (trace["think"], trace["state"], trace["teacher"]) == ("Just talk.", "missing_open", "somebody")
+    unknown, whole = collect(lake, "traces").sort("think", nulls_last=False).to_dicts()
+    assert (unknown["think"], unknown["state"]) == (None, "missing_open")
+    assert (whole["think"], whole["state"], whole["teacher"]) == ("Just talk.", "missing_open", "somebody")
 
 
 def test_a_users_own_tags_are_known(lake: Lake, take_in: Callable[..., StageSummary], tmp_path: Path) -> None:
