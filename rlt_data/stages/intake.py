@@ -64,8 +64,8 @@ class Intake:
         self._preparer = preparer
         self._mapping = mapping
         self._limit = limit
+        # Counted over the whole source: a run that goes on after a cut judges every row again.
         self._counts: Counter[str] = Counter()
-        self._totals: Counter[str] = Counter()
         self._new: dict[str, list[dict[str, Any]]] = {"questions": [], "traces": []}
         self._traces: KnownTraces | None = None
         self._questions = KnownQuestions()
@@ -94,7 +94,8 @@ class Intake:
                     taken += len(batch)
                     self._hand_over(len(batch))
                     task.advance(len(batch))
-        self._run.summary.extra["rows_per_second"] = round(taken / max(time.monotonic() - started, 1e-9), 1)
+        rate = round(taken / max(time.monotonic() - started, 1e-9), 1)
+        self._run.summary.extra |= {"rows_per_second": rate, **{n: c for n, c in self._counts.items() if c}}
         self._describe(parts)
 
     def _count_rows(self, parts: Sequence[KnownPart]) -> int | None:
@@ -189,9 +190,7 @@ class Intake:
         )
 
     def _hand_over(self, rows: int) -> None:
-        counts, self._counts = self._counts, Counter()
-        self._totals += counts
-        self._run.count(rows_in=rows, **{name: number for name, number in counts.items() if number})
+        self._run.count(rows_in=rows)
         for table, new in self._new.items():
             if new:
                 self._run.append(table, new)
@@ -205,12 +204,12 @@ class Intake:
         if empty:
             more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
             self._run.note(f"no row could be read from {', '.join(empty[:5])}{more}")
-        repeated = self._totals["rejected_duplicate"] + self._totals["rejected_conflicting_duplicate"]
+        repeated = self._counts["rejected_duplicate"] + self._counts["rejected_conflicting_duplicate"]
         if repeated:
             self._run.note(
                 f"{repeated:,} rows repeat questions that stand already; traces of theirs go to those"
             )
-        unknown = self._totals["traces_without_think"]
+        unknown = self._counts["traces_without_think"]
         if unknown:
             self._run.note(
                 f"{unknown:,} traces hold no tag that tells thinking from solution, so their think is null; "

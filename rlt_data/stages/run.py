@@ -29,6 +29,9 @@ from rlt_data.stages.plan import stop_when_planning
 from rlt_data.stages.summary import StageConfig, StageSummary
 from rlt_data.stages.tally import Tally
 
+REJECTS_AT_ONCE = 256
+"""Rejects come one by one; as a table of so many rows they cost a fraction."""
+
 __all__ = ["StageConfig", "StageRun", "StageSummary", "open_run"]
 
 
@@ -49,6 +52,7 @@ class StageRun:
         self._pinned = {state.table: state.version for state in first.inputs}
         self._outputs = RunOutputs(lake, first, sequence, outputs)
         self._tally = Tally()
+        self._rejects: list[dict[str, Any]] = []
 
     def read(self, table: str) -> pl.LazyFrame:
         """Scan an input at the version that was newest when this run first started."""
@@ -89,17 +93,20 @@ class StageRun:
     ) -> None:
         """Put one input that the stage cannot take into `rejects`; the same reject counts once."""
         place = (self.run_id, self.summary.stage, source, source_row, key, reason, content)
-        row = {
-            "reject_id": hash_content(*place),
-            "stage": self.summary.stage,
-            "source": source,
-            "source_row": source_row,
-            "key": key,
-            "reason": reason,
-            "detail": detail,
-            "content": content,
-        }
-        self.append(REJECTS, [row])
+        self._rejects.append(
+            {
+                "reject_id": hash_content(*place),
+                "stage": self.summary.stage,
+                "source": source,
+                "source_row": source_row,
+                "key": key,
+                "reason": reason,
+                "detail": detail,
+                "content": content,
+            }
+        )
+        if len(self._rejects) >= REJECTS_AT_ONCE:
+            self._append_rejects()
 
     def count(self, **numbers: int | float) -> None:
         """Add to the summary's numbers: `rows_in`, `truncated`, `tokens`, or any name, which goes to `extra`.
@@ -120,6 +127,7 @@ class StageRun:
 
     def flush(self) -> None:
         """Commit everything that is buffered."""
+        self._append_rejects()
         self._outputs.flush(self._pinned, self._tally)
 
     def take_over(self) -> None:
@@ -152,6 +160,10 @@ class StageRun:
             error=error,
             fence=Fence(self.run_id, self._sequence),
         )
+
+    def _append_rejects(self) -> None:
+        rejects, self._rejects = self._rejects, []
+        self.append(REJECTS, rejects)
 
     def _flush_when_due(self) -> None:
         if self._outputs.is_due():
