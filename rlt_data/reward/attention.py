@@ -1,8 +1,4 @@
-"""Attention over a packed sequence: each segment sees its prefix and itself, nothing else.
-
-Query heads that share a key-value head are stacked into one matrix product; queries go in blocks, so the
-scores held are [key-value heads, heads per key-value head * block, keys], never [length, length].
-"""
+"""Attention over a packed sequence: each segment sees its prefix and itself, nothing else."""
 
 from __future__ import annotations
 
@@ -10,10 +6,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rlt_data.reward.attention_cpu import attend_blocks
-from rlt_data.reward.packing import Pack
+from rlt_data.reward.attention_cuda import attend_varlen
+from rlt_data.reward.packing import Pack, Segment
 
+# Queries of one block on the general path.
 BLOCK = 128
 
 
@@ -51,66 +50,103 @@ def attend_packed(
     """Attend within segments.
 
     query [heads, tokens, head size], key and value [key-value heads, tokens, head size], rotary embedding
-    applied. `window` limits how far back a token sees, itself included. Returns [tokens, heads, head size].
+    applied. `window` limits how far back a token sees, itself included; `softcap` squashes the scores.
+    Returns [tokens, heads, head size].
     """
+    heads, tokens, _ = query.shape
+    device = query.device.type
+    segments = context.pack.segments
+    _keep_prefixes(key, value, context, layer)
+    plain = window is None and not softcap
+    if device == "cpu" and plain:
+        return _attend_on_cpu(query, key.contiguous(), value.contiguous(), context, layer, scaling)
+    pairs = [_find_keys(key, value, context, segment, layer) for segment in segments]
+    if device == "cuda" and query.dtype in (torch.float16, torch.bfloat16) and not softcap:
+        keys, values = zip(*pairs, strict=True)
+        lengths = [segment.length for segment in segments]
+        return attend_varlen(query.transpose(0, 1), keys, values, lengths, scaling, window)
+    output = query.new_empty(tokens, heads, value.shape[-1])
+    for segment, (keys, values) in zip(segments, pairs, strict=True):
+        part = slice(segment.start, segment.start + segment.length)
+        if plain:
+            attended = _attend_sdpa(query[:, part], keys, values, scaling)
+        else:
+            attended = _attend_masked(query[:, part], keys, values, scaling, window, softcap)
+        output[part] = attended.transpose(0, 1)
+    return output
+
+
+def _attend_on_cpu(
+    query: Tensor, key: Tensor, value: Tensor, context: PackedContext, layer: int, scaling: float
+) -> Tensor:
     heads, tokens, size = query.shape
     groups = key.shape[0]
-    pack, store = context.pack, context.store
-    for number in pack.kept:
-        if number in pack.own:
-            segment = pack.own[number]
-            part = slice(segment.start, segment.start + segment.length)
-            store.kept[number, layer] = (key[:, part].clone(), value[:, part].clone())
+    # [groups, tokens, stack, size]: a block of tokens of one group is one contiguous matrix.
+    grouped = query.view(groups, heads // groups, tokens, size).transpose(1, 2).contiguous().mul_(scaling)
     output = query.new_empty(tokens, groups, heads // groups, value.shape[-1])
-    fast = query.device.type == "cpu" and window is None and not softcap
-    grouped = query.view(groups, heads // groups, tokens, size)
-    if fast:
-        # [groups, tokens, stack, size]: a block of tokens of one group is one contiguous matrix.
-        grouped = grouped.transpose(1, 2).contiguous().mul_(scaling)
-        key, value = key.contiguous(), value.contiguous()
-    for segment in pack.segments:
+    for segment in context.pack.segments:
         part = slice(segment.start, segment.start + segment.length)
-        keys, values = key[:, part], value[:, part]
-        if segment.prefix is not None:
-            keys, values = _prepend_prefix(keys, values, key, value, context, segment.prefix, layer)
-        if fast:
-            attend_blocks(grouped[:, part], keys, values, output[part])
-        else:
-            attended = _attend_segment(grouped[:, :, part], keys, values, scaling, window, softcap)
-            output[part] = attended.permute(2, 0, 1, 3)
+        keys, values = _find_keys(key, value, context, segment, layer)
+        attend_blocks(grouped[:, part], keys, values, output[part])
     return output.view(tokens, heads, -1)
 
 
-def _prepend_prefix(
-    keys: Tensor,
-    values: Tensor,
-    key: Tensor,
-    value: Tensor,
-    context: PackedContext,
-    prefix: int,
-    layer: int,
+def _keep_prefixes(key: Tensor, value: Tensor, context: PackedContext, layer: int) -> None:
+    """Store what later packs need of this one."""
+    for number in context.pack.kept:
+        segment = context.pack.own.get(number)
+        if segment is not None:
+            part = slice(segment.start, segment.start + segment.length)
+            context.store.kept[number, layer] = (key[:, part].clone(), value[:, part].clone())
+
+
+def _find_keys(
+    key: Tensor, value: Tensor, context: PackedContext, segment: Segment, layer: int
 ) -> tuple[Tensor, Tensor]:
-    own = context.pack.own.get(prefix)
+    """Keys and values that a segment sees: [key-value heads, past + length, size] each."""
+    part = slice(segment.start, segment.start + segment.length)
+    if segment.prefix is None:
+        return key[:, part], value[:, part]
+    own = context.pack.own.get(segment.prefix)
     if own is not None:
-        part = slice(own.start, own.start + own.length)
-        before = (key[:, part], value[:, part])
+        shared = slice(own.start, own.start + own.length)
+        before = (key[:, shared], value[:, shared])
     else:
-        before = context.store.kept[prefix, layer]
-    return torch.cat((before[0], keys), dim=1), torch.cat((before[1], values), dim=1)
+        before = context.store.kept[segment.prefix, layer]
+    return torch.cat((before[0], key[:, part]), dim=1), torch.cat((before[1], value[:, part]), dim=1)
 
 
-def _attend_segment(
+def _attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """query [heads, length, size] at the end of key, value [key-value heads, past + length, size]."""
+    from torch.nn.attention.bias import causal_lower_right
+
+    length, seen = query.shape[1], key.shape[1]
+    result: Tensor = functional.scaled_dot_product_attention(
+        query[None],
+        key[None],
+        value[None],
+        attn_mask=causal_lower_right(length, seen),
+        scale=scaling,
+        enable_gqa=query.shape[0] != key.shape[0],
+    )[0]
+    return result
+
+
+def _attend_masked(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    """query [groups, stack, length, size]; key, value [groups, past + length, size]."""
-    groups, stack, length, size = query.shape
+    """As `_attend_sdpa`, with a window or a soft cap; scores of a block of queries are held at a time."""
+    heads, length, size = query.shape
+    groups = key.shape[0]
+    stack = heads // groups
     past = key.shape[1] - length
+    grouped = query.view(groups, stack, length, size)
     output = query.new_empty(groups, stack, length, value.shape[-1])
     for begin in range(0, length, BLOCK):
         end = min(begin + BLOCK, length)
         seen = past + end
         first = max(0, past + begin - window + 1) if window else 0
-        block = (query[:, :, begin:end] * scaling).reshape(groups, stack * (end - begin), size)
+        block = (grouped[:, :, begin:end] * scaling).reshape(groups, stack * (end - begin), size)
         scores = torch.bmm(block, key[:, first:seen].transpose(1, 2))
         if softcap:
             scores = torch.tanh(scores / softcap) * softcap
@@ -120,7 +156,7 @@ def _attend_segment(
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
         mixed = torch.bmm(weights.view(groups, stack * (end - begin), seen - first), value[:, first:seen])
         output[:, :, begin:end] = mixed.view(groups, stack, end - begin, -1)
-    return output
+    return output.view(heads, length, -1)
 
 
 def _hide(begin: int, end: int, first: int, window: int | None, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -100,7 +101,7 @@ class Scorer:
         tile = tile or TileSize()
         for student in students if teacher is not None else ():
             assert teacher is not None
-            reason = compare_tokenizers(teacher.tokenizer, student.tokenizer)
+            reason = _explain_difference(teacher.tokenizer, student.tokenizer)
             if reason is not None:
                 raise UsageError(
                     f"r_KL compares teacher and student token by token, and {reason}",
@@ -199,7 +200,7 @@ class Scorer:
             think_rows, solution_rows = _split_rows(scored, usable)
             left = [teacher_rows[i] for i, _ in scored.places if i in teacher_rows]
             hidden = scored.hidden.index_select(0, think_rows)
-            teacher_hidden = torch.cat(left).to(hidden.device) if left else hidden[:0]
+            teacher_hidden = torch.cat(left).to(hidden.device) if left else teacher_head.weight[:0]
             think_targets = scored.targets.index_select(0, think_rows)
             compared = score_divergences(teacher_hidden, teacher_head, hidden, head, think_targets, side.tile)
             values = torch.empty(scored.targets.shape[0])
@@ -252,6 +253,17 @@ class Scorer:
             student_tokens=text.total_tokens,
             teacher_tokens=teacher_text.total_tokens if isinstance(teacher_text, ScoringText) else None,
         )
+
+
+_differences: WeakKeyDictionary[Any, WeakKeyDictionary[Any, str | None]] = WeakKeyDictionary()
+
+
+def _explain_difference(a: Any, b: Any) -> str | None:
+    """As `compare_tokenizers`, once for two tokenizers: large vocabularies take a second."""
+    known = _differences.setdefault(a, WeakKeyDictionary())
+    if b not in known:
+        known[b] = None if a is b else compare_tokenizers(a, b)
+    return known[b]
 
 
 @dataclass(frozen=True)

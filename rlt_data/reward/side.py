@@ -114,8 +114,8 @@ class ModelSide:
                     targets.extend(text.token_ids[span.start : span.stop])
                 places.append((index, slice(begin, len(rows))))
             device = hidden.device
-            picked = hidden.index_select(0, torch.tensor(rows, device=device))
-            yield ScoredRows(picked, torch.tensor(targets, device=device), places)
+            picked = hidden.index_select(0, torch.tensor(rows, dtype=torch.long, device=device))
+            yield ScoredRows(picked, torch.tensor(targets, dtype=torch.long, device=device), places)
 
     def _shrink(self, error: Exception, waiting: dict[int, PackItem]) -> None:
         if torch.cuda.is_available():

@@ -181,7 +181,7 @@ def _select(
             )
         spans[name] = tokens
         characters[name] = [(a - begin, b - begin) for a, b in encoded.offsets[tokens.start : tokens.stop]]
-    if "solution" in scored and not spans["solution"]:
+    if "solution" in scored and not request.solution.strip():
         return FailedText(
             request.key, "blank_solution", "the solution is blank, so the student has nothing to be asked"
         )
