@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ from rlt_data.reward.linear import FasterLinear
 from rlt_data.reward.packing import Pack, PackItem, build_packs
 
 ATTENTION_NAME = "rlt_data_packed"
+
+# packed: our attention over packed texts. padded: the model's own over padded texts. dense: whole logits of
+# one text, for a model whose output layer is not the plain one that is cut into tiles.
+Mode = Literal["packed", "padded", "dense"]
 
 _context: ContextVar[PackedContext | None] = ContextVar("rlt_data_packed_context", default=None)
 
@@ -65,8 +69,18 @@ def run_padded(model: Any, items: Sequence[PackItem]) -> Tensor:
     return hidden
 
 
+def run_dense(model: Any, item: PackItem) -> Tensor:
+    """Logits of one text from the token before its first scored one on: [tokens, vocabulary]."""
+    token_ids = torch.tensor([list(item.token_ids)], device=model.device)
+    output = model(
+        input_ids=token_ids, attention_mask=torch.ones_like(token_ids), use_cache=False, return_dict=True
+    )
+    logits: Tensor = output.logits[0, item.first_scored - 1 :]
+    return logits
+
+
 def iterate_hidden(
-    model: Any, items: Sequence[PackItem], limit: int, *, packed: bool, share_prefixes: bool = True
+    model: Any, items: Sequence[PackItem], limit: int, *, mode: Mode, share_prefixes: bool = True
 ) -> Iterator[tuple[Tensor, list[tuple[int, int, int]]]]:
     """Run texts in passes of about `limit` tokens.
 
@@ -74,12 +88,16 @@ def iterate_hidden(
     that text, for t from `offset` on, is row start + t - offset. Every token from the one before the
     first scored token on is there.
     """
-    if packed:
+    if mode == "packed":
         store = PrefixStore()
         for pack in build_packs(items, limit, share_prefixes=share_prefixes):
             hidden = run_packed(model, pack, store)
             store.keep_only(pack.kept)
             yield hidden, [(s.index, s.start, s.offset) for s in pack.segments if s.index is not None]
+        return
+    if mode == "dense":
+        for item in items:
+            yield run_dense(model, item), [(item.index, 0, item.first_scored - 1)]
         return
     for batch in _gather_alike(items, limit):
         states = run_padded(model, batch)

@@ -62,6 +62,11 @@ class Head:
         return logits if self._folds else self._transform(logits)
 
     @property
+    def vocabulary(self) -> int:
+        """Entries of the vocabulary, padding of the weight matrix included."""
+        return int(self.weight.shape[0])
+
+    @property
     def _folds(self) -> bool:
         return (
             self.softcap is None and self.bias is None and self.weight.dtype in (torch.float32, torch.float64)
@@ -72,6 +77,29 @@ class Head:
         if self.softcap is not None:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         return logits / self.temperature
+
+
+@dataclass(frozen=True)
+class LogitsHead:
+    """Stands in where a model's output layer cannot be cut: the "hidden" rows are logits already."""
+
+    vocabulary: int
+    temperature: float
+
+    def prepare_rows(self, hidden: Tensor) -> Tensor:
+        """Logits under the temperature, float32."""
+        return hidden.float() / self.temperature
+
+    def compute_logits(self, rows: Tensor, begin: int, end: int) -> Tensor:
+        """A copy of entries [begin, end)."""
+        return rows[:, begin:end].clone()
+
+    def compute_targets(self, rows: Tensor, targets: Tensor) -> Tensor:
+        """Pick one entry of each row."""
+        return rows.gather(1, targets[:, None])[:, 0]
+
+
+AnyHead = Head | LogitsHead
 
 
 def read_head(model: Any, temperature: float) -> Head:
@@ -98,15 +126,15 @@ def read_head(model: Any, temperature: float) -> Head:
     )
 
 
-def score_targets(hidden: Tensor, head: Head, targets: Tensor, tile: TileSize) -> Tensor:
+def score_targets(hidden: Tensor, head: AnyHead, targets: Tensor, tile: TileSize) -> Tensor:
     """Log-probability of `targets` [rows] after `hidden` [rows, hidden]: [rows], float32, nats."""
     rows = head.prepare_rows(hidden)
     return head.compute_targets(rows, targets) - _sum_vocabulary(rows, head, 0, tile)
 
 
-def _sum_vocabulary(rows: Tensor, head: Head, first: int, tile: TileSize) -> Tensor:
+def _sum_vocabulary(rows: Tensor, head: AnyHead, first: int, tile: TileSize) -> Tensor:
     """log sum exp of the logits over vocabulary entries from `first` on: [rows], float32."""
-    vocabulary = head.weight.shape[0]
+    vocabulary = head.vocabulary
     totals = rows.new_full((len(range(first, vocabulary, tile.entries)), rows.shape[0]), 0.0, dtype=_REAL)
     scratch = _Scratch()
     # Vocabulary outside, rows inside: a tile of the weight matrix is read from memory once.
@@ -148,9 +176,9 @@ class Divergences:
 
 def score_divergences(
     teacher_hidden: Tensor,
-    teacher: Head,
+    teacher: AnyHead,
     student_hidden: Tensor,
-    student: Head,
+    student: AnyHead,
     targets: Tensor,
     tile: TileSize,
 ) -> Divergences:
@@ -163,7 +191,7 @@ def score_divergences(
     """
     left = teacher.prepare_rows(teacher_hidden)
     right = student.prepare_rows(student_hidden)
-    shared = min(teacher.weight.shape[0], student.weight.shape[0])
+    shared = min(teacher.vocabulary, student.vocabulary)
     starts = range(0, shared, tile.entries)
     # Over tiles and rows: log sum exp of either side, and the mean of l_T - l_S under the teacher's tile.
     totals = left.new_full((3, len(starts), targets.shape[0]), 0.0, dtype=_REAL)
@@ -182,11 +210,11 @@ def score_divergences(
     teacher_total = torch.logsumexp(teacher_tiles, dim=0)
     student_total = torch.logsumexp(student_tiles, dim=0)
     weights = torch.exp(teacher_tiles - teacher_total)
-    if teacher.weight.shape[0] > shared:
+    if teacher.vocabulary > shared:
         more = torch.logaddexp(teacher_total, _sum_vocabulary(left, teacher, shared, tile))
         weights = weights * torch.exp(teacher_total - more)
         teacher_total = more
-    if student.weight.shape[0] > shared:
+    if student.vocabulary > shared:
         student_total = torch.logaddexp(student_total, _sum_vocabulary(right, student, shared, tile))
     divergence = (weights * means).sum(dim=0) - weights.sum(dim=0) * (teacher_total - student_total)
     return Divergences(

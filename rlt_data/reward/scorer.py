@@ -114,6 +114,12 @@ class Scorer:
 
         self.students = [build_side(student) for student in students]
         self.teacher = build_side(teacher) if teacher is not None else None
+        sides = [*self.students, *([self.teacher] if self.teacher is not None else [])]
+        self.notes = [side.note for side in sides if side.note is not None]
+        """What a user should know about the models, such as one that can only be run in a slower way."""
+        if self.exact and any(side.mode == "dense" for side in sides):
+            # Whole logits of the teacher are kept for a batch, so a batch is one text.
+            self.batch_tokens = 1
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[TokenScores | FailedScore]:
         """Score requests in their order, batch by batch; of each, one result a student, or one failure.
@@ -200,7 +206,7 @@ class Scorer:
             think_rows, solution_rows = _split_rows(scored, usable)
             left = [teacher_rows[i] for i, _ in scored.places if i in teacher_rows]
             hidden = scored.hidden.index_select(0, think_rows)
-            teacher_hidden = torch.cat(left).to(hidden.device) if left else teacher_head.weight[:0]
+            teacher_hidden = torch.cat(left).to(hidden.device) if left else hidden.new_empty(0, 1)
             think_targets = scored.targets.index_select(0, think_rows)
             compared = score_divergences(teacher_hidden, teacher_head, hidden, head, think_targets, side.tile)
             values = torch.empty(scored.targets.shape[0])

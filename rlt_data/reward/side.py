@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from rlt_data.errors import ModelError
-from rlt_data.reward.backbone import iterate_hidden
-from rlt_data.reward.head import Head, TileSize, read_head
+from rlt_data.reward.backbone import Mode, iterate_hidden
+from rlt_data.reward.head import AnyHead, LogitsHead, TileSize, read_head
 from rlt_data.reward.packing import PackItem
+from rlt_data.reward.probe import choose_mode
 from rlt_data.reward.texts import ScoringText
 
 
@@ -44,7 +45,10 @@ class ScoredRows:
 
 
 class ModelSide:
-    """Runs one model over scoring texts. An out-of-memory halves the pass and goes on."""
+    """Runs one model over scoring texts. An out-of-memory halves the pass and goes on.
+
+    `mode` is found out by a probe unless given; `note` says what is lost where it is not `packed`.
+    """
 
     def __init__(
         self,
@@ -52,13 +56,13 @@ class ModelSide:
         *,
         pack_tokens: int,
         tile: TileSize,
-        packed: bool = True,
+        mode: Mode | None = None,
         share_prefixes: bool = True,
     ) -> None:
         self.scoring = scoring
         self.pack_tokens = pack_tokens
         self.tile = tile
-        self.packed = packed
+        self.mode, self.note = (mode, None) if mode is not None else choose_mode(scoring.model)
         self.share_prefixes = share_prefixes
 
     @property
@@ -67,8 +71,12 @@ class ModelSide:
         config = self.scoring.model.config
         return getattr(config.get_text_config(), "max_position_embeddings", None)
 
-    def read_head(self) -> Head:
+    def read_head(self) -> AnyHead:
         """The output layer as it is now: a policy in training changes between calls."""
+        if self.mode == "dense":
+            return LogitsHead(
+                self.scoring.model.config.get_text_config().vocab_size, self.scoring.temperature
+            )
         return read_head(self.scoring.model, self.scoring.temperature)
 
     def score(self, texts: Sequence[ScoringText | None], consume: Callable[[ScoredRows], None]) -> None:
@@ -97,7 +105,7 @@ class ModelSide:
             self.scoring.model,
             items,
             self.pack_tokens,
-            packed=self.packed,
+            mode=self.mode,
             share_prefixes=self.share_prefixes,
         )
         for hidden, found in passes:
