@@ -8,6 +8,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from rlt_data.errors import InputError, UsageError
+from rlt_data.sources.explained import PREFIX as EXPLAINED
+from rlt_data.sources.explained import open_explained
 from rlt_data.sources.files import FORMATS, FilePart, find_files, name_format, open_file
 from rlt_data.sources.hub import is_hub_id, load_hub_parts
 from rlt_data.sources.procedural import open_procedural
@@ -44,6 +46,10 @@ def open_source(
         _refuse("problems that are generated", subset=subset, split=split, revision=revision)
         size = DEFAULT_SIZE if size is None else size
         return Source([open_procedural(source, size=size, seed=seed, options=options or {})])
+    if source.startswith(EXPLAINED):
+        _refuse("problems that are generated", subset=subset, split=split, revision=revision)
+        size = DEFAULT_SIZE if size is None else size
+        return Source([open_explained(source, size=size, seed=seed, options=options or {})])
     _refuse("files and data sets; --limit N takes the first rows", size=size, options=options or None)
     path = Path(source).expanduser()
     if path.is_file():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ def run_supervised(
     output_dir: Path,
     callbacks: Sequence[Any] = (),
     resume_from: Path | None = None,
+    on_built: Callable[[Any], None] | None = None,
 ) -> Any:
     """Train `model` in place on `examples` and return the trainer.
 
     `options` are fields of `trl.SFTConfig`. Texts are trained on as they were tokenized here: TRL's own
     preparation (templates, truncation, packing) is off, so that the spans are exactly those shown.
+    `on_built` is called with the trainer before it trains.
     """
     trl = require_module("trl", "train")
     datasets = require_module("datasets", "train")
@@ -52,5 +54,7 @@ def run_supervised(
     )
     # With progress bars off, transformers prints every log as a dictionary.
     trainer.remove_callback(transformers.PrinterCallback)
+    if on_built is not None:
+        on_built(trainer)
     trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return trainer

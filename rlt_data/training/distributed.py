@@ -1,0 +1,60 @@
+"""Several processes, one run: the main process alone reads and writes the lake, the others get their work."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rlt_data.errors import StageStoppedError, require_module
+
+_FAILED = "failed before the work was handed out"
+
+
+class World:
+    """The processes that `accelerate launch` or `torchrun` started; a single one where nothing did."""
+
+    def __init__(self) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.is_main = int(os.environ.get("RANK", "0")) == 0
+        self._sent = False
+
+    def send(self, work: Any) -> None:
+        """Hand `work` (plain values) to every other process; called in the main process, once."""
+        if not self._sent:
+            self._sent = True
+            self._broadcast([work])
+
+    def fail(self) -> None:
+        """Tell the others that there will be no work, so that they do not wait for it."""
+        self.send(_FAILED)
+
+    def receive(self) -> Any:
+        """Wait for what the main process sends. Raises `StageStoppedError` where it failed before."""
+        box: list[Any] = [None]
+        self._broadcast(box)
+        if box[0] == _FAILED:
+            raise StageStoppedError("the main process stopped before training began; it says why")
+        return box[0]
+
+    def _broadcast(self, box: list[Any]) -> None:
+        if self.size == 1:
+            return
+        accelerate = require_module("accelerate", "train")
+        # The state sets the process group up, with gloo on CPUs.
+        accelerate.PartialState(cpu=not _has_accelerator())
+        require_module("accelerate.utils", "train").broadcast_object_list(box, from_process=0)
+
+
+def _has_accelerator() -> bool:
+    torch = require_module("torch", "train")
+    return bool(torch.accelerator.is_available())
+
+
+def choose_precision(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of precision and device where the recipe names none: float32 on a CPU, else TRL's default."""
+    if _has_accelerator() and not options.get("use_cpu"):
+        return {}
+    defaults: dict[str, Any] = {"use_cpu": True}
+    if "bf16" not in options and "fp16" not in options:
+        defaults["bf16"] = False
+    return defaults

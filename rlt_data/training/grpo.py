@@ -1,0 +1,269 @@
+"""GRPO of a teacher by TRL's trainer, with our reward: tables in, tables and a model out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlt_data.errors import InputError, require_module
+from rlt_data.formats import ConversationFormat, load_format, render_student_prompt, render_teacher_prompt
+from rlt_data.lake import Lake
+from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
+from rlt_data.progress import Reporter
+from rlt_data.stages.run import StageRun, StageSummary, open_run
+from rlt_data.stages.selection import select_rows
+from rlt_data.training.checkpoints import CheckpointCallback, find_whole_checkpoint, load_reference
+from rlt_data.training.distributed import World
+from rlt_data.training.grpo_config import GrpoConfig, check_options, list_options, plan_questions
+from rlt_data.training.options import build_options
+from rlt_data.training.rollouts import MetricsCallback, RolloutRecorder
+from rlt_data.training.saving import describe_result, save_result
+from rlt_data.training.view import HealthCallback, TrainingView
+
+SCHEME_VERSION = 1
+
+
+class Question(NamedTuple):
+    """One question to train on."""
+
+    question_id: str
+    question: str
+    solution: str
+    answer: str | None
+    prompt: str
+
+
+class _Work(NamedTuple):
+    """What every process needs, as plain values."""
+
+    run_id: str
+    directory: str
+    questions: list[tuple[Any, ...]]
+
+
+def train_policy(
+    lake: Lake, config: GrpoConfig, *, force: bool = False, reporter: Reporter | None = None
+) -> StageSummary:
+    """Train a teacher by GRPO; every completion becomes a row of `rollouts`, every number one of `metrics`.
+
+    The trained model is saved to `extra["model"]` of the summary. A run that was cut off goes on from its
+    last whole checkpoint; steps since then are taken again and write the same rows. Raises `UsageError`
+    for options that TRL refuses, `InputError` where there is nothing to train on, `StageStoppedError` where
+    an engine turns out to sample from other weights than those trained.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    world = World()
+    check_options(config, world=world.size)
+    teacher = resolve_model(config.teacher, role="teacher")
+    students = [resolve_model(name, role="student") for name in config.students]
+    format = load_format(config.format)
+    if not world.is_main:
+        work = world.receive()
+        if work is not None:
+            _train(None, _Work(*work), config, teacher, format, reporter)
+        return StageSummary(stage="grpo", run_id="", status="done in the main process")
+    try:
+        with open_run(
+            lake,
+            "grpo",
+            config,
+            inputs=("questions",),
+            outputs=("rollouts", "metrics"),
+            models=[teacher, *students],
+            identity={"format": format.identity_text()},
+            scheme_version=SCHEME_VERSION,
+            force=force,
+            reporter=reporter,
+        ) as run:
+            if run.already_done:
+                world.send(None)
+                return run.summary
+            questions = select_questions(run, config, teacher, format)
+            directory = Path(config.output) / f"grpo-{run.run_id[:12]}"
+            work = _Work(run.run_id, str(directory), [tuple(q) for q in questions])
+            world.send(tuple(work))
+            _train(run, work, config, teacher, format, reporter)
+        return run.summary
+    finally:
+        world.fail()
+
+
+def select_questions(
+    run: StageRun, config: GrpoConfig, teacher: ModelIdentity, format: ConversationFormat
+) -> list[Question]:
+    """Select and render questions, in an order that depends on their content alone.
+
+    A prompt over the limit is a reject. Raises `InputError` where no question is left.
+    """
+    tokenizer = load_tokenizer(teacher)
+    rows = select_rows(run, "questions", config.where).sort("question_id")
+    if config.limit is not None:
+        rows = rows.head(config.limit)
+    selected = rows.select("question_id", "question", "solution", "answer").collect()
+    questions = []
+    for question_id, question, solution, answer in selected.iter_rows():
+        if config.reward == "correctness":
+            prompt = render_student_prompt(format, tokenizer, question).text
+        else:
+            prompt = render_teacher_prompt(format, tokenizer, question, solution).text
+        tokens = len(tokenizer(prompt)["input_ids"])
+        if tokens <= config.max_prompt_tokens:
+            questions.append(Question(question_id, question, solution, answer, prompt))
+        else:
+            detail = f"the prompt is {tokens} tokens, the limit {config.max_prompt_tokens}"
+            run.reject(source="questions", reason="prompt_too_long", detail=detail, key=question_id)
+    if not questions:
+        raise InputError(
+            f"no question is left to train on, of {selected.height} selected",
+            where=f"questions of {run.lake.uri}" + (f" where {config.where}" if config.where else ""),
+            remedy="ingest questions, loosen `where`, or raise max_prompt_tokens",
+        )
+    run.count(questions=len(questions))
+    return questions
+
+
+def _train(
+    run: StageRun | None,
+    work: _Work,
+    config: GrpoConfig,
+    teacher: ModelIdentity,
+    format: ConversationFormat,
+    reporter: Reporter,
+) -> None:
+    transformers = require_module("transformers", "train")
+    from rlt_data.training.sync import SyncCheck
+    from rlt_data.training.trainer import RltTrainer
+
+    transformers.utils.logging.set_verbosity_error()
+    directory = Path(work.directory)
+    tokenizer = load_tokenizer(teacher)
+    tokenizer.padding_side = "left"
+    stops = find_stop_tokens(format, tokenizer, config)
+    options = list_options(config, directory, world=World().size)
+    options["model_init_kwargs"] = {"local_files_only": True, **(options.get("model_init_kwargs") or {})}
+    view = TrainingView("GRPO", config.steps, quiet=reporter.quiet)
+    callbacks = [MetricsCallback(run, phase="grpo"), _make_health(run, view), view]
+    with ExitStack() as stack:
+        stack.callback(view.close)
+        reward = _build_reward(config, format, tokenizer, stack)
+        trainer = RltTrainer(
+            model=str(teacher.require_directory()),
+            reward_funcs=[reward],
+            args=build_options("GRPOConfig", options, where="grpo.trainer"),
+            train_dataset=_build_dataset(work, config),
+            processing_class=tokenizer,
+            callbacks=callbacks,
+            peft_config=_build_lora(config),
+            draw_seed=config.seed,
+            stop_token_ids=stops,
+            sync=SyncCheck(config.sync_limit),
+        )
+        if run is not None:
+            ends = [*trainer.eos_token_ids, tokenizer.eos_token_id]
+            trainer.record = RolloutRecorder(
+                run, decode=_make_decoder(tokenizer), ends=ends, policy=teacher.name
+            ).record
+        if hasattr(reward, "follow"):
+            reward.follow(trainer)
+        trainer.remove_callback(transformers.PrinterCallback)
+        checkpoints = CheckpointCallback(
+            run.flush if run is not None else _do_nothing, keep=config.keep_checkpoints, run_id=work.run_id
+        )
+        checkpoints.watch(trainer)
+        # Last of the callbacks: a checkpoint is whole when all others have done what they do on saving.
+        trainer.add_callback(checkpoints)
+        resume_from = find_whole_checkpoint(directory)
+        if resume_from is not None:
+            load_reference(trainer, resume_from)
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        about = {
+            "run_id": work.run_id,
+            "stage": "grpo",
+            "base": teacher.model,
+            "base_revision": teacher.revision,
+        }
+        save_result(trainer, tokenizer, directory / "model", about=about)
+    if run is not None:
+        run.count(optimiser_steps=trainer.state.global_step)
+        run.summary.extra |= describe_result(directory / "model")
+
+
+def find_stop_tokens(format: ConversationFormat, tokenizer: Any, config: GrpoConfig) -> list[int]:
+    """Tokens that end a completion beside the model's own: the closing tag, where it is one token.
+
+    Where it is several, the model must write its end token after it, which the warm-up teaches.
+    """
+    if config.reward == "correctness":
+        return []
+    ids = tokenizer(format.teacher.close, add_special_tokens=False)["input_ids"]
+    return list(ids) if len(ids) == 1 else []
+
+
+def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+    from rlt_data.training.controls import ShuffledReward
+    from rlt_data.training.correctness import CorrectnessReward
+    from rlt_data.training.reward import RltReward, load_student
+
+    reward: Any
+    if config.reward == "correctness":
+        reward = stack.enter_context(CorrectnessReward(format=format, policy_tokenizer=tokenizer))
+    else:
+        reward = RltReward(
+            [
+                load_student(
+                    name,
+                    config.student_temperature,
+                    dtype=config.student_dtype,
+                    device=config.student_device,
+                    quantization=config.student_quantization,
+                )
+                for name in config.students
+            ],
+            policy_tokenizer=tokenizer,
+            format=format,
+            settings=config.rlt,
+            teacher_temperature=config.teacher_temperature,
+            sampling_temperature=config.temperature,
+            teacher_side=config.teacher_side,
+            combine=config.combine,
+            pack_tokens=config.pack_tokens,
+        )
+    return ShuffledReward(reward, seed=config.seed) if config.shuffle_rewards else reward
+
+
+def _build_dataset(work: _Work, config: GrpoConfig) -> Any:
+    datasets = require_module("datasets", "train")
+    plan = plan_questions([Question(*q) for q in work.questions], config)
+    columns = {name: [getattr(question, name) for question in plan] for name in Question._fields}
+    return datasets.Dataset.from_dict({**columns, "place": list(range(len(plan)))})
+
+
+def _build_lora(config: GrpoConfig) -> Any:
+    if config.lora is None:
+        return None
+    options = {"task_type": "CAUSAL_LM", **config.lora}
+    return build_options("LoraConfig", options, where="grpo.lora", module="peft")
+
+
+def _make_decoder(tokenizer: Any) -> Any:
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+
+    def decode(ids: Any) -> str:
+        written = [token for token in ids if token not in ends]
+        return str(tokenizer.decode(written, skip_special_tokens=False))
+
+    return decode
+
+
+def _make_health(run: StageRun | None, view: TrainingView) -> HealthCallback:
+    def warn(text: str) -> None:
+        view.warn(text)
+        if run is not None:
+            run.note(text)
+
+    return HealthCallback(warn)
+
+
+def _do_nothing() -> None:
+    return None

@@ -1,0 +1,381 @@
+"""`RltReward`: the reward of Reinforcement Learning Teachers as an ordinary reward function of TRL.
+
+It scores by `rlt_data.reward.Scorer`, the path of `rlt-data score`. Outside this program:
+
+    reward = RltReward(["student"], format="stratos", policy_tokenizer=tokenizer)
+    trainer = GRPOTrainer(model, reward_funcs=[reward], ...)
+    reward.follow(trainer)
+
+The data set needs the columns `question` and `solution` beside `prompt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from rlt_data.errors import UsageError, require_module
+from rlt_data.formats import ConversationFormat, load_format, parse_teacher_completion
+from rlt_data.models.loading import choose_device
+from rlt_data.reward.derive import REWARD_COLUMN_NAMES, derive_reward
+from rlt_data.reward.scorer import FailedScore, Scorer, TokenScores
+from rlt_data.reward.settings import RewardSettings
+from rlt_data.reward.side import ScoringModel
+from rlt_data.reward.texts import FailedText, ScoreRequest, build_student_texts, build_teacher_texts
+
+TeacherSide = Literal["auto", "policy", "reference", "sampled", "none"]
+Combine = Literal["mean", "min"]
+Quantization = Literal["none", "8bit", "4bit"]
+
+_NUMBERS = [name for name in REWARD_COLUMN_NAMES if name not in ("estimator", "alpha", "lambda_kl")]
+_TOKENS: dict[str, Any] = {
+    "solution_logprobs": pl.List(pl.Float32),
+    "think_student_logprobs": pl.List(pl.Float32),
+    "think_teacher_logprobs": pl.List(pl.Float32),
+    "think_divergences": pl.List(pl.Float32),
+    "closed": pl.Boolean,
+}
+
+
+@dataclass(frozen=True)
+class ScoredCompletion:
+    """What one completion was worth: its parse, and the columns of `schemas.REWARD_COLUMNS`.
+
+    `reward` is None where it could not be scored; `failure` then says why.
+    """
+
+    think: str
+    state: str
+    parts: Mapping[str, Any]
+    failure: str | None = None
+
+    @property
+    def reward(self) -> float | None:
+        """The reward, None where there is none."""
+        value = self.parts.get("reward")
+        return None if value is None else float(value)
+
+
+class RltReward:
+    """Rewards explanations by what frozen students make of them (arXiv 2506.08388).
+
+    `students` are loaded models, or names that `rlt_data.models.resolve_model` knows. `policy_tokenizer`
+    is the tokenizer of the model in training. `teacher_side` says whose log-probabilities stand on the
+    teacher's side of the divergence:
+
+    - `policy`: the model in training as it is now, by a forward pass;
+    - `sampled`: those with which the tokens were sampled (column `completion_logprobs`), which is the same
+      quantity for k1 and k3 where they were taken under `teacher_temperature`;
+    - `auto`: `sampled` where that is so, else `policy`;
+    - `reference`: the reference policy of the trainer; `none`: no divergence at all.
+
+    `combine` is over several students: the mean of their rewards, or the least.
+    """
+
+    __name__ = "rlt"
+
+    def __init__(
+        self,
+        students: Sequence[ScoringModel | str],
+        *,
+        policy_tokenizer: Any,
+        format: ConversationFormat | str = "stratos",
+        settings: RewardSettings | None = None,
+        student_temperature: float = 0.7,
+        teacher_temperature: float = 0.7,
+        sampling_temperature: float | None = None,
+        teacher_side: TeacherSide = "auto",
+        combine: Combine = "mean",
+        dtype: str = "auto",
+        device: str = "auto",
+        pack_tokens: int = 2048,
+    ) -> None:
+        self.format = load_format(format) if isinstance(format, str) else format
+        self.settings = settings or RewardSettings()
+        self.combine = combine
+        self.tokenizer = policy_tokenizer
+        self.teacher_temperature = teacher_temperature
+        self.students = [
+            load_student(student, student_temperature, dtype=dtype, device=device)
+            if isinstance(student, str)
+            else student
+            for student in students
+        ]
+        self.teacher_side: TeacherSide = teacher_side if self.settings.lambda_kl else "none"
+        self.last: list[ScoredCompletion] = []
+        """What the last call scored, in its order."""
+        self._sampled_is_teacher = sampling_temperature == teacher_temperature
+        self._pack_tokens = pack_tokens
+        self._trainer: Any = None
+        self._alone = Scorer(self.format, self.students, pack_tokens=pack_tokens)
+        if teacher_side == "sampled" and self.settings.estimator == "full":
+            raise UsageError(
+                "the exact divergence needs the teacher's whole distribution, not the sampled tokens' alone",
+                remedy="set teacher_side to policy, or the estimator to k1 or k3",
+            )
+
+    def follow(self, trainer: Any) -> None:
+        """Take the policy, and where asked the reference policy, from a TRL trainer at every call."""
+        self._trainer = trainer
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        *,
+        question: Sequence[str] | None = None,
+        solution: Sequence[str] | None = None,
+        completion_logprobs: Sequence[Sequence[float]] | None = None,
+        log_extra: Any = None,
+        log_metric: Any = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """Score completions; None for one that cannot be scored, which TRL leaves out of its group.
+
+        Raises `UsageError` where the data set lacks `question` or `solution`.
+        """
+        if question is None or solution is None:
+            missing = "question" if question is None else "solution"
+            raise UsageError(
+                f"the reward needs the column {missing!r}, which the data set lacks",
+                remedy="give the data set the columns prompt, question and solution",
+            )
+        texts = self._read_texts(completions, completion_ids)
+        self.last = self.score(question, solution, texts, completion_ids, completion_logprobs)
+        self._log(log_extra, log_metric)
+        return [scored.reward for scored in self.last]
+
+    def score(
+        self,
+        questions: Sequence[str],
+        solutions: Sequence[str],
+        completions: Sequence[str],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        completion_logprobs: Sequence[Sequence[float]] | None = None,
+    ) -> list[ScoredCompletion]:
+        """Score completion texts; one result a completion, in order."""
+        parsed = [parse_teacher_completion(self.format, text) for text in completions]
+        requests = [
+            ScoreRequest(str(place), question, solution, trace.think or "", trace.state != "missing_close")
+            for place, (question, solution, trace) in enumerate(
+                zip(questions, solutions, parsed, strict=True)
+            )
+        ]
+        known = self._reuse_logprobs(requests, completion_ids, completion_logprobs)
+        results: dict[str, list[TokenScores | FailedScore]] = {request.key: [] for request in requests}
+        reused = [request for request in requests if request.key in known]
+        others = [request for request in requests if request.key not in known]
+        for result in self._alone.score(reused):
+            results[_find_key(result)].append(_add_teacher(result, known))
+        if others:
+            with self._open_teacher() as scorer:
+                for result in scorer.score(others):
+                    results[_find_key(result)].append(result)
+        parts = self._derive([results[request.key] for request in requests])
+        return [
+            ScoredCompletion(request.think, trace.state, part, _explain_failure(results[request.key]))
+            for request, trace, part in zip(requests, parsed, parts, strict=True)
+        ]
+
+    def _read_texts(
+        self, completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] | None
+    ) -> list[str]:
+        """Read completions with every token in it but those that end the text.
+
+        TRL drops special tokens from the texts it hands over, and with them tags that a tokenizer counts
+        among the special ones.
+        """
+        if completion_ids is None:
+            return [text if isinstance(text, str) else str(text[-1]["content"]) for text in completions]
+        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        texts = []
+        for ids in completion_ids:
+            written = list(ids)
+            while written and written[-1] in ends:
+                written.pop()
+            texts.append(str(self.tokenizer.decode(written, skip_special_tokens=False)))
+        return texts
+
+    def _reuse_logprobs(
+        self,
+        requests: Sequence[ScoreRequest],
+        completion_ids: Sequence[Sequence[int]] | None,
+        logprobs: Sequence[Sequence[float]] | None,
+    ) -> dict[str, list[float]]:
+        """Log-probabilities of think tokens by request, where sampling left the very same quantity.
+
+        That asks for one temperature, and that the sampled tokens are those into which the teacher's and
+        the students' texts cut the explanation.
+        """
+        if self.teacher_side == "none":
+            return {request.key: [] for request in requests}
+        usable = self._sampled_is_teacher and self.settings.estimator != "full"
+        if self.teacher_side not in ("auto", "sampled") or not usable or not logprobs or not completion_ids:
+            if self.teacher_side == "sampled":
+                raise UsageError(
+                    "there are no log-probabilities of the sampled tokens under the teacher's temperature",
+                    remedy="set teacher_side to policy",
+                )
+            return {}
+        teacher = build_teacher_texts(self.format, self.tokenizer, requests)
+        sides = [build_student_texts(self.format, side.tokenizer, requests) for side in self.students]
+        known = {}
+        for place, (request, text) in enumerate(zip(requests, teacher, strict=True)):
+            if isinstance(text, FailedText):
+                continue
+            ids = text.think_ids
+            same = all(not isinstance(s[place], FailedText) and _think_ids(s[place]) == ids for s in sides)
+            if same and list(completion_ids[place][: len(ids)]) == ids:
+                known[request.key] = [float(value) for value in logprobs[place][: len(ids)]]
+        return known
+
+    @contextmanager
+    def _open_teacher(self) -> Iterator[Scorer]:
+        """A scorer with the teacher's side as it stands now."""
+        if self._trainer is None:
+            raise UsageError(
+                "the reward does not know the policy whose log-probabilities it compares",
+                remedy="call reward.follow(trainer) before trainer.train()",
+            )
+        with borrow_policy(self._trainer, reference=self.teacher_side == "reference") as model:
+            teacher = ScoringModel("policy", model, self.tokenizer, self.teacher_temperature)
+            yield Scorer(
+                self.format,
+                self.students,
+                teacher,
+                exact=self.settings.estimator == "full",
+                pack_tokens=self._pack_tokens,
+            )
+
+    def _derive(self, groups: Sequence[Sequence[TokenScores | FailedScore]]) -> list[dict[str, Any]]:
+        """Reward columns a completion; with several students, those of the least or the mean of all."""
+        rows = [
+            {"place": place, **{name: result.as_row()[name] for name in _TOKENS}}
+            for place, group in enumerate(groups)
+            for result in group
+            if isinstance(result, TokenScores)
+        ]
+        frame = pl.DataFrame(rows, schema={"place": pl.Int64, **_TOKENS})
+        derived = frame.select("place", *derive_reward(self.settings))
+        if self.combine == "min":
+            combined = derived.sort("place", "reward").group_by("place", maintain_order=True).first()
+        else:
+            rest = [pl.col(name).first() for name in ("estimator", "alpha", "lambda_kl")]
+            means = [pl.col(name).mean() for name in _NUMBERS]
+            combined = derived.group_by("place", maintain_order=True).agg(*rest, *means)
+        found = {row.pop("place"): row for row in combined.to_dicts()}
+        # A student that could not read the text leaves no fair mean, nor a least.
+        whole = {
+            place for place, group in enumerate(groups) if all(isinstance(r, TokenScores) for r in group)
+        }
+        return [found.get(place, {}) if place in whole else {} for place in range(len(groups))]
+
+    def _log(self, log_extra: Any, log_metric: Any) -> None:
+        for name in _NUMBERS:
+            values = [scored.parts.get(name) for scored in self.last]
+            numbers = [value for value in values if value is not None]
+            if log_extra is not None:
+                log_extra(name, values)
+            if log_metric is not None and numbers:
+                log_metric(f"rlt/{name}", sum(numbers) / len(numbers))
+        if log_metric is not None and self.last:
+            failed = sum(scored.reward is None for scored in self.last)
+            log_metric("rlt/unscored_share", failed / len(self.last))
+
+
+def load_student(
+    name: str,
+    temperature: float,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    quantization: Quantization = "none",
+) -> ScoringModel:
+    """Load a frozen student by name for scoring at `temperature`; quantised weights need bitsandbytes.
+
+    Raises `ModelError`, or `MissingExtraError` without bitsandbytes.
+    """
+    from rlt_data.models import load_model, load_tokenizer, resolve_model
+
+    identity = resolve_model(name, role="student")
+    if quantization == "none":
+        model = load_model(identity, dtype=dtype, device=device)
+    else:
+        model = _load_quantized(identity.require_directory(), quantization, device)
+    return ScoringModel(name, model, load_tokenizer(identity), temperature)
+
+
+def _load_quantized(directory: Path, quantization: Quantization, device: str) -> Any:
+    require_module("bitsandbytes", "quantization")
+    transformers = require_module("transformers", "train")
+    config = transformers.BitsAndBytesConfig(
+        load_in_8bit=quantization == "8bit", load_in_4bit=quantization == "4bit"
+    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        directory,
+        quantization_config=config,
+        device_map={"": choose_device(device)},
+        local_files_only=True,
+        use_safetensors=True,
+    )
+    return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def borrow_policy(trainer: Any, *, reference: bool = False) -> Iterator[Any]:
+    """The model that a TRL trainer trains, or its reference, as a plain transformers model, weights whole.
+
+    Raises `UsageError` where the trainer keeps no reference (beta = 0), or where its weights are spread
+    over processes: the sampled tokens' log-probabilities serve there.
+    """
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise UsageError(
+            "the policy's weights are spread over processes, so the reward cannot run it",
+            remedy="set teacher_side to sampled, and sample at the teacher's temperature, with k1 or k3",
+        )
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    adapted = hasattr(model, "get_base_model")
+    if not reference:
+        yield model.get_base_model() if adapted else model
+        return
+    if adapted:
+        require_module("peft", "train")
+        with model.disable_adapter():
+            yield model.get_base_model()
+        return
+    if trainer.ref_model is None:
+        raise UsageError(
+            "the trainer keeps no reference policy, since beta is 0",
+            remedy="set beta above 0, or teacher_side to policy",
+        )
+    yield trainer.accelerator.unwrap_model(trainer.ref_model)
+
+
+def _find_key(result: TokenScores | FailedScore) -> str:
+    return result.key if isinstance(result, TokenScores) else result.failure.key
+
+
+def _add_teacher(
+    result: TokenScores | FailedScore, known: Mapping[str, list[float]]
+) -> TokenScores | FailedScore:
+    if isinstance(result, FailedScore) or (not known[result.key] and result.think_student):
+        return result
+    return replace(result, think_teacher=known[result.key])
+
+
+def _think_ids(text: Any) -> list[int]:
+    ids: list[int] = text.think_ids
+    return ids
+
+
+def _explain_failure(results: Sequence[TokenScores | FailedScore]) -> str | None:
+    for result in results:
+        if isinstance(result, FailedScore):
+            return f"{result.failure.reason}: {result.failure.detail}"
+    return None

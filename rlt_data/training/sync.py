@@ -1,0 +1,51 @@
+"""Proof that an engine inside training samples from the weights that are trained.
+
+After each weight transfer the engine's log-probabilities of what it sampled are compared with the
+trainer's own. Where a transfer was lost, in whole or in part, they part by far more than two kernels do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rlt_data.errors import StageStoppedError
+
+
+@dataclass
+class SyncCheck:
+    """Stops training where the mean absolute gap between engine and trainer exceeds `limit`, nats a token.
+
+    bfloat16 kernels part by 0.005 to 0.03 on average; weights of another step by more, soon by much more.
+    `limit` None only measures. `gap` and `largest` are those of the last comparison.
+    """
+
+    limit: float | None = 0.1
+    gap: float = 0.0
+    largest: float = 0.0
+
+    def compare(self, output: dict[str, Any], *, step: int) -> None:
+        """Compare what TRL kept of one generation: sampled and recomputed log-probabilities, both masked.
+
+        Raises `StageStoppedError` where the gap is beyond the limit.
+        """
+        sampled = output.get("sampling_per_token_logps")
+        trained = output.get("old_per_token_logps")
+        if sampled is None or trained is None:
+            return
+        mask = output["completion_mask"].bool() & sampled.isfinite()
+        self.check((sampled - trained)[mask].abs(), step=step)
+
+    def check(self, gaps: Any, *, step: int) -> None:
+        """Judge absolute gaps, one a token. Raises `StageStoppedError` beyond the limit."""
+        if not gaps.numel():
+            return
+        self.gap, self.largest = float(gaps.mean()), float(gaps.max())
+        if self.limit is not None and not self.gap <= self.limit:
+            raise StageStoppedError(
+                f"the engine does not sample from the weights that are trained: at step {step} its "
+                f"log-probabilities differ from the trainer's by {self.gap:.3f} nats a token on average "
+                f"({self.largest:.2f} at most, over {gaps.numel()} tokens)",
+                remedy="generate with transformers (use_vllm = false), or find out why the weight transfer "
+                "fails; where the gap is the noise of low precision, raise sync_limit",
+            )

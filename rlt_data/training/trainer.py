@@ -1,0 +1,175 @@
+"""TRL's GRPOTrainer with three additions: seeded sampling, rollouts as rows, and a proof of engine sync.
+
+The loss, the advantages, the reference model and the optimiser are TRL's, untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import transformers
+from accelerate.utils import gather_object
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import pad
+
+from rlt_data.engines.base import SamplingParameters
+from rlt_data.training.draws import SeededDraws, make_seed
+from rlt_data.training.sync import SyncCheck
+
+Record = Callable[[list[dict[str, Any]]], None]
+
+
+class RltTrainer(GRPOTrainer):
+    """GRPO whose rollouts can be followed.
+
+    Rows of the data set need `place`, the number of their group in the whole training. `record` is called
+    in the main process after each generation with one dictionary a completion of all processes: the data
+    set's columns but the prompt, `step`, `sample_index`, `completion_ids`, `advantage`, and `scored`, which
+    the reward function keeps in `last`. `stop_token_ids` end a completion beside the model's own end tokens.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        draw_seed: int,
+        record: Record | None = None,
+        stop_token_ids: Sequence[int] = (),
+        sync: SyncCheck | None = None,
+        **options: Any,
+    ) -> None:
+        self.eos_token_ids: list[int] = []
+        super().__init__(*arguments, **options)
+        self.draw_seed = draw_seed
+        self.record = record
+        self.sync = sync or SyncCheck()
+        self._rows: list[dict[str, Any]] = []
+        self._drawn: list[list[float]] | None = None
+        self._completion_ids: list[list[int]] = []
+        if stop_token_ids and not self.use_vllm:
+            ends = [*self.eos_token_ids, *stop_token_ids]
+            self.eos_token_ids = ends
+            self.generation_config.eos_token_id = ends
+            self.generation_kwargs["eos_token_id"] = ends
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        # The reward reads the other columns, whatever remove_unused_columns says.
+        self.args.remove_unused_columns = False
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **options: Any
+    ) -> Any:
+        self._drawn = None
+        plain = not (self.use_vllm or self.use_transformers_continuous_batching or multimodal_fields)
+        if not plain or self.repetition_penalty != 1.0 or self.min_p:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, **options
+            )
+        completion_ids = self._generate_seeded(prompt_ids, num_generations)
+        return completion_ids, None
+
+    def _generate_seeded(self, prompt_ids: list[list[int]], num_generations: int) -> list[list[int]]:
+        first = self.accelerator.process_index * len(prompt_ids)
+        seeds = [
+            make_seed(self.draw_seed, row["place"], (first + i) % num_generations)
+            for i, row in enumerate(self._rows)
+        ]
+        draws = SeededDraws(
+            seeds,
+            SamplingParameters(
+                temperature=self.temperature,
+                top_p=self.top_p,
+                top_k=self.top_k or 0,
+                max_tokens=self.max_completion_length,
+                stop=(),
+            ),
+        )
+        tensors = [torch.tensor(ids) for ids in prompt_ids]
+        inputs = self._to_device(
+            {
+                "input_ids": pad(
+                    tensors, padding_value=self.processing_class.pad_token_id, padding_side="left"
+                ),
+                "attention_mask": pad(
+                    [torch.ones_like(ids) for ids in tensors], padding_value=0, padding_side="left"
+                ),
+            }
+        )
+        greedy = transformers.GenerationConfig(
+            max_new_tokens=self.max_completion_length,
+            do_sample=False,
+            pad_token_id=self.processing_class.pad_token_id,
+            eos_token_id=self.eos_token_ids,
+            cache_implementation=self.args.cache_implementation,
+            disable_compile=True,
+        )
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=greedy.to_diff_dict(),
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            written = model.generate(**inputs, generation_config=greedy, logits_processor=[draws])
+        written = written[:, inputs["input_ids"].shape[1] :].tolist()
+        completion_ids = [_cut(ids, self.eos_token_ids) for ids in written]
+        self._drawn = [draws.list_row(row, len(ids)) for row, ids in enumerate(completion_ids)]
+        return completion_ids
+
+    def _to_device(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.accelerator.device) for name, tensor in inputs.items()}
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> torch.Tensor:
+        self._completion_ids = completion_ids_list
+        if self._drawn is not None:
+            inputs = [
+                {**row, "completion_logprobs": values}
+                for row, values in zip(inputs, self._drawn, strict=True)
+            ]
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = inputs
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.use_vllm:
+            self.sync.compare(output, step=self.state.global_step)
+        if self.model.training and self.record is not None:
+            self._record_rollouts(inputs, output)
+        return output
+
+    def _record_rollouts(self, inputs: list[dict[str, Any]], output: dict[str, Any]) -> None:
+        scored = next((list(f.last) for f in self.reward_funcs if hasattr(f, "last")), [None] * len(inputs))
+        first = self.accelerator.process_index * len(inputs)
+        prompt_tokens = output["prompt_mask"].sum(dim=1).tolist()
+        rows = [
+            {
+                **{name: value for name, value in row.items() if name != "prompt"},
+                "step": self.state.global_step,
+                "sample_index": (first + i) % self.num_generations,
+                "completion_ids": self._completion_ids[i],
+                "prompt_tokens": prompt_tokens[i],
+                "advantage": advantage,
+                "scored": scored[i],
+            }
+            for i, (row, advantage) in enumerate(zip(inputs, output["advantages"].tolist(), strict=True))
+        ]
+        gathered = gather_object(rows)
+        if self.accelerator.is_main_process and self.record is not None:
+            self.record(gathered)
+
+
+def _cut(ids: list[int], ends: Sequence[int]) -> list[int]:
+    """Cut a completion after its first end token."""
+    for place, token in enumerate(ids):
+        if token in ends:
+            return ids[: place + 1]
+    return ids

@@ -1,0 +1,247 @@
+"""SFT warm-up of a teacher: explanations from the lake, in the teacher's format, by TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import polars as pl
+from pydantic import Field
+
+from rlt_data.errors import InputError, UsageError, require_module
+from rlt_data.formats import ConversationFormat, load_format
+from rlt_data.hashing import hash_content
+from rlt_data.lake import Lake
+from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
+from rlt_data.models.loading import hide_progress_bars
+from rlt_data.progress import Reporter
+from rlt_data.stages.run import StageConfig, StageRun, StageSummary, open_run
+from rlt_data.stages.selection import select_rows
+from rlt_data.training.checkpoints import CheckpointCallback, find_whole_checkpoint
+from rlt_data.training.distributed import World, choose_precision
+from rlt_data.training.examples import (
+    Explained,
+    SupervisedExample,
+    build_teacher_examples,
+    check_example,
+    describe_example,
+)
+from rlt_data.training.options import RESERVED, build_options
+from rlt_data.training.rollouts import MetricsCallback
+from rlt_data.training.saving import describe_result, save_result
+from rlt_data.training.sft import run_supervised
+from rlt_data.training.view import HealthCallback, TrainingView
+
+SCHEME_VERSION = 1
+
+
+class WarmUpConfig(StageConfig):
+    """What the teacher is warmed up on, and how. `trainer` passes options of `trl.SFTConfig` through."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"output", "keep_checkpoints"})
+
+    teacher: str = Field(description="The model to start from: an alias, a hub id or a local path.")
+    output: str = Field(description="Directory for checkpoints and for the trained model.")
+    format: str = Field("stratos", description="Conversation format.")
+    where: str | None = Field(
+        None,
+        description="SQL predicate over traces: learn from these alone. Cut-off ones are left out anyway.",
+    )
+    limit: int | None = Field(None, ge=1, description="Learn from the first so many explanations only.")
+    max_tokens: int | None = Field(None, ge=1, description="Longer texts are rejected; default: the context.")
+    seed: int = Field(0, ge=0, description="Seed of the order of texts.")
+    keep_checkpoints: int = Field(1, ge=1, description="Checkpoints to keep.")
+    trainer: dict[str, Any] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
+
+
+class _Work(NamedTuple):
+    """What every process needs, as plain values."""
+
+    run_id: str
+    directory: str
+    rows: list[Explained]
+
+
+def warm_up(
+    lake: Lake, config: WarmUpConfig, *, force: bool = False, reporter: Reporter | None = None
+) -> StageSummary:
+    """Train a teacher on explanations from the lake: loss on the explanation and its closing tag alone.
+
+    The trained model is saved to `extra["model"]` of the summary. A run that was cut off goes on from its
+    last whole checkpoint. Raises `UsageError` for options that TRL refuses, `InputError` where there is
+    nothing to learn from or where labels would not teach the model to stop.
+    """
+    reporter = reporter or Reporter(quiet=True)
+    world = World()
+    identity = resolve_model(config.teacher, role="teacher")
+    format = load_format(config.format)
+    if not world.is_main:
+        work = world.receive()
+        if work is not None:
+            _train(None, _Work(*work), config, identity, format, reporter)
+        return StageSummary(stage="sft", run_id="", status="done in the main process")
+    try:
+        with open_run(
+            lake,
+            "sft",
+            config,
+            inputs=("questions", "traces"),
+            outputs=("metrics",),
+            models=[identity],
+            identity={"format": format.identity_text()},
+            scheme_version=SCHEME_VERSION,
+            force=force,
+            reporter=reporter,
+        ) as run:
+            if run.already_done:
+                world.send(None)
+                return run.summary
+            rows = select_examples(run, config)
+            work = _Work(run.run_id, str(Path(config.output) / f"sft-{run.run_id[:12]}"), rows)
+            world.send(tuple(work))
+            _train(run, work, config, identity, format, reporter)
+        return run.summary
+    finally:
+        world.fail()
+
+
+def select_examples(run: StageRun, config: WarmUpConfig) -> list[Explained]:
+    """Select explanations that closed, in an order that depends on their content alone.
+
+    Raises `InputError` where there is none.
+    """
+    traces = select_rows(run, "traces", config.where).filter(
+        pl.col("think").is_not_null() & ~pl.col("truncated") & (pl.col("state") != "missing_close")
+    )
+    questions = run.read("questions").select("question_id", "question", "solution")
+    joined = traces.join(questions, on="question_id").sort("trace_id")
+    if config.limit is not None:
+        joined = joined.head(config.limit)
+    rows = joined.select("question", "solution", "think").collect()
+    if not rows.height:
+        raise InputError(
+            "there is no explanation to learn from",
+            where=f"traces of {run.lake.uri}" + (f" where {config.where}" if config.where else ""),
+            remedy="ingest a corpus with reasoning traces, such as Bespoke-Stratos-17k, or loosen `where`",
+        )
+    run.count(rows_in=rows.height)
+    return [Explained(*row) for row in rows.iter_rows()]
+
+
+def list_options(config: WarmUpConfig, output: Path) -> dict[str, Any]:
+    """The options of `trl.SFTConfig` in full: the recipe's over this program's defaults."""
+    return {
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "steps",
+        "save_steps": 100,
+        **choose_precision(config.trainer),
+        **config.trainer,
+        "save_total_limit": None,
+        "seed": config.seed,
+        "output_dir": str(output),
+        "disable_tqdm": True,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
+
+
+def check_options(config: WarmUpConfig) -> Any:
+    """Build the `trl.SFTConfig` of a recipe. Raises `UsageError` as `build_options` does."""
+    build_options("SFTConfig", config.trainer, where="sft.trainer", reserved=RESERVED)
+    return build_options("SFTConfig", list_options(config, Path(config.output)), where="sft.trainer")
+
+
+def _train(
+    run: StageRun | None,
+    work: _Work,
+    config: WarmUpConfig,
+    identity: ModelIdentity,
+    format: ConversationFormat,
+    reporter: Reporter,
+) -> None:
+    transformers = require_module("transformers", "train")
+    directory = Path(work.directory)
+    tokenizer = load_tokenizer(identity)
+    examples = _prepare(run, work.rows, tokenizer, config, identity, format)
+    check_example(examples[0], tokenizer, closing=format.teacher.close)
+    if run is not None and not reporter.quiet:
+        reporter.say(f"one example, what is learned between ⟦ and ⟧:\n{describe_example(examples[0])}")
+    build_options("SFTConfig", config.trainer, where="sft.trainer", reserved=RESERVED)
+    options = list_options(config, directory)
+    init = {"dtype": "float32", **(options.pop("model_init_kwargs", None) or {})}
+    with hide_progress_bars():
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            identity.require_directory(), local_files_only=True, **init
+        )
+    steps = count_steps(config, len(examples))
+    view = TrainingView("SFT warm-up", steps, quiet=reporter.quiet)
+    checkpoints = CheckpointCallback(
+        run.flush if run is not None else _do_nothing, keep=config.keep_checkpoints, run_id=work.run_id
+    )
+    callbacks = [MetricsCallback(run, phase="sft"), HealthCallback(view.warn), view, checkpoints]
+    try:
+        trainer = run_supervised(
+            model,
+            tokenizer,
+            examples,
+            options=options,
+            output_dir=directory,
+            callbacks=callbacks,
+            resume_from=find_whole_checkpoint(directory),
+            on_built=checkpoints.watch,
+        )
+    finally:
+        view.close()
+    save_result(trainer, tokenizer, directory / "model", about={"run_id": work.run_id, "stage": "sft"})
+    if run is not None:
+        run.count(examples=len(examples), optimiser_steps=trainer.state.global_step)
+        run.summary.extra |= describe_result(directory / "model")
+
+
+def _prepare(
+    run: StageRun | None,
+    rows: list[Explained],
+    tokenizer: Any,
+    config: WarmUpConfig,
+    identity: ModelIdentity,
+    format: ConversationFormat,
+) -> list[SupervisedExample]:
+    """Tokenize all texts; those over the limit are rejects in the main process, and left out in all."""
+    from rlt_data.models import read_model_config
+
+    limit = config.max_tokens or read_model_config(identity).context
+    examples = build_teacher_examples(format, tokenizer, rows)
+    kept = []
+    for row, example in zip(rows, examples, strict=True):
+        if limit is None or len(example.token_ids) <= limit:
+            kept.append(example)
+        elif run is not None:
+            run.reject(
+                source="traces",
+                reason="over_length",
+                detail=f"the teacher's text is {len(example.token_ids)} tokens, the limit {limit}",
+                key=hash_content(row.question, row.think),
+            )
+    if not kept:
+        raise InputError(f"all {len(rows)} texts are longer than {limit} tokens", where="sft.max_tokens")
+    return kept
+
+
+def count_steps(config: WarmUpConfig, examples: int) -> int:
+    """Count the optimiser steps of a warm-up on so many examples."""
+    options: Mapping[str, Any] = config.trainer
+    if int(options.get("max_steps", -1)) > 0:
+        return int(options["max_steps"])
+    batch = int(options.get("per_device_train_batch_size", 8)) * World().size
+    accumulation = int(options.get("gradient_accumulation_steps", 1))
+    batches = -(-examples // batch)
+    per_epoch = max(1, -(-batches // accumulation))
+    epochs = float(options.get("num_train_epochs", 3.0))
+    if epochs <= 0:
+        raise UsageError("num_train_epochs must be above 0", where="sft.trainer.num_train_epochs")
+    return int(-(-per_epoch * epochs // 1))
+
+
+def _do_nothing() -> None:
+    return None
