@@ -25,9 +25,9 @@ from deltalake.transaction import Transaction
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.keys import KeyGuard
+from rlt_data.lake.writer import STORAGE_REMEDY
 
 ATTEMPTS = 60
-STORAGE_REMEDY = "check space, permissions and credentials, then run the command again: it goes on"
 _CHUNK_PREFIX = "rlt-data/chunk/"
 _FENCE_PREFIX = "rlt-data/run/"
 _KEYS = "rlt-data/keys"
@@ -39,6 +39,9 @@ class Fence:
 
     name: str
     number: int
+
+
+TakeSnapshot = Callable[[], DeltaTable]
 
 
 class FenceLostError(LakeError):
@@ -58,7 +61,7 @@ class Commit:
 
 
 def commit_chunk(
-    delta: DeltaTable,
+    take_snapshot: TakeSnapshot,
     rows: pa.Table,
     *,
     chunk_id: str,
@@ -68,11 +71,12 @@ def commit_chunk(
 ) -> Commit:
     """Append `rows` once; under a guard, only those whose key the table does not hold.
 
+    `take_snapshot` returns the newest snapshot of the table each time.
     Raises `LakeError` when the fence is lost or the storage keeps refusing.
     """
     application = _CHUNK_PREFIX + chunk_id
 
-    def write(transactions: list[Transaction]) -> Commit:
+    def write(delta: DeltaTable, transactions: list[Transaction]) -> Commit:
         if guard is None:
             _write_rows(delta, rows, metadata, transactions)
             return Commit(delta.version(), written=True)
@@ -80,16 +84,16 @@ def commit_chunk(
         if new.num_rows:
             _write_rows(delta, new, metadata, [*transactions, Transaction(_KEYS, 0)])
             # A run under a fence knows its own keys; anybody else relies on the guard for them.
-            guard.ignore(delta, new if fence is None else None)
+            guard.note_commit(delta, new if fence is None else None)
         return Commit(delta.version(), written=new.num_rows > 0, known=tuple(known))
 
-    return _commit(delta, application, fence, write)
+    return _commit(take_snapshot, application, fence, write)
 
 
-def commit_fence(delta: DeltaTable, fence: Fence, metadata: Mapping[str, str]) -> Commit:
+def commit_fence(take_snapshot: TakeSnapshot, fence: Fence, metadata: Mapping[str, str]) -> Commit:
     """Commit no rows, only the fence: from here on a process with a smaller number cannot commit."""
 
-    def write(transactions: list[Transaction]) -> Commit:
+    def write(delta: DeltaTable, transactions: list[Transaction]) -> Commit:
         delta.create_write_transaction(
             [],
             "append",
@@ -99,7 +103,7 @@ def commit_fence(delta: DeltaTable, fence: Fence, metadata: Mapping[str, str]) -
         delta.update_incremental()
         return Commit(delta.version(), written=True)
 
-    return _commit(delta, None, fence, write)
+    return _commit(take_snapshot, None, fence, write)
 
 
 def _write_rows(
@@ -115,10 +119,10 @@ def _build_properties(metadata: Mapping[str, str], transactions: list[Transactio
 
 
 def _commit(
-    delta: DeltaTable,
+    take_snapshot: TakeSnapshot,
     application: str | None,
     fence: Fence | None,
-    write: Callable[[list[Transaction]], Commit],
+    write: Callable[[DeltaTable, list[Transaction]], Commit],
 ) -> Commit:
     """Write against the newest snapshot, after a look at it, until the storage takes the commit."""
     transactions = [] if application is None else [Transaction(application, 0)]
@@ -126,13 +130,13 @@ def _commit(
         transactions.append(Transaction(_FENCE_PREFIX + fence.name, fence.number))
     last: CommitFailedError | None = None
     for attempt in range(ATTEMPTS):
-        delta.update_incremental()
+        delta = take_snapshot()
         if application is not None and delta.transaction_version(application) is not None:
             return Commit(delta.version(), written=False)
         if fence is not None:
             _check_fence(delta, fence)
         try:
-            return write(transactions)
+            return write(delta, transactions)
         except CommitFailedError as error:
             last = error
             time.sleep(random.uniform(0.0, min(0.01 * 2**attempt, 0.5)))
@@ -142,7 +146,7 @@ def _commit(
             ) from error
     raise LakeError(
         f"the table took no commit in {ATTEMPTS} attempts",
-        where=delta.table_uri,
+        where=take_snapshot().table_uri,
         remedy=f"run the command again when fewer processes write; the storage said: {last}",
     ) from last
 

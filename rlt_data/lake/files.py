@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import polars as pl
 from deltalake import DeltaTable
@@ -19,7 +18,7 @@ def list_files(delta: DeltaTable, uri: str, *, local: bool) -> list[str]:
     file's name is enough.
     """
     files = sorted(delta.file_uris())
-    return [str(Path(uri) / file.rpartition("/")[2]) for file in files] if local else files
+    return [f"{uri}/{file.rpartition('/')[2]}" for file in files] if local else files
 
 
 def scan_files(

@@ -31,19 +31,26 @@ class KeyGuard:
         self._read_keys = read_keys
         self._files: set[str] = set()
         self._keys: set[str] = set()
+        self._version: int | None = None
 
-    def ignore(self, delta: DeltaTable, rows: pa.Table | None = None) -> None:
-        """Take the files of this snapshot as known: the writer looked at them itself, or wrote `rows`."""
+    def ignore(self, delta: DeltaTable) -> None:
+        """Take the files of this snapshot as known: the writer looks at their rows itself."""
         self._files.update(self._list_files(delta))
+
+    def note_commit(self, delta: DeltaTable, rows: pa.Table | None) -> None:
+        """Take what was just committed as seen; `rows` where the writer does not remember them itself."""
+        self._version = delta.version()
         if rows is not None:
             self._keys.update(rows.column(self._key).to_pylist())
 
     def split(self, delta: DeltaTable, rows: pa.Table) -> tuple[pa.Table, list[str]]:
         """Return the rows whose keys are new to this snapshot, and the keys of the others."""
-        appeared = [file for file in self._list_files(delta) if file not in self._files]
-        if appeared:
-            self._keys.update(self._read_keys(appeared))
-            self._files.update(appeared)
+        if delta.version() != self._version:
+            appeared = [file for file in self._list_files(delta) if file not in self._files]
+            if appeared:
+                self._keys.update(self._read_keys(appeared))
+                self._files.update(appeared)
+            self._version = delta.version()
         keep, known = [], []
         seen: set[str] = set()
         for place, value in enumerate(rows.column(self._key).to_pylist()):

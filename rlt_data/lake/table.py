@@ -12,28 +12,20 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
-from rlt_data.lake.commits import STORAGE_REMEDY, Commit, Fence, commit_chunk, commit_fence
+from rlt_data.lake.commits import Commit, Fence, commit_chunk, commit_fence
 from rlt_data.lake.conform import conform_rows
 from rlt_data.lake.digest import digest_keys
 from rlt_data.lake.files import list_files, scan_files
 from rlt_data.lake.keys import UNIQUE_KEYS, KeyGuard
-from rlt_data.lake.signature import SIGNATURE_PROPERTY, check_columns, sign_schema
+from rlt_data.lake.writer import TableWriter, open_table
 from rlt_data.schemas import TableSchema
 
 NO_VERSION = -1
 """The version of a table that holds nothing yet."""
-
-# History is lineage here, so the log is never shortened; and nothing but an append or a compaction is taken.
-TABLE_PROPERTIES = {
-    "delta.appendOnly": "true",
-    "delta.checkpointInterval": "25",
-    "delta.enableExpiredLogCleanup": "false",
-    "delta.logRetentionDuration": "interval 36500 days",
-}
 
 
 @dataclass(frozen=True)
@@ -70,12 +62,11 @@ class Table:
         local: bool = True,
         before_writing: Callable[[], object] | None = None,
     ) -> None:
-        self._before_writing = before_writing
         self.uri = uri
         self.local = local
         self.schema = schema
         self._storage_options = dict(storage_options) if storage_options else None
-        self._writer: DeltaTable | None = None
+        self._writer = TableWriter(uri, schema, storage_options, before_writing)
         self._guard = (
             KeyGuard(schema.key, self.list_files, self._read_keys) if schema.name in UNIQUE_KEYS else None
         )
@@ -121,7 +112,7 @@ class Table:
         stated = {"rlt_data.run_id": run_id, **(metadata or {})}
         with self._lock:
             return commit_chunk(
-                self._open_writer(),
+                self._writer.take_snapshot,
                 table,
                 chunk_id=chunk_id,
                 metadata=stated,
@@ -143,7 +134,7 @@ class Table:
     def raise_fence(self, fence: Fence) -> None:
         """From here on, refuse commits under a smaller number of the same fence."""
         with self._lock:
-            commit_fence(self._open_writer(), fence, {"rlt_data.run_id": fence.name})
+            commit_fence(self._writer.take_snapshot, fence, {"rlt_data.run_id": fence.name})
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
         """Scan the newest or an older version; without data, an empty frame with the schema.
@@ -211,7 +202,7 @@ class Table:
         """
         if version == NO_VERSION:
             return None
-        delta = self._open()
+        delta = open_table(self.uri, self._storage_options)
         if delta is None:
             if version is None:
                 return None
@@ -238,48 +229,6 @@ class Table:
                 remedy=f"read the newest version, {newest}",
             )
         return delta
-
-    def _open_writer(self) -> DeltaTable:
-        if self._writer is None:
-            if self._before_writing is not None:
-                self._before_writing()
-            writer = self._create()
-            check_columns(writer, self.schema)
-            self._writer = writer
-        return self._writer
-
-    def _open(self) -> DeltaTable | None:
-        try:
-            return DeltaTable(self.uri, storage_options=self._storage_options)
-        except TableNotFoundError:
-            return None
-        except (DeltaError, OSError) as error:
-            raise LakeError(
-                f"table {self.name} cannot be read: {error}", where=self.uri, remedy=STORAGE_REMEDY
-            ) from error
-
-    def _create(self) -> DeltaTable:
-        delta = self._open()
-        if delta is not None:
-            return delta
-        try:
-            return DeltaTable.create(
-                self.uri,
-                self.schema.arrow,
-                mode="ignore",
-                name=self.name,
-                description=self.schema.about,
-                configuration={**TABLE_PROPERTIES, SIGNATURE_PROPERTY: sign_schema(self.schema)},
-                raise_if_key_not_exists=False,
-                storage_options=self._storage_options,
-            )
-        except (DeltaError, OSError) as error:
-            delta = self._open()  # Another process may have created it in between.
-            if delta is None:
-                raise LakeError(
-                    f"table {self.name} cannot be created: {error}", where=self.uri, remedy=STORAGE_REMEDY
-                ) from error
-            return delta
 
     def _read_keys(self, files: list[str]) -> list[str]:
         frame = scan_files(files, self.schema, self._storage_options).select(self.schema.key)

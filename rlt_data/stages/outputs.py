@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -14,7 +15,7 @@ from rlt_data.errors import LakeError, UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.lake.commits import Fence
-from rlt_data.lake.conform import conform_rows
+from rlt_data.lake.conform import build_rows, conform_rows
 from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.table import Table
 from rlt_data.stages.tally import COUNTS_KEY, Tally
@@ -23,6 +24,7 @@ REJECTS = "rejects"
 COMMIT_SECONDS_VARIABLE = "RLT_DATA_COMMIT_SECONDS"
 COMMIT_SECONDS = 2.0
 FLUSH_ROWS = 20_000
+LOOSE_ROWS = 512
 FLUSH_BYTES = 64 * 2**20
 
 
@@ -38,6 +40,8 @@ class RunOutputs:
         self._first = first
         self._fence = Fence(first.run_id, sequence)
         self._buffers: dict[str, list[pa.Table]] = {name: [] for name in self._tables}
+        self._loose: dict[str, list[dict[str, Any]]] = {name: [] for name in self._tables}
+        self._shapes: dict[str, set[frozenset[str]]] = {name: set() for name in self._tables}
         self._buffered_rows = 0
         self._buffered_bytes = 0
         self._last_flush = time.monotonic()
@@ -92,19 +96,32 @@ class RunOutputs:
 
         Raises `LakeError` where they do not fit the table.
         """
-        if name not in self._tables:
-            raise LakeError(f"stage {self._first.stage} did not declare that it writes {name!r}", where=name)
-        schema = self._tables[name].schema
-        kept = self._drop_known(name, conform_rows(rows, schema, run_id=self._first.run_id))
+        self._settle(name)
+        kept = self._drop_known(name, self._conform(name, rows))
         if kept.num_rows:
             self._buffers[name].append(kept)
             self._buffered_rows += kept.num_rows
             self._buffered_bytes += kept.nbytes
 
+    def add_loose(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Buffer rows as they are, to be turned into a table many at a time.
+
+        Raises `LakeError` where a row does not fit the table: at once for one whose columns are the first
+        of their kind, and else when the rows are turned into a table.
+        """
+        shapes, loose = self._shapes[self._check_declared(name)], self._loose[name]
+        for row in rows:
+            if (shape := frozenset(row)) not in shapes:
+                self._conform(name, build_rows([row], self._tables[name].schema.arrow))
+                shapes.add(shape)
+        loose.extend(dict(row) for row in rows)
+        if len(loose) >= LOOSE_ROWS:
+            self._settle(name)
+
     def is_due(self) -> bool:
         """Whether enough is buffered, or enough time has passed, for a commit."""
         return (
-            self._buffered_rows >= FLUSH_ROWS
+            self._buffered_rows + sum(map(len, self._loose.values())) >= FLUSH_ROWS
             or self._buffered_bytes >= FLUSH_BYTES
             or time.monotonic() - self._last_flush >= self._commit_seconds
         )
@@ -112,6 +129,7 @@ class RunOutputs:
     def flush(self, pinned: Mapping[str, int], tally: Tally) -> None:
         """Commit what is buffered; the commit says whose it is, from what, and the numbers counted since."""
         for name, chunks in self._buffers.items():
+            self._settle(name)
             if not chunks:
                 continue
             table = self._tables[name]
@@ -136,6 +154,21 @@ class RunOutputs:
             chunks.clear()
         self._buffered_rows = self._buffered_bytes = 0
         self._last_flush = time.monotonic()
+
+    def _check_declared(self, name: str) -> str:
+        if name not in self._tables:
+            raise LakeError(f"stage {self._first.stage} did not declare that it writes {name!r}", where=name)
+        return name
+
+    def _conform(self, name: str, rows: pa.Table | pl.DataFrame) -> pa.Table:
+        schema = self._tables[self._check_declared(name)].schema
+        return conform_rows(rows, schema, run_id=self._first.run_id)
+
+    def _settle(self, name: str) -> None:
+        """Turn loose rows into a table; those of a batch that does not fit are given up with the error."""
+        rows, self._loose[name] = self._loose[self._check_declared(name)], []
+        if rows:
+            self.add(name, build_rows(rows, self._tables[name].schema.arrow))
 
     def _drop_known(self, name: str, rows: pa.Table) -> pa.Table:
         """Drop rows whose key this run holds already, and remember the keys of the others."""

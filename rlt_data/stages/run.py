@@ -20,7 +20,6 @@ from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake, RunRecord, TableState
 from rlt_data.lake.commits import Fence, FenceLostError
-from rlt_data.lake.conform import build_rows
 from rlt_data.lake.fingerprint import NamedModel, compute_fingerprint
 from rlt_data.lake.runs import commit_state, draft_record, read_first_state
 from rlt_data.progress import Reporter, Task
@@ -28,9 +27,6 @@ from rlt_data.stages.outputs import REJECTS, RunOutputs
 from rlt_data.stages.plan import stop_when_planning
 from rlt_data.stages.summary import StageConfig, StageSummary
 from rlt_data.stages.tally import Tally
-
-REJECTS_AT_ONCE = 256
-"""Rejects come one by one; as a table of so many rows they cost a fraction."""
 
 __all__ = ["StageConfig", "StageRun", "StageSummary", "open_run"]
 
@@ -52,7 +48,6 @@ class StageRun:
         self._pinned = {state.table: state.version for state in first.inputs}
         self._outputs = RunOutputs(lake, first, sequence, outputs)
         self._tally = Tally()
-        self._rejects: list[dict[str, Any]] = []
 
     def read(self, table: str) -> pl.LazyFrame:
         """Scan an input at the version that was newest when this run first started."""
@@ -74,10 +69,9 @@ class StageRun:
         are committed together, or lost together. Raises `LakeError` where rows do not fit the schema.
         """
         if isinstance(rows, list):
-            if not rows:
-                return
-            rows = build_rows(rows, self.lake.table(table).schema.arrow)
-        self._outputs.add(table, rows)
+            self._outputs.add_loose(table, rows)
+        else:
+            self._outputs.add(table, rows)
         self._tally.attach(table)
         self._flush_when_due()
 
@@ -93,20 +87,17 @@ class StageRun:
     ) -> None:
         """Put one input that the stage cannot take into `rejects`; the same reject counts once."""
         place = (self.run_id, self.summary.stage, source, source_row, key, reason, content)
-        self._rejects.append(
-            {
-                "reject_id": hash_content(*place),
-                "stage": self.summary.stage,
-                "source": source,
-                "source_row": source_row,
-                "key": key,
-                "reason": reason,
-                "detail": detail,
-                "content": content,
-            }
-        )
-        if len(self._rejects) >= REJECTS_AT_ONCE:
-            self._append_rejects()
+        row = {
+            "reject_id": hash_content(*place),
+            "stage": self.summary.stage,
+            "source": source,
+            "source_row": source_row,
+            "key": key,
+            "reason": reason,
+            "detail": detail,
+            "content": content,
+        }
+        self.append(REJECTS, [row])
 
     def count(self, **numbers: int | float) -> None:
         """Add to the summary's numbers: `rows_in`, `truncated`, `tokens`, or any name, which goes to `extra`.
@@ -127,7 +118,6 @@ class StageRun:
 
     def flush(self) -> None:
         """Commit everything that is buffered."""
-        self._append_rejects()
         self._outputs.flush(self._pinned, self._tally)
 
     def take_over(self) -> None:
@@ -136,8 +126,7 @@ class StageRun:
             self._tally.carry(numbers)
 
     def end(self, status: str, error: str | None = None) -> None:
-        """Commit what is buffered, sum the whole run up, and record how it ended."""
-        self.flush()
+        """Sum the whole run up, and record how it ended."""
         if self._outputs.met:
             self.note(f"{self._outputs.met} rows were left out: another run committed them in the meantime")
         self._tally.fill(
@@ -160,10 +149,6 @@ class StageRun:
             error=error,
             fence=Fence(self.run_id, self._sequence),
         )
-
-    def _append_rejects(self) -> None:
-        rejects, self._rejects = self._rejects, []
-        self.append(REJECTS, rejects)
 
     def _flush_when_due(self) -> None:
         if self._outputs.is_due():
@@ -216,6 +201,7 @@ def open_run(
         return
     try:
         yield run
+        run.flush()
         run.end("finished")
     except (FenceLostError, GeneratorExit):
         # The run is another process's now, or the stage was dropped without an end, as a kill does.
@@ -223,6 +209,8 @@ def open_run(
     except BaseException as error:
         # Whatever stopped the stage, also Ctrl-C: keep what it made and say why, then let the error go on.
         told = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        with suppress(LakeError, OSError):
+            run.flush()
         with suppress(LakeError, OSError):
             run.end("failed", told)
         raise

@@ -298,12 +298,22 @@ def test_rows_may_come_in_any_shape_and_the_same_key_counts_once(lake: Lake) -> 
         ([{"question_id": "x"}], "required and absent"),
         ([{**make_row(1), "source_row": "three"}], "do not fit"),
         ([make_row(1), {**make_row(2), "question": None}], "null"),
+        ([make_row(1), {**make_row(2), "source_row": "three"}], "do not fit"),
     ],
 )
 def test_rows_that_do_not_fit_stop_the_stage_in_words(lake: Lake, rows: list[Row], message: str) -> None:
     with pytest.raises(LakeError, match=message), open_count(lake) as run:
         run.append("questions", rows)
     assert lake.runs()[0].status == "failed"
+    assert lake.table("questions").count() == 0
+
+
+def test_a_row_is_taken_as_it_was_when_it_was_appended(lake: Lake) -> None:
+    row = make_row(1)
+    with open_count(lake) as run:
+        run.append("questions", [row])
+        row["question"] = "changed"
+    assert lake.table("questions").to_arrow().column("question").to_pylist() == ["1?"]
 
 
 def test_tables_must_be_declared(lake: Lake) -> None:
