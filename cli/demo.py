@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +12,27 @@ from .answers import render_table
 from .common import QuietOption, make_console, open_lake
 from .summary import print_summary
 
-# One question, its best and its worst explanation, and what made the difference.
-QUESTION = """\
-SELECT r.rank, round(r.reward, 2) AS reward, round(s.solution_logprob_avg, 2) AS understood,
-       round(s.kl_avg, 2) AS leaked, t.think AS explanation
-FROM rankings r JOIN scores s USING (score_id) JOIN traces t ON t.trace_id = r.trace_id
-WHERE r.question_id = (SELECT question_id FROM rankings ORDER BY group_spread DESC, question_id LIMIT 1)
-ORDER BY r.rank"""
+# Explanations by what they are: to be chosen, one must help the student and not give the answer away.
+CHOICES = """\
+SELECT CASE WHEN think LIKE '%must be%' THEN 'gives the answer away'
+            WHEN think LIKE 'First%=%= ' || answer || '.' THEN 'works it out'
+            WHEN think LIKE 'First%' THEN 'slips or skips'
+            ELSE 'rambles' END AS explanation,
+       count(*) AS written, round(avg(selected::INT), 2) AS chosen, round(avg(rank), 1) AS rank,
+       round(avg(rankings.reward), 2) AS reward, round(avg(solution_logprob_avg), 2) AS understood,
+       round(avg(kl_avg), 2) AS leaked
+FROM rankings JOIN scores USING (score_id) JOIN traces ON traces.trace_id = rankings.trace_id
+JOIN questions ON questions.question_id = rankings.question_id
+GROUP BY ALL ORDER BY rank"""
 
-LEAKS = """\
-SELECT token, count(*) AS times, round(avg(divergence), 2) AS divergence,
-       round(avg(student_logprob), 2) AS student_logprob
-FROM token_scores WHERE part = 'think' GROUP BY token HAVING count(*) >= 5
-ORDER BY avg(divergence) DESC LIMIT 5"""
+# The answer is the token that the teacher, who has seen the solution, expects and the student does not.
+LEAKED_TOKENS = """\
+SELECT position, token, round(teacher_logprob, 2) AS teacher, round(student_logprob, 2) AS student,
+       round(divergence, 2) AS divergence
+FROM token_scores WHERE part = 'think' AND trace_id = (
+    SELECT trace_id FROM traces JOIN scores USING (trace_id)
+    WHERE think LIKE 'It must be%' ORDER BY kl_avg DESC, trace_id LIMIT 1)
+ORDER BY position"""
 
 
 def command(
@@ -36,6 +45,8 @@ def command(
 
     Run again, it finds everything done. The lake stays, to be looked at: rlt-data sql --lake demo/lake.
     """
+    # At this size a second thread mostly waits for the first; torch reads this when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     from rlt_data.progress import Reporter
     from rlt_data.recipe.load import load_recipe
     from rlt_data.recipe.run import run_recipe
@@ -58,8 +69,8 @@ def command(
     )
     console = make_console()
     for title, query in (
-        ("Why is this explanation ranked first, and that one last?", QUESTION),
-        ("Which tokens does the teacher expect because it has seen the solution?", LEAKS),
+        ("Which explanations were chosen, and why?", CHOICES),
+        ("Where did one that gives the answer away leak it?", LEAKED_TOKENS),
     ):
         console.print(f'{title}\n\nrlt-data sql --lake {folder / "lake"} "\n{query}"\n')
         console.print(render_table(lake.sql(query)))
