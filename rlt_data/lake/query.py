@@ -48,9 +48,9 @@ def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
     """Answer one statement as Arrow; see `Lake.sql`."""
     check_statement(query, allow_files=allow_files)
     with duckdb.connect(":memory:") as connection:
-        versions = _open_views(connection, lake, query)
-        _lock_connection(connection, versions, allow_files=allow_files)
         try:
+            files = _open_views(connection, lake, query)
+            _lock_connection(connection, files, allow_files=allow_files)
             return connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
             raise _explain_error(error, connection, query) from error

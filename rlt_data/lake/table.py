@@ -21,7 +21,7 @@ from rlt_data.lake.conform import conform_rows
 from rlt_data.lake.digest import digest_keys
 from rlt_data.lake.files import list_files, scan_files
 from rlt_data.lake.keys import UNIQUE_KEYS, KeyGuard
-from rlt_data.lake.writer import TableWriter, open_table
+from rlt_data.lake.writer import STORAGE_REMEDY, TableWriter, open_table
 from rlt_data.schemas import TableSchema
 
 NO_VERSION = -1
@@ -152,7 +152,12 @@ class Table:
         if delta is None:
             return pa.schema(fields).empty_table()
         stored = {field.name for field in delta.schema().fields}
-        data = delta.to_pyarrow_table(columns=[name for name in names if name in stored])
+        try:
+            data = delta.to_pyarrow_table(columns=[name for name in names if name in stored])
+        except (DeltaError, OSError) as error:
+            raise LakeError(
+                f"table {self.name} cannot be read: {error}", where=self.uri, remedy=STORAGE_REMEDY
+            ) from error
         arrays = [
             data.column(f.name).cast(f.type)
             if f.name in stored

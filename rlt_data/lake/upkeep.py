@@ -5,12 +5,15 @@ Both leave the rows, their digest and every version that an unfinished run has p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from deltalake import CommitProperties
+from deltalake.exceptions import DeltaError
 
+from rlt_data.errors import LakeError
 from rlt_data.lake.table import NO_VERSION, Table
 
 if TYPE_CHECKING:
@@ -51,9 +54,10 @@ def compact_tables(lake: Lake, names: Sequence[str] | None = None) -> list[Compa
             continue
         before = len(delta.file_uris())
         if before > 1:
-            delta.optimize.compact(
-                commit_properties=CommitProperties(custom_metadata={"rlt_data.stage": "compact"})
-            )
+            with _explain_failures(table):
+                delta.optimize.compact(
+                    commit_properties=CommitProperties(custom_metadata={"rlt_data.stage": "compact"})
+                )
         done.append(Compaction(table.name, int(delta.version()), before, len(delta.file_uris())))
     return done
 
@@ -84,16 +88,29 @@ def vacuum_tables(
         if delta is None:
             continue
         kept = sorted(pinned.get(table.name, set()) - {NO_VERSION})
-        files = delta.vacuum(
-            retention_hours=retention_hours,
-            dry_run=dry_run,
-            enforce_retention_duration=False,
-            full=True,
-            keep_versions=kept or None,
-            commit_properties=CommitProperties(custom_metadata={"rlt_data.stage": "vacuum"}),
-        )
+        with _explain_failures(table):
+            files = delta.vacuum(
+                retention_hours=retention_hours,
+                dry_run=dry_run,
+                enforce_retention_duration=False,
+                full=True,
+                keep_versions=kept or None,
+                commit_properties=CommitProperties(custom_metadata={"rlt_data.stage": "vacuum"}),
+            )
         done.append(Vacuum(table.name, tuple(sorted(files)), tuple(kept), dry_run))
     return done
+
+
+@contextmanager
+def _explain_failures(table: Table) -> Iterator[None]:
+    try:
+        yield
+    except (DeltaError, OSError) as error:
+        raise LakeError(
+            f"table {table.name} could not be tidied: {error}",
+            where=table.uri,
+            remedy="run the command again when no other process tidies; no row is lost",
+        ) from error
 
 
 def _select_tables(lake: Lake, names: Sequence[str] | None) -> list[Table]:

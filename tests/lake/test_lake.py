@@ -158,3 +158,27 @@ def test_a_vacuum_keeps_what_unfinished_runs_have_pinned(lake: Lake, make_questi
     with pytest.raises(LakeError, match="was vacuumed"):
         table.scan(pinned)
     assert table.scan().collect().height == 5
+
+
+def test_a_damaged_lake_is_said_in_words(lake: Lake, make_questions: MakeQuestions) -> None:
+    table = lake.table("questions")
+    table.append(make_questions(1), run_id="r")
+    for file in Path(table.uri).glob("*.parquet"):
+        file.unlink()
+    with pytest.raises(LakeError, match="No files found"):
+        lake.sql("select * from questions")
+    with pytest.raises(LakeError, match="cannot be read"):
+        table.to_arrow()
+    for entry in Path(table.uri, "_delta_log").glob("*.json"):
+        entry.write_text("{broken")
+    with pytest.raises(LakeError, match="cannot be read"):
+        Lake(lake.uri).table("questions").count()
+    with pytest.raises(LakeError, match="cannot be read"):
+        Lake(lake.uri).table("questions").append(make_questions(2), run_id="r")
+
+
+def test_a_table_that_cannot_be_written_says_so(lake: Lake, make_questions: MakeQuestions) -> None:
+    lake.prepare()
+    Path(lake.uri, "questions").write_text("a file stands in the way")
+    with pytest.raises(LakeError, match="cannot be"):
+        lake.table("questions").append(make_questions(2), run_id="r")
