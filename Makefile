@@ -10,7 +10,7 @@ EXTRAS := models,problems,hub,verify,openai,train
 
 # vLLM: the usual build where there is an NVIDIA GPU, the CPU build on other Linux machines, none elsewhere.
 VLLM := $(shell if command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi >/dev/null 2>&1; then echo gpu; \
-	elif [ "$$(uname -s)" = Linux ]; then case "$$(uname -m)" in x86_64|aarch64) echo cpu;; esac; fi)
+	elif [ "$$(uname -s)" = Linux ]; then case "$$(uname -m)" in (x86_64|aarch64) echo cpu;; esac; fi)
 ifeq ($(VLLM),gpu)
 EXTRAS := $(EXTRAS),vllm
 endif
