@@ -112,7 +112,7 @@ def _write_cell(value: Any, *, full: bool) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value + 0.0:.6g}"  # no negative zero
     if isinstance(value, list) and not full and len(value) > LIST_ITEMS:
         start = ", ".join(_write_cell(inner, full=full) for inner in value[:LIST_ITEMS])
         return f"[{start}, ... {len(value) - LIST_ITEMS} more]"

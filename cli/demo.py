@@ -20,7 +20,7 @@ SELECT CASE WHEN think LIKE '%must be%' THEN 'gives the answer away'
             ELSE 'rambles' END AS explanation,
        count(*) AS written, round(avg(selected::INT), 2) AS chosen, round(avg(rank), 1) AS rank,
        round(avg(rankings.reward), 2) AS reward, round(avg(solution_logprob_avg), 2) AS understood,
-       round(avg(kl_avg), 2) AS leaked
+       round(avg(list_avg(think_divergences)), 2) AS leaked
 FROM rankings JOIN scores USING (score_id) JOIN traces ON traces.trace_id = rankings.trace_id
 JOIN questions ON questions.question_id = rankings.question_id
 GROUP BY ALL ORDER BY rank"""
@@ -31,7 +31,7 @@ SELECT position, token, round(teacher_logprob, 2) AS teacher, round(student_logp
        round(divergence, 2) AS divergence
 FROM token_scores WHERE part = 'think' AND trace_id = (
     SELECT trace_id FROM traces JOIN scores USING (trace_id)
-    WHERE think LIKE 'It must be%' ORDER BY kl_avg DESC, trace_id LIMIT 1)
+    WHERE think LIKE 'It must be%' ORDER BY list_max(think_divergences) DESC, trace_id LIMIT 1)
 ORDER BY position"""
 
 
