@@ -41,8 +41,12 @@ class ModelIdentity:
 
     @property
     def content_key(self) -> str:
-        """What identifies the weights in content hashes: the revision, or the model's name without one."""
-        return self.revision or self.model
+        """What identifies the weights in content hashes: the revision, or the model's name without one.
+
+        An adapter's weights are also those under it.
+        """
+        own = self.revision or self.model
+        return own if self.base is None else f"{own}+{self.base.content_key}"
 
     def require_directory(self) -> Path:
         """Return the local directory. Raises `ModelError` for a model that is only named."""
