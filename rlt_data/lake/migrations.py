@@ -73,14 +73,17 @@ class AddColumn:
 
 @dataclass(frozen=True)
 class Migration:
-    """One named change, made of steps."""
+    """One named change, made of steps; `signature` is that of all schemas after it (see `sign_schemas`)."""
 
     name: str
     about: str
+    signature: str
     steps: tuple[AddColumn, ...] = ()
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration("0001-first-tables", "The tables of version 0.1."),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration("0001-first-tables", "The tables of version 0.1.", "f473687f1d23a9a76a40e143f713b4a8"),
+)
 
 
 def open_record(location: Location, storage_options: Mapping[str, str] | None) -> Table:

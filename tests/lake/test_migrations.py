@@ -16,11 +16,15 @@ from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
 from rlt_data.lake.location import resolve_location
 from rlt_data.lake.migrations import MIGRATIONS, AddColumn, Migration, apply_migrations, open_record
+from rlt_data.lake.signature import sign_schemas
 from rlt_data.lake.table import Table
 from rlt_data.schemas import QUESTIONS, TABLES
 
 MakeQuestions = Callable[..., pl.DataFrame]
-LATER = (*MIGRATIONS, Migration("9999-answers", "Answers.", (AddColumn("questions", "answer", pa.string()),)))
+LATER = (
+    *MIGRATIONS,
+    Migration("9999-answers", "Answers.", "", (AddColumn("questions", "answer", pa.string()),)),
+)
 
 
 def make_older_lake(folder: Path, rows: pl.DataFrame) -> Lake:
@@ -98,6 +102,14 @@ def test_a_crash_between_a_step_and_its_record_does_no_harm(
     version = DeltaTable(older.table("questions").uri).version()
     assert apply_migrations(location, None, LATER) == ["9999-answers"]
     assert DeltaTable(older.table("questions").uri).version() == version
+
+
+def test_schemas_change_only_with_a_migration() -> None:
+    """Signed schemas: whoever changes one appends a migration with the new signature.
+
+    Only before the first release may the signature of the first migration be replaced instead.
+    """
+    assert sign_schemas(TABLES.values()) == MIGRATIONS[-1].signature
 
 
 def test_migration_names_are_unique_and_columns_they_add_exist() -> None:
