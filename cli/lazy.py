@@ -17,7 +17,7 @@ from typer.main import get_command
 class Entry:
     """One command: its name, the section it is listed in, and its one line of help.
 
-    The module of the same name beside this file holds its function, `command`.
+    The module of the same name beside this file (`-` read as `_`) holds its function, `command`.
     """
 
     name: str
@@ -89,7 +89,7 @@ class LazyGroup(TyperGroup):
         ]
 
     def _load(self, entry: Entry) -> Any:
-        function = import_module(f".{entry.name}", __package__).command
+        function = import_module("." + entry.name.replace("-", "_"), __package__).command
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = dict(self.context_settings)
         single.command(name=entry.name, cls=PlainCommand, context_settings=settings)(function)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rlt_data.errors import UsageError
 from rlt_data.recipe.check import Contradiction, find_contradictions
 from rlt_data.recipe.overrides import apply_override, parse_override
 from rlt_data.recipe.schema import Recipe
 from rlt_data.recipe.shipped import find_recipe
-from rlt_data.settings import Settings, load_settings
+from rlt_data.settings import ModelSettings, Settings, load_settings
 from rlt_data.toml import TomlDocument, compose_documents, load_document, validate_data
 
 
@@ -57,7 +58,8 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
     if contradictions:
         first = contradictions[0]
         raise UsageError(first.reason, where=_locate(first, documents), remedy=first.remedy)
-    return LoadedRecipe(recipe, _merge_settings(recipe, load_settings()), tuple(documents))
+    settings = merge_settings(recipe.models, recipe.formats, load_settings())
+    return LoadedRecipe(recipe, settings, tuple(documents))
 
 
 def _locate(contradiction: Contradiction, documents: Sequence[TomlDocument]) -> str:
@@ -73,14 +75,16 @@ def _locate(contradiction: Contradiction, documents: Sequence[TomlDocument]) -> 
     return documents[-1].name
 
 
-def _merge_settings(recipe: Recipe, own: Settings) -> Settings:
-    """Lay the recipe's models and formats over the user's own; paths are made absolute on the way."""
+def merge_settings(
+    models: Mapping[str, ModelSettings], formats: Mapping[str, Mapping[str, Any]], own: Settings
+) -> Settings:
+    """Lay a recipe's models and formats over the user's own; paths are made absolute on the way."""
     theirs = {
         name: model.model_copy(update={"model": own.resolve_path(model.model)})
         for name, model in own.models.items()
     }
     return Settings(
         lake=own.resolve_path(own.lake) if own.lake else None,
-        models={**theirs, **recipe.models},
-        formats={**own.formats, **recipe.formats},
+        models={**theirs, **models},
+        formats={**own.formats, **formats},
     )

@@ -32,6 +32,7 @@ from rlt_data.sources.arithmetic import (
 )
 from rlt_data.tasks.answers import render_answer
 from rlt_data.training.callbacks import ProgressCallback
+from rlt_data.training.estimate import ModelSize
 from rlt_data.training.examples import (
     Explained,
     SupervisedExample,
@@ -233,3 +234,18 @@ def _explain(rng: random.Random, config: FreshConfig, chain: Chain, style: Style
     longest = 60 if rng.random() < 0.1 else 10
     think = write_explanation(chain, style, rng, longest_ramble=longest)
     return Explained(chain.question, render_answer(str(answer)), think)
+
+
+def measure_fresh(config: FreshConfig) -> ModelSize:
+    """The size of a fresh model before it is made."""
+    tokenizer = build_chain_tokenizer(load_format(config.format), terms=config.terms)
+    shape = config.shape
+    model = build_tiny_model(shape, tokenizer, seed=0)
+    return ModelSize(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        vocabulary=len(tokenizer),
+        layers=shape.layers,
+        key_value_width=2 * shape.hidden_size // shape.heads * shape.key_value_heads,
+        hidden=shape.hidden_size,
+        context=shape.context,
+    )

@@ -20,22 +20,14 @@ ItemT = TypeVar("ItemT")
 _PLACES = ("output", "micro_batch_size", "save_every", "keep_checkpoints", "sync_limit", "pack_tokens")
 
 
-class GrpoConfig(StageConfig):
+class GrpoSection(StageConfig):
     """What the teacher is trained on, and how. The defaults are the paper's (arXiv 2506.08388).
 
     `trainer` passes options of `trl.GRPOConfig` through, `lora` those of `peft.LoraConfig`.
     """
 
-    # Where results go, and how work is cut up: the reward does not depend on them.
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({*_PLACES, "student_device"})
-
-    teacher: str = Field(description="The model to train: an alias, a hub id or a local path.")
-    students: tuple[str, ...] = Field((), description="Frozen students whose understanding is the reward.")
-    output: str = Field(description="Directory for checkpoints and for the trained model.")
-    format: str = Field("stratos", description="Conversation format.")
     where: str | None = Field(None, description="SQL predicate over questions: train on these alone.")
     limit: int | None = Field(None, ge=1, description="Train on the first so many questions only.")
-    seed: int = Field(0, ge=0, description="Seed of the order of questions and of what is sampled.")
 
     steps: int = Field(125, ge=1, description="Optimiser steps.")
     questions_per_step: int = Field(16, ge=1, description="Questions a generation.")
@@ -79,9 +71,7 @@ class GrpoConfig(StageConfig):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> GrpoConfig:
-        if self.reward == "rlt" and not self.students:
-            raise ValueError("the RLT reward needs a student: name one in grpo.students")
+    def _check_reward(self) -> GrpoSection:
         if self.teacher_side == "sampled" and self.rlt.estimator == "full":
             raise ValueError("the exact divergence needs teacher_side policy or reference")
         if self.teacher_side == "sampled" and self.temperature != self.teacher_temperature:
@@ -110,6 +100,25 @@ class GrpoConfig(StageConfig):
     def generations(self) -> int:
         """How often the teacher generates in the whole training."""
         return -(-self.steps // self.updates_per_generation)
+
+
+class GrpoConfig(GrpoSection):
+    """A whole GRPO training."""
+
+    # Where results go, and how work is cut up: the reward does not depend on them.
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({*_PLACES, "student_device"})
+
+    teacher: str = Field(description="The model to train: an alias, a hub id or a local path.")
+    students: tuple[str, ...] = Field((), description="Frozen students whose understanding is the reward.")
+    output: str = Field(description="Directory for checkpoints and for the trained model.")
+    format: str = Field("stratos", description="Conversation format.")
+    seed: int = Field(0, ge=0, description="Seed of the order of questions and of what is sampled.")
+
+    @model_validator(mode="after")
+    def _check_students(self) -> GrpoConfig:
+        if self.reward == "rlt" and not self.students:
+            raise ValueError("the RLT reward needs a student: name one in students")
+        return self
 
 
 def list_options(config: GrpoConfig, output: Path, *, world: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,3 +41,19 @@ def save_result(trainer: Any, tokenizer: Any, directory: Path, *, about: Mapping
 def describe_result(directory: Path) -> dict[str, str]:
     """Where a trained model is, and the content hash by which later stages know it."""
     return {"model": str(directory), "revision": hash_model_directory(directory)}
+
+
+def publish_model(model: Path, place: Path) -> None:
+    """Let `place` mean the directory `model`: a link where the system has links, else a copy."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    staging = place.with_name(f".{place.name}.partial")
+    if staging.is_symlink() or staging.is_file():
+        staging.unlink()
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.symlink_to(os.path.relpath(model.resolve(), place.parent.resolve()), target_is_directory=True)
+    except OSError:
+        shutil.copytree(model, staging)
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place)
+    staging.replace(place)

@@ -36,23 +36,28 @@ from rlt_data.training.view import HealthCallback, TrainingView
 SCHEME_VERSION = 1
 
 
-class WarmUpConfig(StageConfig):
+class WarmUpSection(StageConfig):
     """What the teacher is warmed up on, and how. `trainer` passes options of `trl.SFTConfig` through."""
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"output", "keep_checkpoints"})
-
-    teacher: str = Field(description="The model to start from: an alias, a hub id or a local path.")
-    output: str = Field(description="Directory for checkpoints and for the trained model.")
-    format: str = Field("stratos", description="Conversation format.")
     where: str | None = Field(
         None,
         description="SQL predicate over traces: learn from these alone. Cut-off ones are left out anyway.",
     )
     limit: int | None = Field(None, ge=1, description="Learn from the first so many explanations only.")
     max_tokens: int | None = Field(None, ge=1, description="Longer texts are rejected; default: the context.")
-    seed: int = Field(0, ge=0, description="Seed of the order of texts.")
     keep_checkpoints: int = Field(1, ge=1, description="Checkpoints to keep.")
     trainer: dict[str, Any] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
+
+
+class WarmUpConfig(WarmUpSection):
+    """A whole warm-up."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"output", "keep_checkpoints"})
+
+    teacher: str = Field(description="The model to start from: an alias, a hub id or a local path.")
+    output: str = Field(description="Directory for checkpoints and for the trained model.")
+    format: str = Field("stratos", description="Conversation format.")
+    seed: int = Field(0, ge=0, description="Seed of the order of texts.")
 
 
 class _Work(NamedTuple):
@@ -74,6 +79,7 @@ def warm_up(
     """
     reporter = reporter or Reporter(quiet=True)
     world = World()
+    check_options(config)
     identity = resolve_model(config.teacher, role="teacher")
     format = load_format(config.format)
     if not world.is_main:
@@ -148,7 +154,8 @@ def list_options(config: WarmUpConfig, output: Path) -> dict[str, Any]:
 
 def check_options(config: WarmUpConfig) -> Any:
     """Build the `trl.SFTConfig` of a recipe. Raises `UsageError` as `build_options` does."""
-    build_options("SFTConfig", config.trainer, where="sft.trainer", reserved=RESERVED)
+    alone = {**choose_precision(config.trainer), **config.trainer}
+    build_options("SFTConfig", alone, where="sft.trainer", reserved=RESERVED)
     return build_options("SFTConfig", list_options(config, Path(config.output)), where="sft.trainer")
 
 
@@ -167,7 +174,6 @@ def _train(
     check_example(examples[0], tokenizer, closing=format.teacher.close)
     if run is not None and not reporter.quiet:
         reporter.say(f"one example, what is learned between ⟦ and ⟧:\n{describe_example(examples[0])}")
-    build_options("SFTConfig", config.trainer, where="sft.trainer", reserved=RESERVED)
     options = list_options(config, directory)
     init = {"dtype": "float32", **(options.pop("model_init_kwargs", None) or {})}
     with hide_progress_bars():

@@ -1,0 +1,193 @@
+"""Recipes of teacher training: the models, the data, a warm-up and GRPO, in one TOML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rlt_data.errors import UsageError
+from rlt_data.lake import Lake
+from rlt_data.progress import Reporter
+from rlt_data.recipe.load import merge_settings
+from rlt_data.recipe.overrides import apply_override, parse_override
+from rlt_data.recipe.schema import Tables
+from rlt_data.recipe.shipped import find_recipe
+from rlt_data.settings import ModelSettings, Settings, load_settings, use_settings
+from rlt_data.stages.ingest import IngestConfig, ingest
+from rlt_data.stages.summary import StageSummary
+from rlt_data.toml import TomlDocument, compose_documents, load_document, validate_data
+from rlt_data.training.distributed import World
+from rlt_data.training.fresh import FreshConfig, build_fresh_model
+from rlt_data.training.grpo import train_policy
+from rlt_data.training.grpo_config import GrpoConfig, GrpoSection
+from rlt_data.training.saving import publish_model
+from rlt_data.training.warm_up import WarmUpConfig, WarmUpSection, warm_up
+
+FRESH = "fresh"
+"""The name by which teacher and students mean the fresh model of [fresh]."""
+
+
+class TrainingRecipe(BaseModel):
+    """A whole recipe of teacher training. [fresh], [[ingest]], [sft] and [grpo] run in this order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE win over it.")
+    output: str = Field(description="Directory of everything that is trained; the result is output/teacher.")
+    teacher: str = Field(description="The model to start from; `fresh` is the one of [fresh].")
+    students: tuple[str, ...] = Field((), description="The students whose understanding is the reward.")
+    format: str = Field("stratos", description="Conversation format.")
+    seed: int = Field(0, ge=0, description="Seed of everything.")
+    models: Mapping[str, ModelSettings] = Field(
+        default_factory=dict, description="Models by name, over those of rlt-data.toml."
+    )
+    formats: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="Conversation formats by name, over those of rlt-data.toml."
+    )
+    fresh: FreshConfig | None = Field(None, description="A tiny model to make first, from nothing.")
+    ingest: Tables[IngestConfig] = ()
+    sft: WarmUpSection | None = Field(None, description="SFT warm-up; without it GRPO starts from `teacher`.")
+    grpo: GrpoSection | None = Field(
+        None, description="GRPO; without it the warmed-up teacher is the result."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingRecipe:
+        if self.sft is None and self.grpo is None:
+            raise ValueError("the recipe trains nothing: add [sft], [grpo] or both")
+        if self.fresh is None and FRESH in (self.teacher, *self.students) and FRESH not in self.models:
+            raise ValueError("a model is named fresh, but there is no [fresh] section that makes it")
+        if self.grpo is not None and self.grpo.reward == "rlt" and not self.students:
+            raise ValueError("the RLT reward needs a student: name one in students")
+        return self
+
+    def name_model(self, name: str) -> str:
+        """What a model name of this recipe means to the stages."""
+        return str(Path(self.output) / FRESH) if name == FRESH and self.fresh is not None else name
+
+    def make_warm_up(self) -> WarmUpConfig | None:
+        """The configuration of the warm-up, None without one."""
+        if self.sft is None:
+            return None
+        return WarmUpConfig(
+            **self.sft.model_dump(),
+            teacher=self.name_model(self.teacher),
+            output=self.output,
+            format=self.format,
+            seed=self.seed,
+        )
+
+    def make_grpo(self, teacher: str) -> GrpoConfig | None:
+        """The configuration of GRPO that starts from `teacher`, None without GRPO."""
+        if self.grpo is None:
+            return None
+        return GrpoConfig(
+            **self.grpo.model_dump(),
+            teacher=teacher,
+            students=tuple(self.name_model(name) for name in self.students),
+            output=self.output,
+            format=self.format,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class LoadedTraining:
+    """A training recipe with the settings that hold while it runs."""
+
+    recipe: TrainingRecipe
+    settings: Settings
+    documents: tuple[TomlDocument, ...]
+
+    @property
+    def lake(self) -> str | None:
+        """The lake that the recipe names, or else the one of the user's settings."""
+        return self.recipe.lake if self.recipe.lake is not None else self.settings.lake
+
+
+def load_training(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoadedTraining:
+    """Load training recipes, composed from left to right, with overrides such as `grpo.steps=10` on top.
+
+    Raises `UsageError` with file, line and the nearest right key for one that is unknown.
+    """
+    if not names:
+        raise UsageError("no recipe is named", remedy="rlt-data train-teacher FILE.toml")
+    documents = [load_document(find_recipe(str(name))) for name in names]
+    data = compose_documents(documents)
+    for text in overrides:
+        change = parse_override(text)
+        data = apply_override(data, change.data, name=change.name)
+        documents.append(change)
+    recipe = validate_data(TrainingRecipe, data, documents)
+    settings = merge_settings(recipe.models, recipe.formats, load_settings())
+    return LoadedTraining(recipe, settings, tuple(documents))
+
+
+def train_teacher(
+    loaded: LoadedTraining,
+    lake: Lake,
+    *,
+    force: bool = False,
+    reporter: Reporter | None = None,
+    on_summary: Callable[[StageSummary], None] | None = None,
+) -> list[StageSummary]:
+    """Carry a training recipe out; what finished before is not done again, what was cut off goes on.
+
+    Started by `accelerate launch` or `torchrun`, every process calls this, and the main one alone reads
+    and writes the lake. The trained teacher is `output`/teacher.
+    """
+    recipe = loaded.recipe
+    summaries: list[StageSummary] = []
+
+    def keep(summary: StageSummary) -> None:
+        summaries.append(summary)
+        if on_summary:
+            on_summary(summary)
+
+    with use_settings(loaded.settings):
+        _share(lambda: _prepare(recipe, lake, reporter, keep))
+        teacher = recipe.name_model(recipe.teacher)
+        warm = recipe.make_warm_up()
+        if warm is not None:
+            teacher = _run(lambda: warm_up(lake, warm, force=force, reporter=reporter), keep)
+        grpo = recipe.make_grpo(teacher)
+        if grpo is not None:
+            teacher = _run(lambda: train_policy(lake, grpo, force=force, reporter=reporter), keep)
+        if World().is_main:
+            publish_model(Path(teacher), Path(recipe.output) / "teacher")
+    return summaries
+
+
+def _prepare(
+    recipe: TrainingRecipe, lake: Lake, reporter: Reporter | None, keep: Callable[[StageSummary], None]
+) -> None:
+    if recipe.fresh is not None:
+        build_fresh_model(Path(recipe.output) / FRESH, recipe.fresh, reporter)
+    for config in recipe.ingest:
+        keep(ingest(lake, config, reporter=reporter))
+
+
+def _run(stage: Callable[[], StageSummary], keep: Callable[[StageSummary], None]) -> str:
+    """Run a stage in every process; returns, in every process, the model that it made."""
+    world = World()
+    summary = stage()
+    if world.is_main:
+        keep(summary)
+    return str(_share(lambda: summary.extra["model"]))
+
+
+def _share(make: Callable[[], Any]) -> Any:
+    """Compute a plain value in the main process, and have it in all."""
+    world = World()
+    if not world.is_main:
+        return world.receive()
+    try:
+        value = make()
+        world.send(value)
+        return value
+    finally:
+        world.fail()
