@@ -11,6 +11,7 @@ Out: `refused` or `ready` once, then `completions`, `scores`, and `died` with th
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import queue
 import sys
@@ -24,6 +25,7 @@ from typing import IO, Any
 Message = dict[str, Any]
 
 _GRACE_SECONDS = 2.0
+_WATCH_SECONDS = 0.5
 
 
 class Inbox:
@@ -61,11 +63,31 @@ class Outbox:
 
     def __init__(self, descriptor: int) -> None:
         self._stream = os.fdopen(descriptor, "wb")
+        self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
         """Write one message."""
-        self._stream.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-        self._stream.flush()
+        line = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            self._stream.write(line)
+            self._stream.flush()
+
+
+def watch_children(outbox: Outbox) -> None:
+    """Report the death of an engine process, on a thread: vLLM's own `step` would wait for it for ever."""
+    children = multiprocessing.active_children()
+
+    def watch() -> None:
+        while all(child.is_alive() for child in children):
+            time.sleep(_WATCH_SECONDS)
+        dead = next(child for child in children if not child.is_alive())
+        # Where the engine could say why it died, `step` raises; it gets the time to do so.
+        time.sleep(_GRACE_SECONDS)
+        outbox.send({"event": "died", "error": f"its process {dead.name} ended with code {dead.exitcode}"})
+        end_children()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="watch").start()
 
 
 def end_children() -> None:
@@ -144,6 +166,7 @@ def main() -> None:
     code = 1
     try:
         engine = VllmCore(setup)
+        watch_children(outbox)
         outbox.send({"event": "ready", **engine.describe()})
         serve(engine, inbox, outbox)
         code = 0

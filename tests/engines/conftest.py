@@ -1,0 +1,29 @@
+"""Fixtures for engines: a tiny model that vLLM has kernels for, and whether vLLM runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlt_data.engines import EngineOptions
+from rlt_data.engines.vllm import explain_unusable
+from rlt_data.models import resolve_model
+from rlt_data.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def vllm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny random Qwen2 model with one head of size 32; skipped where vLLM cannot run."""
+    pytest.importorskip("transformers")
+    from tiny_models import save_tiny_model
+
+    directory = save_tiny_model(
+        tmp_path_factory.mktemp("models") / "vllm", num_attention_heads=1, num_key_value_heads=1
+    )
+    reason = explain_unusable(
+        resolve_model(str(directory), role="teacher", settings=Settings()), EngineOptions()
+    )
+    if reason is not None:
+        pytest.skip(f"vLLM cannot run here: {reason}")
+    return directory
