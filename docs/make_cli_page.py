@@ -24,6 +24,7 @@ TWINS = {
     "rank": "rlt_data.stages.rank.rank",
     "substitute": "rlt_data.stages.substitute.substitute",
     "export": "rlt_data.stages.export.export",
+    "train-teacher": "rlt_data.recipe.training.train_teacher",
     "sql": "rlt_data.lake.Lake.sql",
     "tables": "rlt_data.lake.Lake.tables",
     "log": "rlt_data.lake.Lake.runs",
