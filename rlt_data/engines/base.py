@@ -81,8 +81,8 @@ class Engine(Protocol):
     `version` names the software, such as `transformers 5.17.0`; `logprob_mode` is `processed` (under the
     sampling temperature, over the whole vocabulary), `nucleus` (the same, over the tokens that top-p and
     top-k keep) or `raw` (temperature 1); `dtype` is that of the forward pass. `prefills` is False where it
-    needs `GenerationRequest.messages`, because it cannot continue a prompt. `notes` are sentences for the
-    summary. All of them hold from the first answer on.
+    needs `GenerationRequest.messages`, because it cannot continue a prompt. `notes` are sentences and
+    `figures` numbers for the summary. All of them hold from the first answer on.
     """
 
     name: str
@@ -94,6 +94,11 @@ class Engine(Protocol):
     @property
     def notes(self) -> list[str]:
         """Sentences for the stage's summary."""
+        ...
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Numbers for the stage's summary."""
         ...
 
     def generate(

@@ -70,8 +70,8 @@ class OpenAIEngine:
         notes = []
         if not self.prefills:
             notes.append(
-                "the server offers chat completions only: the teacher's turn could not be prefilled, so the "
-                "solution and the opened explanation stood in its instructions, and it wrote both itself"
+                "over chat completions the teacher's turn could not be prefilled: the solution and the "
+                "opened explanation stood in its instructions, and it wrote both itself"
             )
         if self.traits.logprob_mode is None:
             notes.append("the server sends no log-probabilities: scoring will run the teacher itself")
@@ -82,9 +82,12 @@ class OpenAIEngine:
                 f"for {self._unsure} of {self._answers} answers the server did not say whether the closing "
                 "tag or the end token ended them; they are taken to be closed"
             )
-        if self.tries > self._answers:
-            notes.append(f"{self.tries} requests were sent for {self._answers} answers")
         return notes
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """How many requests were sent, repeated ones included."""
+        return {"requests_sent": self.tries}
 
     def generate(
         self, requests: Iterable[GenerationRequest], sampling: SamplingParameters

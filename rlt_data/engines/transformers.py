@@ -139,6 +139,11 @@ class TransformersEngine:
         """Nothing but the completions needs saying."""
         return []
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """No numbers of its own."""
+        return {}
+
     def close(self) -> None:
         """Free the model."""
         del self._model

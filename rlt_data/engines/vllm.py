@@ -95,11 +95,18 @@ class VllmEngine:
 
     @property
     def notes(self) -> list[str]:
-        """What a summary should say about this engine's work so far."""
-        if not self._prompt_tokens:
-            return []
-        share = self._cached_tokens / self._prompt_tokens
-        return [f"{share:.0%} of the prompts' tokens came from vLLM's prefix cache"]
+        """Nothing but the figures needs saying."""
+        return []
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Seconds that vLLM took to start, and the share of prompt tokens that its prefix cache held."""
+        if self._host is None or not self._prompt_tokens:
+            return {}
+        return {
+            "engine_start_seconds": self._host.start_seconds,
+            "prefix_cache_share": self._cached_tokens / self._prompt_tokens,
+        }
 
     def generate(
         self, requests: Iterable[GenerationRequest], sampling: SamplingParameters

@@ -48,6 +48,7 @@ class HostProcess:
         self.log_path = log_path
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._closed = False
+        begin = time.monotonic()
         receiving, sending = os.pipe()
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -64,6 +65,7 @@ class HostProcess:
         try:
             self.send({"op": "start", **setup})
             self.facts = self._await_ready()
+            self.start_seconds = time.monotonic() - begin
         except BaseException:
             self.close()
             raise

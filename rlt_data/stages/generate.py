@@ -6,6 +6,7 @@ and, by rounding, single draws, not what is sampled from; each row says what mad
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -100,6 +101,7 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
                     pending = writer.write(pending, draw, task)
                     if not pending:
                         break
+            run.summary.extra |= {"rows_per_second": writer.rows_per_second, **engine.figures}
             for note in engine.notes:
                 run.note(note)
         finally:
@@ -131,6 +133,13 @@ class _TraceWriter:
         self._watch = watch
         self._student = student
         self._refusals = refusals
+        self._answers = 0
+        self._began = time.monotonic()
+
+    @property
+    def rows_per_second(self) -> float:
+        """Answers a second since this writer was made, the engine's start included."""
+        return self._answers / max(time.monotonic() - self._began, 1e-6)
 
     def write(self, samples: Mapping[str, Sample], draw: int, task: Task) -> dict[str, Sample]:
         """Make the traces of `samples`; return those that must be drawn again because they are over-long."""
@@ -139,6 +148,7 @@ class _TraceWriter:
         requests = make_requests(run, self._generation, samples, draw=draw, prefills=engine.prefills)
         for answer in engine.generate(requests, self._generation.sampling):
             sample = samples[answer.key]
+            self._answers += 1
             if isinstance(answer, FailedRequest):
                 if answer.reason == "over_context":
                     self._refusals.append(answer)
