@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,9 @@ from torch import Tensor
 from rlt_data.errors import UsageError
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.formats.spans import compare_tokenizers
+from rlt_data.reward.backbone import Mode
 from rlt_data.reward.head import TileSize, score_divergences, score_targets
+from rlt_data.reward.memory import Sizes, choose_sizes, read_shape
 from rlt_data.reward.side import ModelSide, ScoredRows, ScoringModel
 from rlt_data.reward.texts import (
     FailedText,
@@ -77,8 +79,12 @@ class Scorer:
     """Scores explanations with one or several students and at most one teacher, which runs once.
 
     Models may be frozen or in training: weights are read at every call. `exact` also computes the
-    divergence over the whole vocabulary at each explanation token. Raises `UsageError` where teacher and
-    student cut text into different tokens, so that no divergence token by token exists.
+    divergence over the whole vocabulary at each explanation token. `memory` is a budget in bytes beyond the
+    weights, from which the sizes of passes and tiles follow; the other arguments overrule them, and `mode`
+    the way in which the models are run (see `rlt_data.reward.backbone`).
+
+    Raises `UsageError` where teacher and student cut text into different tokens, so that no divergence
+    token by token exists, or where the budget is too small.
     """
 
     def __init__(
@@ -88,17 +94,23 @@ class Scorer:
         teacher: ScoringModel | None = None,
         *,
         exact: bool = False,
-        pack_tokens: int = 2048,
-        batch_tokens: int = 65536,
+        memory: int | None = None,
+        pack_tokens: int | None = None,
+        batch_tokens: int | None = None,
         tile: TileSize | None = None,
         share_prefixes: bool = True,
+        mode: Mode | None = None,
     ) -> None:
         if not students:
             raise UsageError("scoring needs at least one student", remedy="--student MODEL")
         self.format = format
         self.exact = exact and teacher is not None
-        self.batch_tokens = batch_tokens
-        tile = tile or TileSize()
+        loaded = [*students, *([teacher] if teacher is not None else [])]
+        shapes = [read_shape(one.model) for one in loaded]
+        chosen = choose_sizes(shapes, budget=memory, exact=self.exact, device=students[0].model.device.type)
+        self.sizes = Sizes(
+            pack_tokens or chosen.pack_tokens, batch_tokens or chosen.batch_tokens, tile or chosen.tile
+        )
         for student in students if teacher is not None else ():
             assert teacher is not None
             reason = _explain_difference(teacher.tokenizer, student.tokenizer)
@@ -110,7 +122,7 @@ class Scorer:
                 )
 
         def build_side(scoring: ScoringModel) -> ModelSide:
-            return ModelSide(scoring, pack_tokens=pack_tokens, tile=tile, share_prefixes=share_prefixes)
+            return ModelSide(scoring, self.sizes, share_prefixes=share_prefixes, mode=mode)
 
         self.students = [build_side(student) for student in students]
         self.teacher = build_side(teacher) if teacher is not None else None
@@ -119,7 +131,7 @@ class Scorer:
         """What a user should know about the models, such as one that can only be run in a slower way."""
         if self.exact and any(side.mode == "dense" for side in sides):
             # Whole logits of the teacher are kept for a batch, so a batch is one text.
-            self.batch_tokens = 1
+            self.sizes = replace(self.sizes, batch_tokens=1)
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[TokenScores | FailedScore]:
         """Score requests in their order, batch by batch; of each, one result a student, or one failure.
@@ -132,7 +144,7 @@ class Scorer:
             batch.append(request)
             # Four characters a token, prompt included: only the order of magnitude matters here.
             size += 256 + (len(request.question) + len(request.think) + len(request.solution)) // 4
-            if size >= self.batch_tokens:
+            if size >= self.sizes.batch_tokens:
                 yield from self._score_batch(batch)
                 batch, size = [], 0
         if batch:

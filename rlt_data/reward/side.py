@@ -13,6 +13,7 @@ from torch import Tensor
 from rlt_data.errors import ModelError
 from rlt_data.reward.backbone import Mode, iterate_hidden
 from rlt_data.reward.head import AnyHead, LogitsHead, TileSize, read_head
+from rlt_data.reward.memory import Sizes
 from rlt_data.reward.packing import PackItem
 from rlt_data.reward.probe import choose_mode
 from rlt_data.reward.texts import ScoringText
@@ -53,15 +54,14 @@ class ModelSide:
     def __init__(
         self,
         scoring: ScoringModel,
+        sizes: Sizes,
         *,
-        pack_tokens: int,
-        tile: TileSize,
-        mode: Mode | None = None,
         share_prefixes: bool = True,
+        mode: Mode | None = None,
     ) -> None:
         self.scoring = scoring
-        self.pack_tokens = pack_tokens
-        self.tile = tile
+        self.pack_tokens = sizes.pack_tokens
+        self.tile = sizes.tile
         self.mode, self.note = (mode, None) if mode is not None else choose_mode(scoring.model)
         self.share_prefixes = share_prefixes
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlt_data.formats import ConversationFormat, load_format
-from rlt_data.models.tiny import build_tiny_tokenizer
 from rlt_data.reward.side import ScoringModel
 from rlt_data.reward.texts import ScoreRequest
 
+CHAT_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}"
+    "{%- endfor %}"
+)
 WORDS = ["".join(random.Random(i).choices("abcdefghijklmnopqrstuvwxyz", k=4)) for i in range(900)]
 
 
@@ -99,7 +105,7 @@ def build_models(shape: Shape, *, seed: int = 0) -> tuple[ScoringModel, ScoringM
     """A student and a teacher of one shape, float32, with one tokenizer."""
     format = build_format()
     tags = (*re.findall(r"<.*?>", format.teacher.prefill + format.student.assistant), format.teacher.close)
-    tokenizer = build_tiny_tokenizer([f"{space}{word}" for word in WORDS for space in ("", " ")], tags=tags)
+    tokenizer = _build_tokenizer(tags)
     assert len(tokenizer) <= shape.vocabulary
     return (
         ScoringModel("student", _build_model(shape, seed), tokenizer),
@@ -121,6 +127,23 @@ def build_requests(case: Case, *, seed: int = 0) -> list[ScoreRequest]:
 
 def _write(source: random.Random, words: int) -> str:
     return " ".join(source.choices(WORDS, k=words))
+
+
+def _build_tokenizer(tags: Sequence[str]) -> Any:
+    """One token a word with the space before it, one a tag; everything else falls apart into bytes."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *WORDS, *(f"Ġ{word}" for word in WORDS)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
+    words = pre_tokenizers.Split(Regex(r" ?[a-z]+"), behavior="isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(
+        [AddedToken(tag, special=True) for tag in ("<|im_start|>", "<|im_end|>", *tags)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", chat_template=CHAT_TEMPLATE
+    )
 
 
 def _build_model(shape: Shape, seed: int) -> Any:

@@ -1,0 +1,139 @@
+"""Sizes from a memory budget: tokens of a pass, tile of logits, texts prepared together.
+
+What is counted lies beyond the weights. Nothing of it grows with length times vocabulary: activations grow
+with the tokens of a pass, logits with the tile, and what is kept between passes with hidden size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlt_data.errors import UsageError
+from rlt_data.reward.head import TileSize
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", re.IGNORECASE)
+
+# What libraries, kernels and the allocator hold besides the tensors counted here, on a CPU.
+OVERHEAD = 64 * 2**20
+# A prepared text: token ids, character spans and results, as Python and NumPy objects.
+_TOKEN_BYTES = 200
+# Passes beyond this are no faster: products are as fast as they get, and activations leave the cache.
+_PACK_TOKENS = {"cpu": 1024, "cuda": 16384}
+_BATCH_TOKENS = 131_072
+_TILES = (
+    TileSize(2048, 8192),
+    TileSize(512, 4096),
+    TileSize(256, 4096),
+    TileSize(256, 1024),
+    TileSize(64, 1024),
+)
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What decides memory and time of one model; sizes in elements, `element` in bytes."""
+
+    hidden: int
+    feed_forward: int
+    heads: int
+    key_value_heads: int
+    head_size: int
+    layers: int
+    vocabulary: int
+    body_parameters: int
+    element: int
+
+    def count_pass_bytes(self, tokens: int) -> int:
+        """Activations of a pass: the widest layer's inputs, gates, products and attention heads."""
+        heads = self.heads + 2 * self.key_value_heads
+        return tokens * self.element * (8 * self.hidden + 4 * self.feed_forward + 3 * heads * self.head_size)
+
+    def count_prefix_bytes(self, tokens: int) -> int:
+        """Keys and values of one prefix in all layers."""
+        return 2 * tokens * self.element * self.layers * self.key_value_heads * self.head_size
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How the work is cut up."""
+
+    pack_tokens: int
+    batch_tokens: int
+    tile: TileSize
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as 8GiB, 500MB or 4000000000. Raises `UsageError`."""
+    found = _SIZE.fullmatch(text)
+    if found is None or not float(found[1]):
+        raise UsageError(
+            f"{text!r} is no amount of memory", remedy="write it as 8GiB, 500MB or a number of bytes"
+        )
+    unit = found[2].lower()
+    return int(float(found[1]) * (_BINARY.get(unit) or _UNITS[unit]))
+
+
+def read_shape(model: Any) -> ModelShape:
+    """Read the shape of a loaded causal language model."""
+    config = model.config.get_text_config()
+    embedding = model.get_input_embeddings().weight
+    vocabulary, hidden = int(embedding.shape[0]), int(config.hidden_size)
+    heads = int(getattr(config, "num_attention_heads", None) or 1)
+    output = model.get_output_embeddings()
+    apart = embedding.numel()
+    if output is not None and output.weight is not embedding:
+        apart += output.weight.numel()
+    return ModelShape(
+        hidden=hidden,
+        feed_forward=int(getattr(config, "intermediate_size", None) or 4 * hidden),
+        heads=heads,
+        key_value_heads=int(getattr(config, "num_key_value_heads", None) or heads),
+        head_size=int(getattr(config, "head_dim", None) or hidden // heads),
+        layers=int(config.num_hidden_layers),
+        vocabulary=vocabulary,
+        body_parameters=sum(p.numel() for p in model.parameters()) - apart,
+        element=embedding.element_size(),
+    )
+
+
+def choose_sizes(shapes: Sequence[ModelShape], *, budget: int | None, exact: bool, device: str) -> Sizes:
+    """Choose sizes that fit `budget` bytes beyond the weights; unset takes the fastest.
+
+    Raises `UsageError` where even the smallest do not fit.
+    """
+    kind = device.split(":")[0]
+    best = _PACK_TOKENS.get(kind, 4096)
+    tiles = _TILES if kind == "cuda" else _TILES[1:]
+    if budget is None:
+        return Sizes(best, _BATCH_TOKENS, tiles[0])
+    pack, batch = best, _BATCH_TOKENS
+    for tile in tiles:
+        for pack in (best, best // 2, best // 4, best // 8):
+            for batch in (_BATCH_TOKENS, _BATCH_TOKENS // 4, _BATCH_TOKENS // 16, _BATCH_TOKENS // 64):
+                sizes = Sizes(pack, batch, tile)
+                if count_working_bytes(shapes, sizes, exact=exact) <= budget:
+                    return sizes
+    least = count_working_bytes(shapes, Sizes(pack, batch, tiles[-1]), exact=exact)
+    raise UsageError(
+        f"scoring with these models takes at least {least / 2**20:.0f} MiB beyond their weights",
+        where=f"a memory budget of {budget / 2**20:.0f} MiB",
+        remedy="raise --memory, or leave it out",
+    )
+
+
+def count_working_bytes(
+    shapes: Sequence[ModelShape], sizes: Sizes, *, exact: bool, longest: int = 0, prefix: int = 512
+) -> int:
+    """Estimate the peak beyond the weights; `longest` and `prefix` are text lengths in tokens."""
+    tokens = max(sizes.pack_tokens, longest)
+    passes = max(shape.count_pass_bytes(tokens) + shape.count_prefix_bytes(prefix) for shape in shapes)
+    tile = 4 * sizes.tile.rows * sizes.tile.entries * (3 if exact else 2)
+    tiles = max(-(-shape.vocabulary // sizes.tile.entries) for shape in shapes)
+    totals = 4 * tokens * tiles * (3 if exact else 1)
+    kept = sizes.batch_tokens * max(shape.hidden * shape.element for shape in shapes) if exact else 0
+    return OVERHEAD + max(passes, tile + totals) + kept + sizes.batch_tokens * _TOKEN_BYTES

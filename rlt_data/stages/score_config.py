@@ -1,0 +1,88 @@
+"""What `rlt-data score` is told."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from rlt_data.reward.settings import RewardSettings
+from rlt_data.stages.summary import StageConfig
+
+
+class ScoreConfig(StageConfig):
+    """What `rlt-data score` does."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
+        {"memory", "pack_tokens", "batch_tokens", "estimate_from", "gap_rows", "max_gap"}
+    )
+
+    students: tuple[str, ...] = Field(min_length=1, description="Student that reads the traces; repeatable.")
+    teacher: str = Field(
+        "auto",
+        description="Whose log-probabilities stand on the teacher's side: auto (whoever wrote the trace; an "
+        "imported trace has none), none (r_SS alone), or a model.",
+    )
+    where: str | None = Field(None, description="SQL predicate over traces; others are left alone.")
+    format: str | None = Field(
+        None, description="Conversation format; unset takes the trace's own, stratos where it names none."
+    )
+    temperature: float = Field(0.7, gt=0, description="The students' logits are divided by this.")
+    teacher_temperature: float | None = Field(
+        None, gt=0, description="The teacher's logits are divided by this; unset takes the students'."
+    )
+    exact: bool = Field(
+        False,
+        description="Also store the exact divergence over the vocabulary, which ranking prefers. "
+        "Implied by the estimator full.",
+    )
+    rescore_teacher: bool = Field(
+        False,
+        description="Run the teacher even where the engine stored its log-probabilities with the trace, "
+        "under the same weights and temperature.",
+    )
+    reward: RewardSettings = Field(default_factory=RewardSettings)
+    noise_check: int = Field(
+        0,
+        ge=0,
+        description="Score this many rows also in float32, one at a time, and report how far dtype and "
+        "packing move rewards and rankings.",
+    )
+    gap_rows: int = Field(
+        16, ge=0, description="Rows on which the engine's stored log-probabilities are compared with torch's."
+    )
+    max_gap: float = Field(
+        0.1, gt=0, description="Stop where those differ by more than this on average, nats a token."
+    )
+    dtype: str = Field("auto", description="auto (float32 on a CPU), float32, bfloat16 or float16.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 and so on.")
+    memory: str | None = Field(
+        None, description="Memory beyond the models' weights, such as 8GiB; sizes of passes follow from it."
+    )
+    pack_tokens: int | None = Field(None, ge=1, description="Tokens of one forward pass, instead.")
+    batch_tokens: int | None = Field(
+        None, ge=1, description="Tokens of the texts prepared together, instead."
+    )
+    estimate_from: int = Field(
+        256,
+        ge=1,
+        description="Say time and memory beforehand where at least this many texts are to be scored.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ScoreConfig:
+        if len(set(self.students)) < len(self.students):
+            raise ValueError("a student is named twice")
+        if self.teacher == "none" and self.stores_divergences:
+            raise ValueError("the exact divergence needs a teacher: drop --exact, or name a teacher")
+        return self
+
+    @property
+    def stores_divergences(self) -> bool:
+        """Whether the exact divergence is computed."""
+        return self.exact or self.reward.estimator == "full"
+
+    @property
+    def side_temperatures(self) -> tuple[float, float]:
+        """Temperature of the students' side and of the teacher's."""
+        return self.temperature, self.teacher_temperature or self.temperature
