@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import queue
-import threading
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
@@ -26,16 +24,14 @@ from rlt_data.engines.openai_protocol import (
     read_answer,
     read_top_logprob,
 )
+from rlt_data.engines.openai_worker import RequestWorker
 from rlt_data.errors import EngineError, UsageError
 from rlt_data.models.identity import ModelIdentity
 
-_ENDPOINTS = {"completions": "completions", "chat": "chat/completions"}
+ENDPOINTS = {"completions": "completions", "chat": "chat/completions"}
 _MISSING_ENDPOINT = (404, 405, 501)
 _OVER_CONTEXT = ("context length", "context_length", "maximum context", "max_model_len", "too long")
 _SAME_LOGPROB = 0.01
-_WAITING_PER_PLACE = 2
-
-_Result = Completion | FailedRequest | BaseException | None
 
 
 class OpenAIEngine:
@@ -54,7 +50,7 @@ class OpenAIEngine:
     def __init__(self, identity: ModelIdentity, options: EngineOptions) -> None:
         self._options = read_server_options(options.extra)
         self.traits, server = asyncio.run(
-            _explore(self._options, self._options.served_model or identity.model)
+            explore_server(self._options, self._options.served_model or identity.model)
         )
         self.version = f"openai ({server})"
         self.logprob_mode = self.traits.logprob_mode or "none"
@@ -104,113 +100,45 @@ class OpenAIEngine:
     def _generate(
         self, requests: Iterator[GenerationRequest], sampling: SamplingParameters
     ) -> Iterator[Completion | FailedRequest]:
-        worker = _Worker(self._options, self.traits, sampling)
-        unanswered = 0
-        exhausted = False
+        async def answer(client: ServerClient, request: GenerationRequest) -> Completion | FailedRequest:
+            return await self._answer(client, request, sampling)
+
+        worker = RequestWorker(self._options, answer)
+        sent_before = self.tries
+        for result in worker.answer_all(requests):
+            self._answers += 1
+            self.tries = sent_before + worker.tries
+            yield result
+
+    async def _answer(
+        self, client: ServerClient, request: GenerationRequest, sampling: SamplingParameters
+    ) -> Completion | FailedRequest:
+        body = build_body(self.traits, request, sampling)
         try:
-            while True:
-                while not exhausted and unanswered < _WAITING_PER_PLACE * self._options.concurrency:
-                    request = next(requests, None)
-                    if request is None:
-                        exhausted = True
-                        break
-                    worker.put(request)
-                    unanswered += 1
-                if not unanswered:
-                    return
-                result = worker.take()
-                unanswered -= 1
-                self._answers += 1
-                self.tries, self._unsure = worker.tries, worker.unsure
-                yield result
-        finally:
-            worker.stop()
-
-
-class _Worker:
-    """An event loop on a thread of its own, so that requests go on while the caller writes tables."""
-
-    def __init__(self, options: ServerOptions, traits: ServerTraits, sampling: SamplingParameters) -> None:
-        self._options, self._traits, self._sampling = options, traits, sampling
-        self._loop = asyncio.new_event_loop()
-        self._waiting: asyncio.Queue[GenerationRequest] = asyncio.Queue()
-        self._results: queue.SimpleQueue[_Result] = queue.SimpleQueue()
-        self._task: asyncio.Task[None] | None = None
-        self.tries = 0
-        self.unsure = 0
-        self._thread = threading.Thread(target=self._run, daemon=True, name="openai-requests")
-        self._thread.start()
-
-    def put(self, request: GenerationRequest) -> None:
-        """Hand over one request."""
-        self._loop.call_soon_threadsafe(self._waiting.put_nowait, request)
-
-    def take(self) -> Completion | FailedRequest:
-        """Return the next answer, waiting for it. Raises what stopped the work."""
-        result = self._results.get()
-        if result is None:
-            raise EngineError("the requests were stopped")
-        if isinstance(result, BaseException):
-            raise result
-        return result
-
-    def stop(self) -> None:
-        """Drop what is under way and end the thread."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._cancel)
-            self._thread.join()
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._task = self._loop.create_task(self._serve())
-        try:
-            self._loop.run_until_complete(self._task)
-        except asyncio.CancelledError:
-            self._results.put(None)
-        except BaseExceptionGroup as group:
-            self._results.put(group.exceptions[0])
-        finally:
-            self._loop.close()
-
-    async def _serve(self) -> None:
-        async with ServerClient(self._options) as client, asyncio.TaskGroup() as group:
-            for _ in range(self._options.concurrency):
-                group.create_task(self._answer_all(client))
-
-    async def _answer_all(self, client: ServerClient) -> None:
-        while True:
-            request = await self._waiting.get()
-            result = await self._answer(client, request)
-            self.tries = client.tries
-            self._results.put(result)
-
-    async def _answer(self, client: ServerClient, request: GenerationRequest) -> Completion | FailedRequest:
-        body = build_body(self._traits, request, self._sampling)
-        try:
-            found = await client.post(_ENDPOINTS[self._traits.api], body)
+            found = await client.post(ENDPOINTS[self.traits.api], body)
         except RequestFailedError as error:
-            over = error.status in (400, 413, 422) and any(
-                words in error.detail.lower() for words in _OVER_CONTEXT
-            )
-            return FailedRequest(request.key, "over_context" if over else error.reason, error.detail)
-        answer = read_answer(found, request, self._sampling, self._traits)
-        self.unsure += not answer.ending_known
-        return self._check_room(answer.completion)
+            return FailedRequest(request.key, name_failure(error), error.detail)
+        answer = read_answer(found, request, sampling, self.traits)
+        self._unsure += not answer.ending_known
+        return self._check_room(answer.completion, sampling)
 
-    def _check_room(self, completion: Completion) -> Completion | FailedRequest:
+    def _check_room(self, completion: Completion, sampling: SamplingParameters) -> Completion | FailedRequest:
         """Hold a server that silently lowers max_tokens to the rule of the other engines."""
-        prompt, context = completion.prompt_tokens, self._traits.context
+        prompt, context = completion.prompt_tokens, self.traits.context
         if prompt is None or context is None:
             return completion
-        problem = explain_over_context(prompt, self._sampling.max_tokens, context)
+        problem = explain_over_context(prompt, sampling.max_tokens, context)
         return FailedRequest(completion.key, "over_context", problem) if problem else completion
 
 
-async def _explore(options: ServerOptions, model: str) -> tuple[ServerTraits, str]:
+def name_failure(error: RequestFailedError) -> str:
+    """The short code of a request that failed: `over_context` where the server says so in its own words."""
+    words = error.detail.lower()
+    over = error.status in (400, 413, 422) and any(phrase in words for phrase in _OVER_CONTEXT)
+    return "over_context" if over else error.reason
+
+
+async def explore_server(options: ServerOptions, model: str) -> tuple[ServerTraits, str]:
     """Wait for the server, and find out what it can do."""
     async with ServerClient(options) as client:
         models = await client.get_models()
@@ -224,7 +152,7 @@ async def _explore(options: ServerOptions, model: str) -> tuple[ServerTraits, st
                 if api != apis[-1]:
                     continue
                 raise UsageError(
-                    f"the server does not answer on /{_ENDPOINTS[api]}: {error.detail}",
+                    f"the server does not answer on /{ENDPOINTS[api]}: {error.detail}",
                     where=options.base_url,
                     remedy="check the address (it ends in /v1 as a rule) and the model's name",
                 ) from error
@@ -259,11 +187,11 @@ async def _probe_logprobs(client: ServerClient, model: str, api: str) -> str | N
     for temperature in (0.5, 1.0):
         probe = build_probe(model, api, temperature, logprobs=True)
         try:
-            answer = await client.post(_ENDPOINTS[api], probe)
+            answer = await client.post(ENDPOINTS[api], probe)
         except RequestFailedError as error:
             if error.status in _MISSING_ENDPOINT:
                 raise
-            await client.post(_ENDPOINTS[api], build_probe(model, api, temperature, logprobs=False))
+            await client.post(ENDPOINTS[api], build_probe(model, api, temperature, logprobs=False))
             return None
         found.append(read_top_logprob(answer))
     if found[0] is None or found[1] is None:
