@@ -1,0 +1,80 @@
+"""Supervised examples: labels on what is to be written, the end token among them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlt_data.errors import InputError, ModelError
+from rlt_data.formats import load_format
+from rlt_data.training.examples import (
+    IGNORED,
+    Explained,
+    build_student_examples,
+    build_teacher_examples,
+    check_example,
+    describe_example,
+)
+
+FORMAT = load_format("stratos")
+ROW = Explained("State it: 4 - 1 =", "The answer is \\boxed{3}.", "First 4 - 1 = 3.")
+
+
+def read_labels(example: Any, tokenizer: Any) -> str:
+    return tokenizer.decode([label for label in example.labels if label != IGNORED])
+
+
+@settings(deadline=None)
+@given(think=st.text(alphabet=st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1))
+def test_teacher_labels_are_explanation_closing_tag_and_end(tokenizer: Any, think: str) -> None:
+    (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW._replace(think=think)])
+    assert read_labels(example, tokenizer) == think + "<|end_of_explanation|><|im_end|>"
+    check_example(example, tokenizer, closing=FORMAT.teacher.close)
+    unlabelled = [t for t, label in zip(example.token_ids, example.labels, strict=True) if label == IGNORED]
+    assert tokenizer.decode(unlabelled).endswith("<|begin_of_explanation|>\n\n")
+    assert all(
+        label in (IGNORED, token) for token, label in zip(example.token_ids, example.labels, strict=True)
+    )
+
+
+def test_student_labels_are_the_whole_turn(tokenizer: Any) -> None:
+    (example,) = build_student_examples(FORMAT, tokenizer, [ROW])
+    assert read_labels(example, tokenizer) == (
+        "<|begin_of_thought|>\n\nFirst 4 - 1 = 3.<|end_of_thought|>\n\n"
+        "<|begin_of_solution|>The answer is \\boxed{3}.<|end_of_solution|><|im_end|>"
+    )
+
+
+def test_labels_that_would_not_teach_to_stop_are_refused(tokenizer: Any) -> None:
+    (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW])
+    endless = replace(example, labels=[*example.labels[:-1], IGNORED])
+    with pytest.raises(InputError, match="end token"):
+        check_example(endless, tokenizer, closing=FORMAT.teacher.close)
+    open_ended = replace(example, labels=[*example.labels[:-2], IGNORED, example.labels[-1]])
+    with pytest.raises(InputError, match="closing tag"):
+        check_example(open_ended, tokenizer, closing=FORMAT.teacher.close)
+    first = next(i for i, label in enumerate(example.labels) if label != IGNORED)
+    cut = replace(example, labels=[*example.labels[:first], IGNORED, *example.labels[first + 1 :]])
+    with pytest.raises(InputError, match="straddles"):
+        check_example(cut, tokenizer, closing=FORMAT.teacher.close)
+
+
+def test_a_tokenizer_without_end_token_is_refused(tokenizer: Any) -> None:
+    class Endless:
+        eos_token = None
+        name_or_path = "endless"
+
+    with pytest.raises(ModelError, match="end token"):
+        build_teacher_examples(FORMAT, Endless(), [ROW])
+
+
+def test_the_shown_example_marks_what_is_learned(tokenizer: Any) -> None:
+    (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW])
+    shown = describe_example(example, limit=100_000)
+    assert "⟦First 4 - 1 = 3.<|end_of_explanation|><|im_end|>⟧" in shown
+    assert "think 9" in shown or "think 1" in shown
+    assert f"{len(example.token_ids)} tokens" in shown

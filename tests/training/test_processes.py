@@ -1,0 +1,105 @@
+"""Two processes (gloo, CPU) train as one does: the same completions, the same rewards."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from faults.harness import read_rows
+
+from rlt_data.lake import Lake
+
+pytest.importorskip("trl")
+
+RECIPE = """
+output = "{output}"
+teacher = "{teacher}"
+students = ["{student}"]
+
+[sft.trainer]
+max_steps = 2
+per_device_train_batch_size = {texts}
+use_cpu = true
+gradient_checkpointing = false
+
+[grpo]
+steps = 3
+questions_per_step = 2
+group_size = 4
+micro_batch_size = 4
+max_tokens = 8
+max_prompt_tokens = 200
+save_every = 2
+
+[grpo.trainer]
+use_cpu = true
+gradient_checkpointing = false
+learning_rate = 1e-3
+beta = 0.04
+"""
+
+PROGRAM = "from rlt_data_cli.main import main; main()"
+
+
+def train(
+    folder: Path, lake: Lake, models: dict[str, str], processes: int
+) -> subprocess.CompletedProcess[str]:
+    """Run `rlt-data train-teacher` in so many processes, as `torchrun` starts them."""
+    recipe = folder / f"recipe-{processes}.toml"
+    recipe.write_text(
+        RECIPE.format(
+            output=folder / f"out-{processes}",
+            teacher=models["teacher"],
+            student=models["student"],
+            texts=8 // processes,
+        )
+    )
+    script = folder / "program.py"
+    script.write_text(PROGRAM)
+    command = [sys.executable, str(script)]
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [
+            sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
+            f"--master-port={port}", str(script),
+        ]  # fmt: skip
+    return subprocess.run(
+        [*command, "train-teacher", str(recipe), "--lake", lake.uri, "--quiet"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        timeout=280,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_train_as_one(
+    models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
+) -> None:
+    lakes = {}
+    for processes in (1, 2):
+        lakes[processes] = make_lake(tmp_path / f"lake-{processes}")
+        done = train(tmp_path, lakes[processes], models, processes)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        # One summary of each stage: the main process speaks alone.
+        assert done.stdout.count("grpo: finished") == 1
+    one, two = (read_rows(lakes[n], "rollouts").sort("step", "question_id", "sample_index") for n in (1, 2))
+    assert one.height == two.height == 24
+    first = [rows.filter(step=0)["completion"].to_list() for rows in (one, two)]
+    assert first[0] == first[1]
+    same = [a == b for a, b in zip(one["completion"], two["completion"], strict=True)]
+    assert sum(same) >= 20, "summation order may tip a draw now and then, no more"
+    for rewards in zip(one["reward"], two["reward"], same, strict=True):
+        if rewards[2]:
+            assert rewards[0] == pytest.approx(rewards[1], abs=5e-3)
+    assert one["advantage"].to_list()[:8] == pytest.approx(two["advantage"].to_list()[:8], abs=2e-2)
