@@ -114,14 +114,25 @@ TRACES = TableSchema(
         Column("think", TEXT, "The explanation between its tags, verbatim; null where none can be told."),
         Column("trace_solution", TEXT, "The solution that the trace itself states, where it states one."),
         _required("state", TEXT, "closed, missing_close, missing_open, empty or repeated_tags."),
-        Column("finish_reason", TEXT, "stop (closing tag), end (end token) or length (cut off)."),
+        Column(
+            "finish_reason",
+            TEXT,
+            "stop (closing tag), end (end token), length (cut off) or partial (a server broke off).",
+        ),
         _required("truncated", FLAG, "True where the length limit cut the completion off."),
         Column("completion_token_ids", COUNTS, "Sampled token ids, in order."),
         Column("completion_logprobs", REALS, "Log-probability of each sampled token, nats."),
         Column(
-            "logprob_mode", TEXT, "What completion_logprobs are: `processed` (under temperature) or `raw`."
+            "logprob_mode",
+            TEXT,
+            "What completion_logprobs are: `processed` (under temperature, over all tokens), `nucleus` (over "
+            "those that top-p and top-k keep) or `raw` (temperature 1).",
         ),
-        Column("logprob_dtype", TEXT, "Floating-point type of the forward pass behind completion_logprobs."),
+        Column(
+            "logprob_dtype",
+            TEXT,
+            "Floating-point type of the forward pass behind completion_logprobs; + names quantisation.",
+        ),
         Column("prompt_tokens", COUNT, "Tokens of the rendered teacher prompt."),
         Column("completion_tokens", COUNT, "Tokens of the completion."),
         Column("temperature", DOUBLE, "Sampling temperature."),
@@ -157,7 +168,7 @@ SCORES = TableSchema(
         Column(
             "teacher_source",
             TEXT,
-            "Where the teacher's side comes from: torch, or engine (stored with the trace).",
+            "Where the teacher's side comes from: torch, vllm, or engine (stored with the trace).",
         ),
         _required("dtype", TEXT, "Floating-point type of the forward pass."),
         _required("temperature_student", DOUBLE, "Logits of the student were divided by this."),

@@ -125,6 +125,8 @@ class VllmEngine:
         if self._host is None:
             self._host = HostProcess(self._setup, log_path=self._log_path)
             self.dtype = self._host.facts["dtype"]
+            if self._host.facts["quantization"]:
+                self.dtype += f"+{self._host.facts['quantization']}"
         return self._host
 
     def close(self) -> None:

@@ -46,12 +46,13 @@ class VllmCore:
         return bool(self._engine.has_unfinished_requests())
 
     def describe(self) -> dict[str, Any]:
-        """Facts that the parent needs: context in tokens, rows at once, dtype, prefix caching, device."""
+        """Facts that the parent needs: context in tokens, rows at once, types, prefix caching, device."""
         from vllm.platforms import current_platform
 
         return {
             "context": self._context,
             "rows": self._config.scheduler_config.max_num_seqs,
+            "quantization": _name_quantization(self._config),
             "dtype": str(self._config.model_config.dtype).removeprefix("torch."),
             "prefix_caching": bool(self._config.cache_config.enable_prefix_caching),
             "device": current_platform.device_type,
@@ -150,6 +151,13 @@ class VllmCore:
         return [output.request_id, text, token_ids, logprobs, reason, prompt_tokens, output.num_cached_tokens]
 
 
+def _name_quantization(config: Any) -> str | None:
+    """How weights or cache are quantised; None where they are not."""
+    cache = config.cache_config.cache_dtype
+    weights = config.model_config.quantization
+    return weights or (f"cache-{cache}" if str(cache).startswith("fp8") else None)
+
+
 def _name_adapter(directory: str | None) -> Any:
     if directory is None:
         return None
@@ -188,6 +196,7 @@ def _configure(setup: Mapping[str, Any], adapter: Any) -> Any:
         limit = limit_scored_tokens(setup["vocabulary"], setup["memory_bytes"])
         fixed |= {
             "enable_prefix_caching": False,
+            "enable_chunked_prefill": True,
             "max_num_batched_tokens": limit,
             "max_num_seqs": min(64, limit),
         }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from rlt_data.reward.backends.prompt_scorer import PromptScorer
 from rlt_data.reward.derive import REWARD_COLUMN_NAMES, derive_reward
 from rlt_data.reward.scorer import FailedScore, Scorer, TokenScores
 from rlt_data.reward.settings import RewardSettings
@@ -58,7 +59,7 @@ def derive_parts(scores: Iterable[TokenScores], settings: RewardSettings) -> lis
 
 
 def score_texts(
-    scorer: Scorer, requests: Iterable[ScoreRequest], settings: RewardSettings | None = None
+    scorer: Scorer | PromptScorer, requests: Iterable[ScoreRequest], settings: RewardSettings | None = None
 ) -> list[TextReward]:
     """Score explanations without a lake: for each request, in order, one result a student.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
-from rlt_data.models import ModelIdentity, choose_device, choose_dtype, resolve_model
+from rlt_data.models import ModelIdentity, choose_device, choose_dtype
 from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageRun, StageSummary, open_run
 from rlt_data.stages.score_config import ScoreConfig
@@ -16,13 +17,18 @@ from rlt_data.stages.score_group import GroupWork, score_rows
 from rlt_data.stages.score_noise import check_noise
 from rlt_data.stages.score_plan import ScoreGroup, list_groups
 from rlt_data.stages.score_rows import ScoreKey
+from rlt_data.stages.score_sources import open_sources, resolve_student
 from rlt_data.stages.selection import keep_rows, select_rows
+
+if TYPE_CHECKING:
+    from rlt_data.reward.backends.shelf import SourceShelf
+    from rlt_data.reward.loading import ModelShelf
 
 __all__ = ["ScoreConfig", "score"]
 
 TRACE_COLUMNS = (
     "trace_id", "question_id", "think", "state", "truncated", "teacher_revision", "completion_token_ids",
-    "completion_logprobs", "logprob_mode", "temperature", "top_p", "top_k",
+    "completion_logprobs", "logprob_mode", "logprob_dtype", "temperature", "top_p", "top_k",
 )  # fmt: skip
 
 
@@ -41,7 +47,7 @@ def score(
     model cannot be had or the teacher's weights are no longer those that wrote the traces, and
     `StageStoppedError` where log-probabilities stored by an engine are off.
     """
-    students = [resolve_model(name, role="student") for name in config.students]
+    students = [resolve_student(name, config) for name in config.students]
     selected = keep_rows(lake, lake.table("traces").scan(), "traces", config.where)
     groups = list_groups(selected, teacher=config.teacher, format=config.format)
     teachers = {group.teacher.content_key: group.teacher for group in groups if group.teacher is not None}
@@ -75,11 +81,32 @@ def _score_groups(
 
     done = set(run.written("scores").select("score_id").collect().get_column("score_id").to_list())
     shelf = ModelShelf(dtype=dtype, device=config.device)
+    sources = open_sources(config, shelf, dtype)
+    try:
+        _score_on(run, config, students, groups, shelf, sources, done, dtype)
+    finally:
+        if sources is not None:
+            sources.close()
+
+
+def _score_on(
+    run: StageRun,
+    config: ScoreConfig,
+    students: Sequence[ModelIdentity],
+    groups: Sequence[ScoreGroup],
+    shelf: ModelShelf,
+    sources: SourceShelf | None,
+    done: set[str],
+    dtype: str,
+) -> None:
+    # Nobody says in which type a server computes.
+    stated = "unknown" if config.backend == "openai" else dtype
     questions = run.read("questions").select("question_id", "question", "solution")
     for group in groups:
         traces = group.filter(select_rows(run, "traces", config.where)).select(TRACE_COLUMNS)
         rows = traces.join(questions, on="question_id", how="left").sort("question_id", "trace_id").collect()
-        work = GroupWork(run, config, group, shelf, ScoreKey(config, group, dtype, run.attempt), dtype)
+        key = ScoreKey(config, group, stated, run.attempt)
+        work = GroupWork(run, config, group, shelf, key, stated, sources)
         if group.teacher is None and config.teacher == "auto" and rows.height:
             run.note(
                 f"{rows.height} traces name no teacher, so r_SS alone is scored; --teacher MODEL scores both"

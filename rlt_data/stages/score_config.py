@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from rlt_data.engines.openai_options import refuse_secrets
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.summary import StageConfig
 
@@ -14,7 +15,16 @@ class ScoreConfig(StageConfig):
     """What `rlt-data score` does."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"memory", "pack_tokens", "batch_tokens", "estimate_from", "gap_rows", "max_gap"}
+        {
+            "memory",
+            "pack_tokens",
+            "batch_tokens",
+            "estimate_from",
+            "gap_rows",
+            "max_gap",
+            "base_url",
+            "backend_options",
+        }
     )
 
     students: tuple[str, ...] = Field(min_length=1, description="Student that reads the traces; repeatable.")
@@ -54,6 +64,17 @@ class ScoreConfig(StageConfig):
     max_gap: float = Field(
         0.1, gt=0, description="Stop where those differ by more than this on average, nats a token."
     )
+    backend: Literal["torch", "vllm", "openai"] = Field(
+        "torch",
+        description="What reads the texts: torch (exact), vllm on this machine, or openai: students behind a "
+        "vLLM server.",
+    )
+    base_url: str | None = Field(
+        None, description="Address of the server of backend openai, such as http://localhost:8000/v1."
+    )
+    backend_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options of vLLM, or of the connection to the server."
+    )
     dtype: str = Field("auto", description="auto (float32 on a CPU), float32, bfloat16 or float16.")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 and so on.")
     memory: str | None = Field(
@@ -69,12 +90,33 @@ class ScoreConfig(StageConfig):
         description="Say time and memory beforehand where at least this many texts are to be scored.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_secrets_out(cls, data: Any) -> Any:
+        """Refuse secrets before the configuration can be stored or shown."""
+        if isinstance(data, dict):
+            options = data.get("backend_options")
+            refuse_secrets(options if isinstance(options, dict) else {})
+            refuse_secrets({"base_url": data.get("base_url")})
+        return data
+
     @model_validator(mode="after")
     def _check(self) -> ScoreConfig:
         if len(set(self.students)) < len(self.students):
             raise ValueError("a student is named twice")
         if self.teacher == "none" and self.stores_divergences:
             raise ValueError("the exact divergence needs a teacher: drop --exact, or name a teacher")
+        if self.backend != "torch" and self.stores_divergences:
+            raise ValueError(
+                f"backend {self.backend} gives the log-probabilities of a text's own tokens alone; the exact "
+                "divergence (estimator full) needs both models' whole distributions: use backend torch"
+            )
+        if self.backend == "openai" and self.base_url is None:
+            raise ValueError("backend openai needs base_url, the address of the server")
+        if self.backend != "openai" and self.base_url is not None:
+            raise ValueError(f"base_url names a server, but the backend is {self.backend}")
+        if self.backend == "openai" and self.noise_check:
+            raise ValueError("the noise check runs the students here, and with backend openai they are not")
         return self
 
     @property

@@ -26,6 +26,8 @@ from rlt_data.stages.score_rows import (
 )
 
 if TYPE_CHECKING:
+    from rlt_data.reward.backends.prompt_scorer import PromptScorer
+    from rlt_data.reward.backends.shelf import SourceShelf
     from rlt_data.reward.loading import ModelShelf
     from rlt_data.reward.scorer import FailedScore, Scorer, TokenScores
     from rlt_data.reward.texts import ScoreRequest
@@ -43,15 +45,23 @@ class GroupWork:
     shelf: ModelShelf
     key: ScoreKey
     dtype: str
+    sources: SourceShelf | None = None
+    """What reads the texts instead of our own forward passes; see `rlt_data.stages.score_sources`."""
 
     def open_scorer(
         self, students: Sequence[ModelIdentity], *, with_teacher: bool = True, **options: Any
-    ) -> Scorer:
+    ) -> Scorer | PromptScorer:
         """Load the models and make their scorer; notes about them go to the summary."""
-        from rlt_data.reward.scorer import Scorer
-
         config, teacher = self.config, self.group.teacher if with_teacher else None
         temperature, teacher_temperature = config.side_temperatures
+        if self.sources is not None:
+            return self.sources.open_scorer(
+                load_format(self.group.format),
+                [(student, temperature) for student in students],
+                (teacher, teacher_temperature) if teacher is not None else None,
+            )
+        from rlt_data.reward.scorer import Scorer
+
         memory = parse_memory(config.memory) if config.memory is not None else None
         sizes = {"memory": memory, "pack_tokens": config.pack_tokens, "batch_tokens": config.batch_tokens}
         scorer = Scorer(
@@ -68,6 +78,8 @@ class GroupWork:
 
 def score_rows(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.DataFrame) -> None:
     """Score traces (joined with their questions, sorted by question) with `students`, and commit the rows."""
+    from rlt_data.reward.scorer import Scorer
+
     by_id = {row["trace_id"]: row for row in rows.iter_rows(named=True)}
     requests = [r for r in (make_request(work.run, row) for row in by_id.values()) if r is not None]
     known = _find_known(work, students, requests, by_id)
@@ -82,9 +94,10 @@ def score_rows(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Data
             _commit(work, students, by_id, results, task, teacher_source="engine")
         if others:
             scorer = work.open_scorer(students)
-            if len(others) >= work.config.estimate_from:
+            if isinstance(scorer, Scorer) and len(others) >= work.config.estimate_from:
                 _tell_estimate(work.run, scorer, others)
-            _commit(work, students, by_id, scorer.score(others), task, teacher_source="torch")
+            source = "vllm" if work.config.backend == "vllm" else "torch"
+            _commit(work, students, by_id, scorer.score(others), task, teacher_source=source)
 
 
 def _commit(
@@ -166,6 +179,8 @@ def _samples_teacher(row: Mapping[str, Any], teacher: ModelIdentity, temperature
     """Whether a trace's log-probabilities are of these weights, at this temperature, over all words."""
     return bool(
         row["logprob_mode"] == "processed"
+        # An engine names quantisation here: those are not quite these weights.
+        and "+" not in (row["logprob_dtype"] or "")
         and row["teacher_revision"] is not None
         and row["teacher_revision"] == teacher.revision
         and row["temperature"] == temperature
@@ -204,11 +219,12 @@ def _check_gap(
         return
     mean, largest = sum(gaps) / len(gaps), max(gaps)
     told = f"{mean:.2g} on average, {largest:.2g} at most (nats a token, {count} traces)"
-    work.run.note(f"the teacher's side is the engine's own; it differs from torch by {told}")
+    scored_by = "vllm" if work.config.backend == "vllm" else "torch"
+    work.run.note(f"the teacher's side is the engine's own; it differs from {scored_by} by {told}")
     work.run.summary.extra["engine_gap"] = {"rows": count, "mean": mean, "largest": largest}
     if mean > work.config.max_gap:
         raise StageStoppedError(
-            f"the log-probabilities stored with the traces differ from torch's by {told}",
+            f"the log-probabilities stored with the traces differ from those of {scored_by} by {told}",
             where=f"teacher {work.group.teacher.name if work.group.teacher is not None else ''}",
             remedy="score with --rescore-teacher, or allow the gap with --max-gap",
         )

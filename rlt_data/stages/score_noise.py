@@ -34,22 +34,20 @@ def check_noise(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Dat
         settings = settings.model_copy(update={"lambda_kl": 0.0})
     questions = dict(sample.select("trace_id", "question_id").iter_rows())
 
-    def score(shelf: ModelShelf, **options: Any) -> dict[tuple[str, str], RewardParts]:
-        scorer = GroupWork(run, config, work.group, shelf, work.key, work.dtype).open_scorer(
-            students, **options
-        )
-        results = score_texts(scorer, requests, settings)
+    def score(by: GroupWork, **options: Any) -> dict[tuple[str, str], RewardParts]:
+        results = score_texts(by.open_scorer(students, **options), requests, settings)
         return {
             (result.key, result.student or ""): result.parts for result in results if result.parts is not None
         }
 
-    chosen = score(work.shelf)
+    chosen = score(work)
     shelf = work.shelf
     if work.dtype != "float32":
         work.shelf.keep_only([])
         shelf = ModelShelf(dtype="float32", device=config.device)
     # The model's own attention over one text at a time: nothing of the fast path is in it.
-    exact = score(shelf, mode="padded", pack_tokens=1)
+    plain = GroupWork(run, config, work.group, shelf, work.key, work.dtype)
+    exact = score(plain, mode="padded", pack_tokens=1)
     keys = [key for key in chosen if key in exact]
     report = compare_rewards(
         [chosen[key] for key in keys],

@@ -41,6 +41,7 @@ class ScoreKey:
             "exact" if config.stores_divergences and known else "sampled",
             config.rescore_teacher,
             attempt,
+            *([config.backend] if config.backend != "torch" else []),
         ]
 
     def make_id(self, trace_id: str, student: ModelIdentity) -> str:
@@ -104,7 +105,7 @@ def make_row(
         "teacher_model": teacher.model if teacher is not None else None,
         "teacher_revision": teacher.revision if teacher is not None else None,
         "format": group.format,
-        "backend": "torch",
+        "backend": config.backend,
         "teacher_source": teacher_source if teacher is not None else None,
         "dtype": dtype,
         "temperature_student": temperature,

@@ -1,0 +1,84 @@
+"""Log-probabilities of given texts from a vLLM server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from rlt_data.engines.openai import explore_server, name_failure
+from rlt_data.engines.openai_client import RequestFailedError, ServerClient
+from rlt_data.engines.openai_options import read_server_options
+from rlt_data.engines.openai_worker import RequestWorker
+from rlt_data.errors import UsageError
+from rlt_data.models import ModelIdentity, load_tokenizer
+from rlt_data.reward.backends.source import SourceFailure
+
+Text = tuple[str, list[int]]
+Scored = tuple[str, list[float] | SourceFailure]
+
+
+class ServerSource:
+    """Scores texts by the `prompt_logprobs` of a vLLM server, which reads no prefix cache for them.
+
+    `identity` names the model and holds its tokenizer. Raises `UsageError` for a temperature other than 1,
+    which a server does not apply to prompts, and for a server that is not vLLM.
+    """
+
+    def __init__(self, identity: ModelIdentity, temperature: float, *, options: Mapping[str, Any]) -> None:
+        if temperature != 1.0:
+            raise UsageError(
+                f"a server's prompt_logprobs are those of temperature 1, and {temperature:g} is asked for",
+                where="temperature",
+                remedy="--temperature 1; or --backend vllm or torch, where the model's files are on this "
+                "machine",
+            )
+        self._options = read_server_options({**options, "api": "completions"})
+        traits, _ = asyncio.run(explore_server(self._options, self._options.served_model or identity.model))
+        if not traits.is_vllm:
+            raise UsageError(
+                "the server is not vLLM, and no other offers prompt_logprobs",
+                where=self._options.base_url,
+                remedy="serve the student with `vllm serve`, or use --backend torch",
+            )
+        self.name = identity.name
+        self.tokenizer = load_tokenizer(identity)
+        self.context = traits.context - 1 if traits.context is not None else None
+        self._model = traits.model
+
+    def score(self, texts: Iterable[Text]) -> Iterator[Scored]:
+        """Score texts with bounded concurrency; see `TokenSource`."""
+        return RequestWorker(self._options, self._score_text).answer_all(texts)
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    async def _score_text(self, client: ServerClient, text: Text) -> Scored:
+        key, token_ids = text
+        body = {
+            "model": self._model,
+            "prompt": token_ids,
+            "max_tokens": 1,
+            "temperature": 1.0,
+            "prompt_logprobs": 0,
+        }
+        try:
+            answer = await client.post("completions", body)
+        except RequestFailedError as error:
+            return key, SourceFailure(name_failure(error), error.detail)
+        return key, read_prompt_logprobs(answer, token_ids)
+
+
+def read_prompt_logprobs(answer: Mapping[str, Any], token_ids: list[int]) -> list[float] | SourceFailure:
+    """Read the log-probability of every token but the first from an answer with `prompt_logprobs`."""
+    found = answer["choices"][0].get("prompt_logprobs")
+    if not isinstance(found, list) or len(found) != len(token_ids):
+        count = len(found) if isinstance(found, list) else "no"
+        return SourceFailure("invalid_answer", f"{count} prompt_logprobs came for {len(token_ids)} tokens")
+    values: list[float] = []
+    for token, entry in zip(token_ids[1:], found[1:], strict=True):
+        own = entry.get(str(token)) if isinstance(entry, dict) else None
+        if not isinstance(own, dict) or not isinstance(own.get("logprob"), (int, float)):
+            return SourceFailure("invalid_answer", f"the prompt_logprobs leave out token {token} of the text")
+        values.append(float(own["logprob"]))
+    return values

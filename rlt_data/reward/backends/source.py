@@ -1,0 +1,36 @@
+"""What a source of log-probabilities is: token ids in, the log-probability of each out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class SourceFailure:
+    """One text that a source cannot score: a short code and a sentence."""
+
+    reason: str
+    detail: str
+
+
+class TokenSource(Protocol):
+    """Scores texts under one model, at one temperature, over the whole vocabulary.
+
+    `context` is the longest text in tokens, None where it is not known.
+    """
+
+    name: str
+    tokenizer: Any
+    context: int | None
+
+    def score(
+        self, texts: Iterable[tuple[str, list[int]]]
+    ) -> Iterator[tuple[str, list[float] | SourceFailure]]:
+        """Score `(key, token_ids)` texts, in any order: nats of every token but the first."""
+        ...
+
+    def close(self) -> None:
+        """Free the model and what runs it."""
+        ...

@@ -1,0 +1,57 @@
+"""Log-probabilities of given texts from our own forward passes, where a teacher is not behind the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rlt_data.reward.backends.source import SourceFailure
+from rlt_data.reward.head import score_targets
+from rlt_data.reward.memory import choose_sizes, read_shape
+from rlt_data.reward.side import ModelSide, ScoredRows, ScoringModel
+from rlt_data.reward.texts import ScoringText
+
+_TEXTS_AT_ONCE = 64
+
+
+class TorchSource:
+    """Scores texts with a loaded model; see `TokenSource`."""
+
+    def __init__(self, scoring: ScoringModel, *, memory: int | None = None) -> None:
+        self.name = scoring.name
+        self.tokenizer = scoring.tokenizer
+        sizes = choose_sizes(
+            [read_shape(scoring.model)], budget=memory, exact=False, device=scoring.model.device.type
+        )
+        self._side = ModelSide(scoring, sizes)
+        self.context = self._side.context
+
+    def score(
+        self, texts: Iterable[tuple[str, list[int]]]
+    ) -> Iterator[tuple[str, list[float] | SourceFailure]]:
+        """Score texts some at a time."""
+        batch: list[tuple[str, list[int]]] = []
+        for text in texts:
+            batch.append(text)
+            if len(batch) == _TEXTS_AT_ONCE:
+                yield from self._score_batch(batch)
+                batch = []
+        yield from self._score_batch(batch)
+
+    def close(self) -> None:
+        """The model is its owner's."""
+
+    def _score_batch(self, batch: list[tuple[str, list[int]]]) -> Iterator[tuple[str, list[float]]]:
+        if not batch:
+            return
+        texts = [ScoringText(ids, len(ids), range(1, len(ids)), range(0), [], []) for _, ids in batch]
+        head = self._side.read_head()
+        found: dict[int, list[float]] = {}
+
+        def consume(scored: ScoredRows) -> None:
+            values = score_targets(scored.hidden, head, scored.targets, self._side.tile).cpu()
+            for index, part in scored.places:
+                found[index] = values[part].tolist()
+
+        self._side.score(texts, consume)
+        for index, (key, _) in enumerate(batch):
+            yield key, found[index]

@@ -1,0 +1,101 @@
+"""Log-probabilities of given texts from vLLM on this machine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlt_data.engines.base import EngineOptions
+from rlt_data.engines.vllm import describe_setup, find_vllm
+from rlt_data.engines.vllm_process import HostProcess
+from rlt_data.errors import MissingExtraError, ModelError
+from rlt_data.models import ModelIdentity, load_tokenizer
+from rlt_data.reward.backends.source import SourceFailure
+from rlt_data.reward.backends.temperature import write_scaled_copy
+
+DEFAULT_MEMORY = 2 << 30
+_WAITING = 256
+
+
+class VllmSource:
+    """Scores texts by vLLM's `prompt_logprobs`, without prefix caching.
+
+    vLLM ignores the temperature there, so a copy of the model that has it in its weights is run. Steps are
+    so small that `[tokens, vocabulary]` fits `memory_bytes`.
+
+    Raises as `VllmEngine`, and `ModelError` where the temperature cannot be put into the weights.
+    """
+
+    def __init__(
+        self,
+        identity: ModelIdentity,
+        temperature: float,
+        *,
+        dtype: str,
+        device: str = "auto",
+        memory_bytes: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if find_vllm() is None:
+            raise MissingExtraError(
+                "this needs the package 'vllm', which is not installed", remedy="pip install 'rlt-data[vllm]'"
+            )
+        if identity.base is not None and temperature != 1.0:
+            raise ModelError(
+                "prompt_logprobs ignore the temperature, and it cannot be put into a LoRA adapter",
+                where=identity.model,
+                remedy="merge the adapter, score with --backend torch, or at --temperature 1",
+            )
+        self.name = identity.name
+        self.tokenizer = load_tokenizer(identity)
+        setup = describe_setup(identity, EngineOptions(dtype=dtype, device=device, extra=dict(options or {})))
+        setup |= {"purpose": "score", "memory_bytes": memory_bytes or DEFAULT_MEMORY}
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        if temperature != 1.0:
+            self._copy = tempfile.TemporaryDirectory(prefix="rlt-data-scaled-")
+            model = Path(setup["model"])
+            setup["model"] = str(
+                write_scaled_copy(model, Path(self._copy.name), temperature, dtype=setup["dtype"])
+            )
+        try:
+            self._host = HostProcess(setup)
+        except BaseException:
+            self._drop_copy()
+            raise
+        # A prompt must leave room for the one token that vLLM insists on writing.
+        self.context: int | None = self._host.facts["context"] - 1
+
+    def score(
+        self, texts: Iterable[tuple[str, list[int]]]
+    ) -> Iterator[tuple[str, list[float] | SourceFailure]]:
+        """Score texts, keeping vLLM busy; see `TokenSource`."""
+        source = iter(texts)
+        waiting = 0
+        exhausted = False
+        while True:
+            batch: list[list[Any]] = []
+            while not exhausted and waiting < _WAITING:
+                found = next(source, None)
+                if found is None:
+                    exhausted = True
+                    break
+                batch.append(list(found))
+                waiting += 1
+            if batch:
+                self._host.send({"op": "score", "texts": batch})
+            if not waiting:
+                return
+            for key, logprobs in self._host.receive()["items"]:
+                waiting -= 1
+                yield key, logprobs
+
+    def close(self) -> None:
+        """End vLLM, and drop the copy of the model."""
+        self._host.close()
+        self._drop_copy()
+
+    def _drop_copy(self) -> None:
+        if self._copy is not None:
+            self._copy.cleanup()
