@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from rlt_data.errors import InputError, require_module
 from rlt_data.formats import ConversationFormat, load_format, render_student_prompt, render_teacher_prompt
 from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
+from rlt_data.models.loading import hide_progress_bars
 from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageRun, StageSummary, open_run
 from rlt_data.stages.selection import select_rows
@@ -17,7 +19,7 @@ from rlt_data.training.checkpoints import CheckpointCallback, find_whole_checkpo
 from rlt_data.training.distributed import World
 from rlt_data.training.grpo_config import GrpoConfig, check_options, list_options, plan_questions
 from rlt_data.training.options import build_options
-from rlt_data.training.rollouts import MetricsCallback, RolloutRecorder
+from rlt_data.training.rollouts import MetricsCallback, RolloutRecorder, count_rollouts
 from rlt_data.training.saving import describe_result, save_result
 from rlt_data.training.view import HealthCallback, TrainingView
 
@@ -119,7 +121,7 @@ def select_questions(
             where=f"questions of {run.lake.uri}" + (f" where {config.where}" if config.where else ""),
             remedy="ingest questions, loosen `where`, or raise max_prompt_tokens",
         )
-    run.count(questions=len(questions))
+    run.summary.extra["questions"] = len(questions)
     return questions
 
 
@@ -136,6 +138,8 @@ def _train(
     from rlt_data.training.trainer import RltTrainer
 
     transformers.utils.logging.set_verbosity_error()
+    # It shows a whole prompt for every completion that cannot be scored; their share is a metric here.
+    logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)
     directory = Path(work.directory)
     tokenizer = load_tokenizer(teacher)
     tokenizer.padding_side = "left"
@@ -146,6 +150,7 @@ def _train(
     callbacks = [MetricsCallback(run, phase="grpo"), _make_health(run, view), view]
     with ExitStack() as stack:
         stack.callback(view.close)
+        stack.enter_context(hide_progress_bars())
         reward = _build_reward(config, format, tokenizer, stack)
         trainer = RltTrainer(
             model=str(teacher.require_directory()),
@@ -185,7 +190,8 @@ def _train(
         }
         save_result(trainer, tokenizer, directory / "model", about=about)
     if run is not None:
-        run.count(optimiser_steps=trainer.state.global_step)
+        count_rollouts(run)
+        run.summary.extra["optimiser_steps"] = trainer.state.global_step
         run.summary.extra |= describe_result(directory / "model")
 
 

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import polars as pl
+
 from rlt_data.hashing import hash_content
 from rlt_data.stages.run import StageRun
 from rlt_data.training.callbacks import Callback
@@ -39,10 +41,6 @@ class RolloutRecorder:
     def record(self, rollouts: Sequence[Mapping[str, Any]]) -> None:
         """Append one generation's completions of all processes."""
         rows = [self._make_row(rollout) for rollout in rollouts]
-        self.run.count(
-            tokens=sum(row["completion_tokens"] for row in rows),
-            truncated=sum(row["truncated"] for row in rows),
-        )
         self.run.append("rollouts", rows)
 
     def _make_row(self, rollout: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +66,16 @@ class RolloutRecorder:
             "policy_step": step,
             "policy": self.policy,
         }
+
+
+def count_rollouts(run: StageRun) -> None:
+    """Count a whole training's tokens and cut-off completions, over all of its interruptions.
+
+    From the rows, since steps after a checkpoint are taken again, and would be counted again.
+    """
+    mine = run.written("rollouts").filter(pl.col("run_id") == run.run_id)
+    tokens, truncated = mine.select(pl.sum("completion_tokens"), pl.sum("truncated")).collect().row(0)
+    run.count(tokens=int(tokens or 0), truncated=int(truncated or 0))
 
 
 class MetricsCallback(Callback):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rlt_data.errors import require_module
+from rlt_data.models.loading import hide_progress_bars
 from rlt_data.training.examples import SupervisedExample
 
 
@@ -56,5 +58,16 @@ def run_supervised(
     trainer.remove_callback(transformers.PrinterCallback)
     if on_built is not None:
         on_built(trainer)
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    if resume_from is not None:
+        _restore_token_count(trainer, resume_from)
+    with hide_progress_bars():
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     return trainer
+
+
+def _restore_token_count(trainer: Any, checkpoint: Path) -> None:
+    """Let TRL go on counting tokens where the checkpoint was; by itself it begins at 0 again."""
+    history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    seen = [entry["num_tokens"] for entry in history if "num_tokens" in entry]
+    if seen and hasattr(trainer, "_total_train_tokens"):
+        trainer._total_train_tokens = int(float(seen[-1]))

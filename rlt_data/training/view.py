@@ -125,14 +125,26 @@ class TrainingView(Callback):
 
 
 class HealthCallback(Callback):
-    """Warns, once each, when groups have no spread or most completions are cut off, with what to do.
+    """Warns, once each, with what to do: no spread in groups, completions cut off or not to be scored.
 
     A single odd step says little: the mean of the last `window` steps is judged.
     """
 
-    def __init__(self, warn: Any, *, window: int = 5, zero_spread: float = 0.5, cut_off: float = 0.5) -> None:
+    def __init__(
+        self,
+        warn: Any,
+        *,
+        window: int = 5,
+        zero_spread: float = 0.5,
+        cut_off: float = 0.5,
+        unscored: float = 0.1,
+    ) -> None:
         self.warn = warn
-        self.limits = {"frac_reward_zero_std": zero_spread, "completions/clipped_ratio": cut_off}
+        self.limits = {
+            "frac_reward_zero_std": zero_spread,
+            "completions/clipped_ratio": cut_off,
+            "rlt/unscored_share": unscored,
+        }
         self._seen: dict[str, deque[float]] = {name: deque(maxlen=window) for name in self.limits}
 
     def on_log(
@@ -153,6 +165,8 @@ _ADVICE = {
     "raise the temperature or the group size, or choose questions that are not always explained alike",
     "completions/clipped_ratio": "{share:.0%} of the completions are cut off by the length limit, and each "
     "pays the penalty: raise max_tokens, or warm the teacher up longer so that it learns to close",
+    "rlt/unscored_share": "{share:.0%} of the completions cannot be scored and are left out of their groups: "
+    "teacher and student may cut text into different tokens there, or texts exceed the student's context",
 }
 
 

@@ -131,7 +131,7 @@ def select_examples(run: StageRun, config: WarmUpConfig) -> list[Explained]:
             where=f"traces of {run.lake.uri}" + (f" where {config.where}" if config.where else ""),
             remedy="ingest a corpus with reasoning traces, such as Bespoke-Stratos-17k, or loosen `where`",
         )
-    run.count(rows_in=rows.height)
+    run.summary.extra["explanations"] = rows.height
     return [Explained(*row) for row in rows.iter_rows()]
 
 
@@ -180,6 +180,7 @@ def _train(
         model = transformers.AutoModelForCausalLM.from_pretrained(
             identity.require_directory(), local_files_only=True, **init
         )
+        model.train()
     steps = count_steps(config, len(examples))
     view = TrainingView("SFT warm-up", steps, quiet=reporter.quiet)
     checkpoints = CheckpointCallback(
@@ -201,7 +202,7 @@ def _train(
         view.close()
     save_result(trainer, tokenizer, directory / "model", about={"run_id": work.run_id, "stage": "sft"})
     if run is not None:
-        run.count(examples=len(examples), optimiser_steps=trainer.state.global_step)
+        run.summary.extra |= {"examples": len(examples), "optimiser_steps": trainer.state.global_step}
         run.summary.extra |= describe_result(directory / "model")
 
 
