@@ -1,24 +1,24 @@
 """Blocked causal attention on a CPU: every product one matrix, through oneDNN where that is faster.
 
 Both products of attention are linear layers: scores = queries @ keys.T, mixed = weights @ values. Shapes
-are rounded so that few of them occur, since oneDNN compiles a kernel for each new one.
+are rounded so that few of them occur: oneDNN makes a kernel for each new one, and the allocator finds room
+for equal sizes where it freed them.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from rlt_data.reward.linear import apply_linear
 
-# Tokens of a block; keys are rounded up to a multiple of KEYS and hidden where they lie ahead.
+# Tokens of a block, and what the tokens of a smaller one are rounded up to.
 BLOCK = 64
 LONG_BLOCK = 128
 LONG = 1024
-KEYS = 32
+STEP = 32
 
 
 def attend_blocks(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
@@ -30,13 +30,12 @@ def attend_blocks(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> 
     groups, length, stack, size = query.shape
     total = key.shape[1]
     past = total - length
-    block = LONG_BLOCK if total >= LONG else BLOCK
-    rounded = -(-total // KEYS) * KEYS
+    blocks = _list_blocks(past, total, LONG_BLOCK if total >= LONG else BLOCK)
     for group in range(groups):
-        keys, values = _pad(key[group], rounded), _pad(value[group], rounded)
-        for begin, end in _list_blocks(past, total, block):
+        keys, values = _pad(key[group], _round_keys(total)), _pad(value[group], _round_keys(total))
+        for begin, end in blocks:
             tokens = end - begin
-            seen = -(-end // KEYS) * KEYS
+            seen = _round_keys(end)
             rows = query[group, begin - past : end - past].reshape(tokens * stack, size)
             scores = apply_linear(rows, keys[:seen])
             ahead = scores.view(tokens, stack, seen)[:, :, begin:]
@@ -46,9 +45,23 @@ def attend_blocks(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> 
 
 
 def _list_blocks(past: int, total: int, block: int) -> list[tuple[int, int]]:
-    """Blocks of positions [past, total) that end on multiples of `block`, as far as they can."""
-    edges = [past, *range((past // block + 1) * block, total, block), total]
-    return list(pairwise(edges))
+    """Blocks that cover the positions [past, total).
+
+    All but the last have `block` tokens; the last is made up to a multiple of STEP, where there are as
+    many, by tokens of the one before, which are computed twice.
+    """
+    blocks = [(begin, begin + block) for begin in range(past, total - block + 1, block)]
+    covered = blocks[-1][1] if blocks else past
+    if covered < total:
+        tokens = -(-(total - covered) // STEP) * STEP
+        blocks.append((max(past, total - tokens), total))
+    return blocks
+
+
+def _round_keys(count: int) -> int:
+    """Round up to one of sixteen steps an octave, 32 apart at least."""
+    step = max(32, 1 << max(0, (count - 1).bit_length() - 5))
+    return -(-count // step) * step
 
 
 def _pad(rows: Tensor, length: int) -> Tensor:

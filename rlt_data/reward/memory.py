@@ -111,14 +111,13 @@ def choose_sizes(shapes: Sequence[ModelShape], *, budget: int | None, exact: boo
     tiles = _TILES if kind == "cuda" else _TILES[1:]
     if budget is None:
         return Sizes(best, _BATCH_TOKENS, tiles[0])
-    pack, batch = best, _BATCH_TOKENS
-    for tile in tiles:
-        for pack in (best, best // 2, best // 4, best // 8):
-            for batch in (_BATCH_TOKENS, _BATCH_TOKENS // 4, _BATCH_TOKENS // 16, _BATCH_TOKENS // 64):
-                sizes = Sizes(pack, batch, tile)
-                if count_working_bytes(shapes, sizes, exact=exact) <= budget:
-                    return sizes
-    least = count_working_bytes(shapes, Sizes(pack, batch, tiles[-1]), exact=exact)
+    passes = [best >> halvings for halvings in range(12) if best >> halvings >= 128]
+    batches = [_BATCH_TOKENS >> halvings for halvings in (0, 2, 4, 6)]
+    candidates = [Sizes(pack, batch, tile) for tile in tiles for pack in passes for batch in batches]
+    for sizes in candidates:
+        if count_working_bytes(shapes, sizes, exact=exact) <= budget:
+            return sizes
+    least = count_working_bytes(shapes, candidates[-1], exact=exact)
     raise UsageError(
         f"scoring with these models takes at least {least / 2**20:.0f} MiB beyond their weights",
         where=f"a memory budget of {budget / 2**20:.0f} MiB",

@@ -1,0 +1,68 @@
+"""Prompt log-probabilities as servers write them; the real server is in tests/engines/test_vllm_server.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlt_data.errors import UsageError
+from rlt_data.models import resolve_model
+from rlt_data.reward.backends.openai import ServerSource, read_prompt_logprobs
+from rlt_data.reward.backends.source import SourceFailure
+from rlt_data.settings import Settings
+from rlt_data.stages.score import ScoreConfig
+
+
+def answer(entries: Any) -> dict[str, Any]:
+    return {"choices": [{"text": "x", "prompt_logprobs": entries}]}
+
+
+def test_each_token_but_the_first_has_a_log_probability() -> None:
+    entries = [
+        None,
+        {"7": {"logprob": -1.5, "rank": 2}, "9": {"logprob": -0.1, "rank": 1}},
+        {"3": {"logprob": -2}},
+    ]
+    assert read_prompt_logprobs(answer(entries), [5, 7, 3]) == [-1.5, -2.0]
+
+
+@pytest.mark.parametrize(
+    "entries", [None, [None], [None, {"7": {"logprob": -1}}, None], [None, {"7": {}}, {"3": {"logprob": -2}}]]
+)
+def test_an_answer_that_leaves_tokens_out_fails(entries: Any) -> None:
+    found = read_prompt_logprobs(answer(entries), [5, 7, 3])
+    assert isinstance(found, SourceFailure)
+    assert found.reason == "invalid_answer"
+
+
+def test_a_temperature_is_refused_before_the_server_is_asked(tiny_model: Path) -> None:
+    identity = resolve_model(str(tiny_model), role="student", settings=Settings())
+    with pytest.raises(UsageError, match=r"temperature 1, and 0\.7 is asked for") as caught:
+        ServerSource(identity, 0.7, options={"base_url": "http://127.0.0.1:9/v1"})
+    assert "--backend vllm" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"backend": "vllm", "exact": True}, "whole distributions"),
+        (
+            {"backend": "openai", "base_url": "http://x/v1", "reward": {"estimator": "full"}},
+            "own tokens alone",
+        ),
+        ({"backend": "openai"}, "needs base_url"),
+        ({"base_url": "http://x/v1"}, "the backend is torch"),
+        ({"backend": "openai", "base_url": "http://x/v1", "noise_check": 3}, "noise check"),
+    ],
+)
+def test_what_a_backend_cannot_do_is_refused_with_the_reason(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        ScoreConfig(students=("x",), **options)
+
+
+def test_secrets_stay_out_of_the_configuration() -> None:
+    with pytest.raises(UsageError, match="looks like a secret") as caught:
+        ScoreConfig(students=("x",), backend_options={"api_key": "sk-secret"})
+    assert "sk-secret" not in str(caught.value)
