@@ -90,13 +90,13 @@ CASES = {
 }
 
 
-def build_format() -> ConversationFormat:
+def build_format(teacher: str = "Explain.", student: str = "Think.") -> ConversationFormat:
     """The paper's format with short system prompts, so that the texts are mostly explanation."""
     format = load_format("stratos")
     return format.model_copy(
         update={
-            "teacher": format.teacher.model_copy(update={"system": "Explain."}),
-            "student": format.student.model_copy(update={"system": "Think."}),
+            "teacher": format.teacher.model_copy(update={"system": teacher}),
+            "student": format.student.model_copy(update={"system": student}),
         }
     )
 
