@@ -7,5 +7,7 @@ from rlt_data.stages.score import ScoreConfig, score
 from .stage import make_stage_command
 
 command = make_stage_command(
-    ScoreConfig, score, names={"students": "--student", "reward.lambda_kl": "--lambda"}
+    ScoreConfig,
+    score,
+    names={"students": "--student", "reward.lambda_kl": "--lambda", "backend_options": "--backend-option"},
 )
