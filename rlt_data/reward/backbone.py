@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rlt_data.reward.attention import PackedContext, PrefixStore, attend_packed
-from rlt_data.reward.linear import FasterLinear
+from rlt_data.reward.linear import use_faster_linear
 from rlt_data.reward.packing import Pack, PackItem, build_packs
 
 ATTENTION_NAME = "rlt_data_packed"
@@ -43,8 +43,9 @@ def run_packed(model: Any, pack: Pack, store: PrefixStore) -> Tensor:
     device = model.device
     token_ids = torch.tensor([pack.token_ids], device=device)
     positions = torch.cat([torch.arange(s.offset, s.offset + s.length) for s in pack.segments])
-    with _use_packed_attention(model, PackedContext(pack, store)), FasterLinear():
-        output = find_body(model)(
+    body = find_body(model)
+    with _use_packed_attention(body, PackedContext(pack, store)), use_faster_linear(body):
+        output = body(
             input_ids=token_ids, position_ids=positions[None].to(device), use_cache=False, return_dict=True
         )
     hidden: Tensor = output.last_hidden_state[0]
@@ -119,11 +120,11 @@ def _gather_alike(items: Sequence[PackItem], limit: int) -> Iterator[list[PackIt
 
 
 @contextmanager
-def _use_packed_attention(model: Any, context: PackedContext) -> Iterator[None]:
+def _use_packed_attention(body: nn.Module, context: PackedContext) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(ATTENTION_NAME, _attend)
-    configs = _find_configs(find_body(model))
+    configs = _find_configs(body)
     before = [config._attn_implementation for config in configs]
     token = _context.set(context)
     for config in configs:

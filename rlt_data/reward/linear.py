@@ -7,16 +7,14 @@ right, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-
-Linear = Callable[[Tensor, Tensor], Tensor]
 
 
 def apply_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -24,22 +22,36 @@ def apply_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
     `weight` may be a transposed view of a contiguous matrix, but no other strided view.
     """
-    if rows.dtype == torch.float32 and weight.dtype == torch.float32 and _fits(rows, weight):
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    if rows.dtype is torch.float32 and weight.dtype is torch.float32 and _fits(rows, weight):
+        result: Tensor = _find_operator()(rows, weight, bias, "none", [], "")
         return result
     return functional.linear(rows, weight, bias)
 
 
-class FasterLinear(TorchFunctionMode):
-    """While active, every linear layer goes through `apply_linear`; meant for inference only."""
+@contextmanager
+def use_faster_linear(body: nn.Module) -> Iterator[None]:
+    """Send the plain linear layers of a float32 model on a CPU through `apply_linear`, for inference only."""
+    layers = [
+        layer
+        for layer in body.modules()
+        if type(layer) is nn.Linear
+        and layer.weight.dtype == torch.float32
+        and layer.weight.device.type == "cpu"
+    ]
+    if not layers or not has_onednn():
+        yield
+        return
+    for layer in layers:
+        layer.forward = partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Replace the linear function, pass on the rest."""
-        if func is functional.linear and not torch.is_grad_enabled():
-            return apply_linear(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+
+def _forward(layer: nn.Linear, rows: Tensor) -> Tensor:
+    return apply_linear(rows, layer.weight, layer.bias)
 
 
 def _fits(rows: Tensor, weight: Tensor) -> bool:
@@ -50,6 +62,12 @@ def _fits(rows: Tensor, weight: Tensor) -> bool:
         and (weight.is_contiguous() or weight.t().is_contiguous())
         and has_onednn()
     )
+
+
+@cache
+def _find_operator() -> Any:
+    # The overload itself: looking it up at every call costs as much as a small product.
+    return torch.ops.mkldnn._linear_pointwise.default
 
 
 @cache
