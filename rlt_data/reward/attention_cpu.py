@@ -14,10 +14,10 @@ from torch import Tensor
 
 from rlt_data.reward.linear import apply_linear
 
-# Tokens of a block, and what the tokens of a smaller one are rounded up to.
-BLOCK = 64
-LONG_BLOCK = 128
-LONG = 1024
+# Rows of a block (tokens times query heads of a group) that make a product fast, for short segments and for
+# long ones; bounds of its tokens, since half of a block lies ahead; what fewer tokens are rounded up to.
+ROWS, LONG_ROWS, LONG = 256, 512, 1024
+LEAST_TOKENS, MOST_TOKENS = 64, 128
 STEP = 32
 
 
@@ -30,7 +30,8 @@ def attend_blocks(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> 
     groups, length, stack, size = query.shape
     total = key.shape[1]
     past = total - length
-    blocks = _list_blocks(past, total, LONG_BLOCK if total >= LONG else BLOCK)
+    wanted = (LONG_ROWS if total >= LONG else ROWS) // stack
+    blocks = _list_blocks(past, total, min(max(wanted, LEAST_TOKENS), MOST_TOKENS))
     for group in range(groups):
         keys, values = _pad(key[group], _round_keys(total)), _pad(value[group], _round_keys(total))
         for begin, end in blocks:
