@@ -142,7 +142,7 @@ class RltTrainer(GRPOTrainer):
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self.use_vllm:
             self.sync.compare(output, step=self.state.global_step)
-        if self.model.training and self.record is not None:
+        if self.model.training:
             self._record_rollouts(inputs, output)
         return output
 
@@ -162,6 +162,7 @@ class RltTrainer(GRPOTrainer):
             }
             for i, (row, advantage) in enumerate(zip(inputs, output["advantages"].tolist(), strict=True))
         ]
+        # Gathering is for all processes, also those that record nothing.
         gathered = gather_object(rows)
         if self.accelerator.is_main_process and self.record is not None:
             self.record(gathered)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,15 +71,23 @@ def train(
             sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
             f"--master-port={port}", str(script),
         ]  # fmt: skip
-    return subprocess.run(
-        [*command, "train-teacher", str(recipe), "--lake", lake.uri, "--quiet"],
-        capture_output=True,
+    command += ["train-teacher", str(recipe), "--lake", lake.uri, "--quiet"]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         cwd=folder,
-        timeout=280,
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"},
+        start_new_session=True,
     )
+    try:
+        output, errors = process.communicate(timeout=250)
+    except subprocess.TimeoutExpired:
+        # The processes that it started, too.
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 @pytest.mark.slow
