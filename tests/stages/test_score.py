@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 from golden_lake import build_golden_lake, read_cases
 
-from rlt_data.errors import ModelError, UsageError
+from rlt_data.errors import ModelError, StageStoppedError, UsageError
 from rlt_data.lake import Lake
+from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.score import ScoreConfig, score
 
@@ -181,3 +182,77 @@ def test_a_predicate_that_is_no_sql_is_refused(shared_golden: Path, tmp_path: Pa
 def test_the_exact_divergence_needs_a_teacher() -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
         ScoreConfig(students=("a",), teacher="none", reward=RewardSettings(estimator="full"))
+
+
+def add_engine_logprobs(lake: Lake, golden: Path, shift: float = 0.0) -> Lake:
+    """A second lake whose traces carry sampled tokens and their log-probabilities."""
+    tokenizer = load_tokenizer(resolve_model(str(golden / "teacher"), role="teacher"))
+    scores = read_scores(lake)
+    traces = lake.table("traces").scan().drop("run_id").collect().to_dicts()
+    for trace in traces:
+        ids = tokenizer(trace["completion"], add_special_tokens=False)["input_ids"]
+        known = scores[trace["trace_id"]]["think_teacher_logprobs"]
+        trace |= {
+            "completion_token_ids": ids,
+            "completion_logprobs": [value + shift for value in known] + [-1.0] * (len(ids) - len(known)),
+            "logprob_mode": "processed",
+            "logprob_dtype": "float32",
+            "temperature": 0.7,
+            "top_p": 1.0,
+            "top_k": 0,
+        }
+    other = Lake(Path(lake.uri).parent / f"engine{shift}")
+    other.table("questions").append(lake.table("questions").scan().drop("run_id").collect(), run_id="copy")
+    schema = lake.table("traces").scan().drop("run_id").collect_schema()
+    other.table("traces").append(pl.DataFrame(traces, schema=schema), run_id="copy")
+    return other
+
+
+def test_log_probabilities_of_the_engine_are_not_computed_again(shared_golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(shared_golden, tmp_path)
+    config = ScoreConfig(students=(str(shared_golden / "student"),), format=format_path)
+    score(lake, config)
+    sampled = add_engine_logprobs(lake, shared_golden)
+    summary = score(sampled, config)
+    rows = read_scores(sampled)
+    check_golden(rows, shared_golden)
+    sources = {row["teacher_source"] for row in rows.values()}
+    assert "engine" in sources
+    assert summary.extra["engine_gap"]["mean"] < 1e-5
+    # A completion without its closing tag merges with it in the rendered text, or not: both are right.
+    assert sum(row["teacher_source"] == "engine" for row in rows.values()) >= 10
+    again = score(sampled, config.model_copy(update={"rescore_teacher": True}))
+    assert again.rows_out == 12
+    assert "engine_gap" not in again.extra
+
+
+def test_log_probabilities_that_are_off_stop_the_stage(shared_golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(shared_golden, tmp_path)
+    config = ScoreConfig(students=(str(shared_golden / "student"),), format=format_path)
+    score(lake, config)
+    sampled = add_engine_logprobs(lake, shared_golden, shift=0.4)
+    with pytest.raises(StageStoppedError, match=r"differ from those of torch by 0\.4"):
+        score(sampled, config)
+    assert sampled.table("scores").count() == 0
+
+
+def test_noise_check_and_estimate(shared_golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(shared_golden, tmp_path)
+    config = ScoreConfig(
+        students=(str(shared_golden / "student"),),
+        format=format_path,
+        dtype="bfloat16",
+        noise_check=6,
+        estimate_from=4,
+        memory="300MiB",
+    )
+    summary = score(lake, config)
+    report = summary.extra["noise_check"]
+    assert report["rows"] == 6
+    assert 1e-4 < report["parts"]["reward"]["mean"] < 0.5
+    assert any(note.startswith("noise over 6 rows") for note in summary.notes)
+    assert summary.extra["estimate"]["seconds"] > 0
+    assert summary.extra["estimate"]["working_bytes"] <= 300 * 2**20
+    assert set(lake.table("scores").scan().collect().get_column("dtype")) == {"bfloat16"}
+    exact = score(lake, config.model_copy(update={"dtype": "float32", "noise_check": 12}))
+    assert exact.extra["noise_check"]["parts"]["reward"]["largest"] < 1e-4
