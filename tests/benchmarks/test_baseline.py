@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from baseline import score_baseline
+from benchmarks.baseline import score_baseline
+from benchmarks.workload import build_format
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from workload import build_format
 
 from rlt_data.formats import parse_teacher_completion
 from rlt_data.reward.side import ScoringModel

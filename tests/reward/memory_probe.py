@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from rlt_data.reward.head import TileSize, score_targets
-from rlt_data.reward.memory import Sizes
+from rlt_data.reward.head import score_targets
+from rlt_data.reward.memory import Sizes, TileSize
 from rlt_data.reward.side import ModelSide, ScoredRows, ScoringModel
 from rlt_data.reward.texts import ScoringText
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rlt_data.reward.head import Head, LogitsHead, TileSize, score_divergences, score_targets
+from rlt_data.reward.head import Head, LogitsHead, score_divergences, score_targets
+from rlt_data.reward.memory import TileSize
 
 ROWS, HIDDEN = 23, 12
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from dense import compute_logprobs, pick_logprobs
+from reward.dense import compute_logprobs, pick_logprobs
 
 from rlt_data.errors import ModelError
 from rlt_data.formats import ConversationFormat

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dense import compute_logprobs, pick_divergences, pick_logprobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reward.dense import compute_logprobs, pick_divergences, pick_logprobs
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat
-from rlt_data.reward.head import TileSize
+from rlt_data.reward.memory import TileSize
 from rlt_data.reward.rewards import score_texts
 from rlt_data.reward.scorer import FailedScore, Scorer, TokenScores
 from rlt_data.reward.settings import Estimator, RewardSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from golden_lake import build_golden_lake
+from stages.golden_lake import build_golden_lake
 
 from rlt_data.lake import Lake
 from rlt_data.reward.settings import RewardSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from golden_lake import build_golden_lake, read_cases
+from stages.golden_lake import build_golden_lake, read_cases
 
 from rlt_data.errors import ModelError, StageStoppedError, UsageError
 from rlt_data.lake import Lake
