@@ -15,16 +15,9 @@ from torch import Tensor, nn
 
 from rlt_data.errors import ModelError
 from rlt_data.reward.linear import apply_linear
+from rlt_data.reward.memory import TileSize
 
 _REAL = torch.float32
-
-
-@dataclass(frozen=True)
-class TileSize:
-    """Rows and vocabulary entries of one tile of logits."""
-
-    rows: int = 512
-    entries: int = 4096
 
 
 @dataclass(frozen=True)

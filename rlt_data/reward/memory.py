@@ -12,11 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlt_data.errors import UsageError
-from rlt_data.reward.head import TileSize
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class TileSize:
+    """Rows and vocabulary entries of one tile of logits."""
+
+    rows: int = 512
+    entries: int = 4096
+
 
 # What libraries, kernels and the allocator hold besides the tensors counted here, on a CPU.
 OVERHEAD = 64 * 2**20

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from rlt_data.errors import ModelError
 from rlt_data.reward.backbone import Mode, UnknownAttentionError, iterate_hidden
-from rlt_data.reward.head import TileSize, read_head, score_targets
+from rlt_data.reward.head import read_head, score_targets
+from rlt_data.reward.memory import TileSize
 from rlt_data.reward.packing import PackItem
 
 _SHARED = 12

@@ -14,8 +14,8 @@ from rlt_data.errors import UsageError
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.formats.spans import compare_tokenizers
 from rlt_data.reward.backbone import Mode
-from rlt_data.reward.head import TileSize, score_divergences, score_targets
-from rlt_data.reward.memory import Sizes, choose_sizes, read_shape
+from rlt_data.reward.head import score_divergences, score_targets
+from rlt_data.reward.memory import Sizes, TileSize, choose_sizes, read_shape
 from rlt_data.reward.side import ModelSide, ScoredRows, ScoringModel
 from rlt_data.reward.texts import (
     FailedText,

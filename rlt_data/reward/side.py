@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rlt_data.errors import ModelError
 from rlt_data.reward.backbone import Mode, iterate_hidden
-from rlt_data.reward.head import AnyHead, LogitsHead, TileSize, read_head
-from rlt_data.reward.memory import Sizes
+from rlt_data.reward.head import AnyHead, LogitsHead, read_head
+from rlt_data.reward.memory import Sizes, TileSize
 from rlt_data.reward.packing import PackItem
 from rlt_data.reward.probe import choose_mode
 from rlt_data.reward.texts import ScoringText

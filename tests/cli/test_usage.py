@@ -36,7 +36,7 @@ def test_the_short_line_of_a_command_is_a_sentence(name: str):
     entry = next(entry for entry in COMMANDS if entry.name == name)
     assert entry.help.endswith(".")
     assert len(entry.help) <= 64
-    assert importlib.import_module(f"rlt_data_cli.{name}").command.__doc__
+    assert importlib.import_module("rlt_data_cli." + name.replace("-", "_")).command.__doc__
 
 
 def test_version(program: Program):
