@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -88,6 +89,10 @@ def make_console() -> Console:
     return Console(highlight=False, markup=False, width=PIPE_WIDTH)
 
 
+# A column that may take several lines is not made narrower than this, in characters.
+_WRAPPED_WIDTH = 24
+
+
 def print_rows(rows: list[dict[str, Any]], *, right: frozenset[str] = frozenset(), wrap: str = "") -> None:
     """Print dictionaries with the same keys as one plain table; `right` names columns of numbers.
 
@@ -103,6 +108,13 @@ def print_rows(rows: list[dict[str, Any]], *, right: frozenset[str] = frozenset(
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     console = make_console()
+    # Rich would cut columns short to fit a narrow terminal, names and numbers among them.
+    whole = [
+        max(cell_len(str(value)) for value in (name, *(row[name] for row in rows)))
+        for name in rows[0]
+        if name != wrap
+    ]
+    console.width = max(console.width, sum(whole) + 2 * len(rows[0]) + (_WRAPPED_WIDTH if wrap else 0))
     with console.capture() as capture:
         console.print(table)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))

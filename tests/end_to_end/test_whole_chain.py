@@ -193,7 +193,7 @@ def test_a_recipe_runs_once_and_tells_what_is_done(project: Program, tmp_path: P
         (("rank", "--policy", "best-of-m(1)"), 2, "best-of-n"),
         (("export", "out"), 1, "substitute"),
         (("run", "absent.toml"), 2, "absent.toml"),
-        (("lineage", "zzz"), 1, "zzz"),
+        (("lineage", "zzz"), 1, "rlt-data init"),
         (("tables", "--lake", "ftp://host/lake"), 1, "ftp"),
     ],
 )
