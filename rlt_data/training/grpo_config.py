@@ -135,6 +135,14 @@ def list_options(config: GrpoConfig, output: Path, *, world: int) -> dict[str, A
             where="grpo.micro_batch_size",
             remedy="choose a divisor, or other numbers of questions and completions",
         )
+    correction = config.trainer.get("vllm_importance_sampling_correction", True)
+    if config.trainer.get("use_vllm") and config.sync_limit is not None and not correction:
+        raise UsageError(
+            "without vllm_importance_sampling_correction the trainer does not recompute what vLLM sampled, "
+            "so nothing proves that vLLM has the trained weights",
+            where="grpo.trainer.vllm_importance_sampling_correction",
+            remedy="leave it on",
+        )
     defaults: dict[str, Any] = {"logging_steps": 1, "report_to": "none", "save_strategy": "steps"}
     return {
         **defaults,

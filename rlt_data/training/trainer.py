@@ -47,6 +47,7 @@ class RltTrainer(GRPOTrainer):
         self.sync = sync or SyncCheck()
         self._rows: list[dict[str, Any]] = []
         self._drawn: list[list[float]] | None = None
+        self._recomputed: torch.Tensor | None = None
         self._completion_ids: list[list[int]] = []
         if stop_token_ids and not self.use_vllm:
             ends = [*self.eos_token_ids, *stop_token_ids]
@@ -130,15 +131,33 @@ class RltTrainer(GRPOTrainer):
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
     ) -> torch.Tensor:
         self._completion_ids = completion_ids_list
-        if self._drawn is not None:
-            inputs = [
-                {**row, "completion_logprobs": values}
-                for row, values in zip(inputs, self._drawn, strict=True)
-            ]
+        logprobs = self._drawn
+        if logprobs is None and self._recomputed is not None:
+            pairs = zip(self._recomputed.tolist(), completion_ids_list, strict=True)
+            logprobs = [values[: len(ids)] for values, ids in pairs]
+        if logprobs is not None:
+            pairs = zip(inputs, logprobs, strict=True)
+            inputs = [{**row, "completion_logprobs": values} for row, values in pairs]
         return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *arguments: Any, **options: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(model, *arguments, **options)
+        # TRL's first pass without gradient is the policy as it sampled, where it makes that pass at all:
+        # the teacher's side of the reward, which then needs no pass of its own.
+        if self._recomputes_policy and self._recomputed is None and not torch.is_grad_enabled():
+            self._recomputed = result[0]
+        return result
+
+    @property
+    def _recomputes_policy(self) -> bool:
+        """Whether TRL recomputes the policy's log-probabilities after a generation; its own condition."""
+        generate_every = self.args.steps_per_generation * self.num_iterations
+        misaligned = self.args.gradient_accumulation_steps % generate_every != 0
+        return bool(misaligned or (self.use_vllm and self.vllm_importance_sampling_correction))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
+        self._recomputed = None
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self.use_vllm:
             self.sync.compare(output, step=self.state.global_step)

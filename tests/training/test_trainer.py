@@ -1,0 +1,93 @@
+"""What the trainer hands to a reward: log-probabilities of the sampled tokens, by drawing or recomputed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlt_data.formats import load_format, render_teacher_prompt
+
+torch = pytest.importorskip("torch")
+trl = pytest.importorskip("trl")
+
+
+class Listener:
+    """A reward that remembers what it is told."""
+
+    __name__ = "listener"
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float]:
+        self.calls.append({"prompts": prompts, **columns})
+        return [float(len(ids)) for ids in columns["completion_ids"]]
+
+
+def train(models: dict[str, str], tokenizer: Any, folder: Path, **options: Any) -> list[dict[str, Any]]:
+    import datasets
+
+    from rlt_data.training.trainer import RltTrainer
+
+    prompts = [
+        render_teacher_prompt(load_format("stratos"), tokenizer, f"State it: {n} + 1 =", f"{n + 1}").text
+        for n in range(4)
+    ]
+    listener = Listener()
+    config = trl.GRPOConfig(
+        output_dir=str(folder),
+        max_steps=2,
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_completion_length=6,
+        temperature=0.8,
+        learning_rate=1e-2,
+        shuffle_dataset=False,
+        remove_unused_columns=False,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        save_strategy="no",
+        **options,
+    )
+    trainer = RltTrainer(
+        models["teacher"],
+        reward_funcs=[listener],
+        args=config,
+        train_dataset=datasets.Dataset.from_dict({"prompt": prompts, "place": list(range(4))}),
+        processing_class=tokenizer,
+        draw_seed=3,
+    )
+    trainer.train()
+    return listener.calls
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_iterations": 2, "min_p": 1e-4, "beta": 0.04}],
+    ids=["drawn by seed", "recomputed by TRL"],
+)
+def test_log_probabilities_are_the_policys(
+    models: dict[str, str], tokenizer: Any, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    first = train(models, tokenizer, tmp_path, **options)[0]
+    policy = AutoModelForCausalLM.from_pretrained(models["teacher"], dtype="float32").eval()
+    assert len(first["completion_logprobs"]) == 8
+    for prompt, written, logprobs in zip(
+        first["prompts"], first["completion_ids"], first["completion_logprobs"], strict=True
+    ):
+        ids = tokenizer(prompt)["input_ids"]
+        with torch.no_grad():
+            logits = policy(input_ids=torch.tensor([ids + written])).logits[0, len(ids) - 1 : -1]
+        chosen = (logits / 0.8).log_softmax(dim=-1).gather(1, torch.tensor(written).unsqueeze(1))
+        assert logprobs == pytest.approx(chosen.squeeze(1).tolist(), abs=1e-4)
+
+
+def test_sampling_by_trl_itself_leaves_none(models: dict[str, str], tokenizer: Any, tmp_path: Path) -> None:
+    """With min_p the draws are TRL's, and on-policy it recomputes nothing: no number is made up."""
+    calls = train(models, tokenizer, tmp_path, min_p=1e-4)
+    assert all("completion_logprobs" not in call for call in calls)
