@@ -105,15 +105,22 @@ def _find_keys(
 ) -> tuple[Tensor, Tensor]:
     """Keys and values that a segment sees: [key-value heads, past + length, size] each."""
     part = slice(segment.start, segment.start + segment.length)
-    if segment.prefix is None:
+    if not segment.prefixes:
         return key[:, part], value[:, part]
-    own = context.pack.own.get(segment.prefix)
-    if own is not None:
-        shared = slice(own.start, own.start + own.length)
-        before = (key[:, shared], value[:, shared])
-    else:
-        before = context.store.kept[segment.prefix, layer]
-    return torch.cat((before[0], key[:, part]), dim=1), torch.cat((before[1], value[:, part]), dim=1)
+    pairs = [_find_prefix(key, value, context, prefix, layer) for prefix in segment.prefixes]
+    pairs.append((key[:, part], value[:, part]))
+    keys, values = zip(*pairs, strict=True)
+    return torch.cat(keys, dim=1), torch.cat(values, dim=1)
+
+
+def _find_prefix(
+    key: Tensor, value: Tensor, context: PackedContext, prefix: int, layer: int
+) -> tuple[Tensor, Tensor]:
+    own = context.pack.own.get(prefix)
+    if own is None:
+        return context.store.kept[prefix, layer]
+    part = slice(own.start, own.start + own.length)
+    return key[:, part], value[:, part]
 
 
 def _attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:

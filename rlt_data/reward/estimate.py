@@ -107,12 +107,14 @@ def _count_operations(
     shapes: Sequence[ModelShape], group: Sequence[ScoreRequest], lengths: _Lengths
 ) -> float:
     """Floating-point operations of one question's texts on every side."""
-    prompt = lengths.fixed + lengths.count(group[0].question)
+    asked = lengths.count(group[0].question)
+    # What all texts begin with is computed once, and read by all.
+    prompt = lengths.fixed + asked
     own = [lengths.count(request.think, request.solution) for request in group]
     total = 0.0
     for shape in shapes:
-        tokens = prompt + sum(own)
-        pairs = prompt**2 / 2 + sum(prompt * length + length**2 / 2 for length in own)
+        tokens = asked + sum(own)
+        pairs = asked * (lengths.fixed + asked / 2) + sum(prompt * size + size**2 / 2 for size in own)
         total += 2 * shape.body_parameters * tokens
         total += 4 * shape.layers * shape.heads * shape.head_size * pairs
         total += 2 * shape.vocabulary * shape.hidden * sum(own)

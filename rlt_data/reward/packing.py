@@ -1,17 +1,18 @@
-"""Packing: many texts in one row of tokens, a prefix that several share computed once.
+"""Packing: many texts in one row of tokens, what several begin with computed once.
 
-A pack is one sequence of tokens cut into segments. A segment is either a prefix, which sees itself, or
-the rest of a text, which sees its prefix and itself. A prefix whose texts do not fit one pack leaves its
-keys and values behind for the next.
+A pack is one sequence of tokens cut into segments. A segment is either a prefix (a system prompt, a
+question) or the rest of a text; it sees the prefixes that it follows, and itself. Where the texts of a
+prefix do not fit one pack, it leaves its keys and values behind for the next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 # A shared beginning shorter than this is not worth a segment of its own.
-MIN_SHARED_TOKENS = 8
+MIN_SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -24,22 +25,41 @@ class PackItem:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """Tokens that several texts share from `start` on, behind the prefixes `before`."""
+
+    number: int
+    before: tuple[int, ...]
+    start: int
+    token_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class PlannedText:
+    """A text and the prefixes that it begins with, outermost first; its own tokens begin at `start`."""
+
+    item: PackItem
+    prefixes: tuple[Prefix, ...]
+    start: int
+
+
+@dataclass(frozen=True)
 class Segment:
     """Tokens [start, start + length) of a pack, at positions from `offset` on in their text.
 
-    `index` is the text they belong to, None for a prefix. `prefix` names the prefix they follow.
+    `index` is the text they belong to, None for a prefix. `prefixes` are those that they follow.
     """
 
     start: int
     length: int
     offset: int
     index: int | None
-    prefix: int | None
+    prefixes: tuple[int, ...]
 
 
 @dataclass
 class Pack:
-    """One forward pass. `stored` prefixes come from an earlier pack; `kept` ones are needed by a later."""
+    """One forward pass. `stored` prefixes come from an earlier pack; `kept` ones are needed by the next."""
 
     token_ids: list[int] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
@@ -47,60 +67,75 @@ class Pack:
     stored: set[int] = field(default_factory=set)
     kept: set[int] = field(default_factory=set)
 
-    def add(self, tokens: Sequence[int], offset: int, index: int | None, prefix: int | None) -> Segment:
+    def add(
+        self, tokens: Sequence[int], offset: int, index: int | None, prefixes: tuple[int, ...]
+    ) -> Segment:
         """Append one segment."""
-        segment = Segment(len(self.token_ids), len(tokens), offset, index, prefix)
+        segment = Segment(len(self.token_ids), len(tokens), offset, index, prefixes)
         self.token_ids.extend(tokens)
         self.segments.append(segment)
         return segment
 
 
-def group_by_prefix(items: Sequence[PackItem]) -> list[tuple[int, list[PackItem]]]:
-    """Gather neighbouring texts that begin alike: (shared length, texts) each.
+def build_packs(items: Sequence[PackItem], limit: int, *, share_prefixes: bool = True) -> Iterator[Pack]:
+    """Fill packs of about `limit` tokens; a single text longer than that makes a pack of its own."""
+    pack = Pack()
+    done: set[int] = set()
+    for text in plan_prefixes(items) if share_prefixes else (PlannedText(item, (), 0) for item in items):
+        missing = [prefix for prefix in text.prefixes if prefix.number not in done]
+        own = text.item.token_ids[text.start :]
+        needed = len(own) + sum(len(prefix.token_ids) for prefix in missing)
+        if pack.segments and len(pack.token_ids) + needed > limit:
+            # Texts of a prefix stand together, so what the next text does not need no later one does.
+            pack.kept = {prefix.number for prefix in text.prefixes if prefix.number in done}
+            yield pack
+            pack = Pack(stored=set(pack.kept))
+        for prefix in missing:
+            done.add(prefix.number)
+            pack.own[prefix.number] = pack.add(prefix.token_ids, prefix.start, None, prefix.before)
+        numbers = tuple(prefix.number for prefix in text.prefixes)
+        pack.add(own, text.start, text.item.index, numbers)
+    if pack.segments:
+        yield pack
 
-    The shared part ends one token before the first scored token, so that the hidden state that predicts
-    it lies in the text's own segment.
+
+def plan_prefixes(items: Sequence[PackItem]) -> Iterator[PlannedText]:
+    """Find what neighbouring texts begin with, level by level: system prompt, then question.
+
+    A prefix ends one token before the first scored token of its texts, so that the hidden state that
+    predicts it lies in each text's own segment.
     """
-    groups: list[tuple[int, list[PackItem]]] = []
-    for item in items:
-        if groups:
-            shared, members = groups[-1]
-            limit = item.first_scored - 1
-            common = count_shared(members[0].token_ids, item.token_ids, min(shared, limit))
-            # Texts of one question share all of their prompt; texts of two share the system prompt at most.
-            if common >= MIN_SHARED_TOKENS and 2 * common >= shared:
-                groups[-1] = (common, [*members, item])
-                continue
-        groups.append((item.first_scored - 1, [item]))
-    return [(shared if len(members) > 1 else 0, members) for shared, members in groups]
+    shared = [
+        count_shared(a.token_ids, b.token_ids, min(a.first_scored, b.first_scored) - 1)
+        for a, b in pairwise(items)
+    ]
+    count = 0
+    # Intervals of texts that share their first `start` tokens; the next one in order is on top.
+    waiting: list[tuple[int, int, int, tuple[Prefix, ...]]] = [(0, len(items), 0, ())] if items else []
+    while waiting:
+        first, last, start, prefixes = waiting.pop()
+        if last - first == 1:
+            yield PlannedText(items[first], prefixes, start)
+            continue
+        least = min(shared[first : last - 1])
+        if least - start >= MIN_SHARED_TOKENS:
+            before = tuple(prefix.number for prefix in prefixes)
+            prefix = Prefix(count, before, start, items[first].token_ids[start:least])
+            count += 1
+            start, prefixes = least, (*prefixes, prefix)
+        edges = [i + 1 for i in range(first, last - 1) if shared[i] - start < MIN_SHARED_TOKENS]
+        parts = zip([first, *edges], [*edges, last], strict=True)
+        waiting.extend((a, b, start, prefixes) for a, b in reversed(list(parts)))
 
 
 def count_shared(a: Sequence[int], b: Sequence[int], limit: int) -> int:
     """Length of the common beginning of two token sequences, `limit` at most."""
+    # Halving with whole slices: long prompts are compared at the speed of C.
     low = 0
-    while low < limit and a[low] == b[low]:
-        low += 1
+    while low < limit:
+        middle = (low + limit + 1) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            limit = middle - 1
     return low
-
-
-def build_packs(items: Sequence[PackItem], limit: int, *, share_prefixes: bool = True) -> Iterator[Pack]:
-    """Fill packs of about `limit` tokens; a single text longer than that makes a pack of its own."""
-    pack = Pack()
-    groups = group_by_prefix(items) if share_prefixes else [(0, [item]) for item in items]
-    for number, (shared, members) in enumerate(groups):
-        for place, item in enumerate(members):
-            needed = len(item.token_ids) - shared
-            if place == 0:
-                needed += shared
-            if pack.segments and len(pack.token_ids) + needed > limit:
-                if place > 0:
-                    pack.kept.add(number)
-                yield pack
-                pack = Pack()
-                if place > 0:
-                    pack.stored.add(number)
-            if place == 0 and shared:
-                pack.own[number] = pack.add(item.token_ids[:shared], 0, None, None)
-            pack.add(item.token_ids[shared:], shared, item.index, number if shared else None)
-    if pack.segments:
-        yield pack

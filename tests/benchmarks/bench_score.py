@@ -26,7 +26,7 @@ from workload import CASES, Case, build_format, build_models, build_requests
 from rlt_data.formats import ConversationFormat
 from rlt_data.reward.linear import apply_linear
 from rlt_data.reward.memory import ModelShape, read_shape
-from rlt_data.reward.packing import PackItem, group_by_prefix
+from rlt_data.reward.packing import PackItem, plan_prefixes
 from rlt_data.reward.rewards import derive_parts
 from rlt_data.reward.scorer import Scorer, TokenScores
 from rlt_data.reward.settings import RewardSettings
@@ -151,10 +151,13 @@ def count_side(shape: ModelShape, texts: Sequence[Any]) -> float:
     ]
     rows = sum(len(text.think) + len(text.solution) for text in texts)
     tokens = pairs = 0.0
-    for shared, members in group_by_prefix(items):
-        own = [len(item.token_ids) - shared for item in members]
-        tokens += shared + sum(own)
-        pairs += shared**2 / 2 + sum(shared * length + length**2 / 2 for length in own)
+    done: set[int] = set()
+    for text in plan_prefixes(items):
+        parts = [(p.start, len(p.token_ids)) for p in text.prefixes if p.number not in done]
+        parts.append((text.start, len(text.item.token_ids) - text.start))
+        done.update(prefix.number for prefix in text.prefixes)
+        tokens += sum(length for _, length in parts)
+        pairs += sum(before * length + length**2 / 2 for before, length in parts)
     attention = 4 * shape.layers * shape.heads * shape.head_size * pairs
     return 2 * shape.body_parameters * tokens + attention + 2 * shape.vocabulary * shape.hidden * rows
 

@@ -12,7 +12,8 @@ ids = st.lists(st.integers(0, 2), min_size=2, max_size=40)
 
 @st.composite
 def items(draw: st.DrawFn) -> list[PackItem]:
-    texts = draw(st.lists(st.tuples(st.sampled_from([[], [5] * 12, [5] * 20 + [6] * 12]), ids), max_size=8))
+    prompts = st.sampled_from([[], [5] * 20, [5] * 20 + [6] * 18, [5] * 20 + [6] * 18 + [7] * 30])
+    texts = draw(st.lists(st.tuples(prompts, ids), max_size=8))
     made = []
     for index, (prompt, rest) in enumerate(texts):
         tokens = prompt + rest
@@ -26,9 +27,12 @@ def spell(pack: Pack, prefixes: dict[int, list[int]]) -> dict[int, list[int]]:
         prefixes[number] = pack.token_ids[segment.start : segment.start + segment.length]
     texts = {}
     for segment in pack.segments:
+        before = [token for prefix in segment.prefixes for token in prefixes[prefix]]
+        assert segment.offset == len(before)
+        # What a segment follows is in this pack, before it, or stored from an earlier one.
+        for prefix in segment.prefixes:
+            assert prefix in pack.stored or pack.own[prefix].start < segment.start
         if segment.index is not None:
-            before = prefixes[segment.prefix] if segment.prefix is not None else []
-            assert segment.offset == len(before)
             texts[segment.index] = before + pack.token_ids[segment.start : segment.start + segment.length]
     return texts
 
@@ -59,12 +63,21 @@ def test_what_predicts_a_scored_token_is_in_the_text_s_own_segment(made: list[Pa
                 assert segment.offset <= made[segment.index].first_scored - 1
 
 
-def test_a_prompt_is_computed_once() -> None:
-    prompt = list(range(100))
-    made = [PackItem(i, [*prompt, 200 + i, 7, 7], 101) for i in range(8)]
+def test_system_prompt_and_questions_are_computed_once() -> None:
+    system = list(range(100))
+    made = [
+        PackItem(index, [*system, *([500 + index // 4] * 40), 200 + index, 7, 7], 141) for index in range(8)
+    ]
     packs = list(build_packs(made, 4096))
     assert len(packs) == 1
-    assert len(packs[0].token_ids) == 100 + 8 * 3
+    assert len(packs[0].token_ids) == 100 + 2 * 40 + 8 * 3
+    # Cut into many packs, nothing is computed twice either.
+    assert sum(len(pack.token_ids) for pack in build_packs(made, 50)) == 100 + 2 * 40 + 8 * 3
+
+
+def test_one_explanation_a_question_shares_the_system_prompt() -> None:
+    made = [PackItem(i, [*range(100), *range(1000 * i, 1000 * i + 30)], 101) for i in range(1, 5)]
+    assert sum(len(pack.token_ids) for pack in build_packs(made, 4096)) == 100 + 4 * 30
 
 
 def test_count_shared() -> None:
