@@ -32,6 +32,11 @@ TeacherSide = Literal["auto", "policy", "reference", "sampled", "none"]
 Combine = Literal["mean", "min"]
 Quantization = Literal["none", "8bit", "4bit"]
 
+_OTHER_TOKENS = (
+    "other_tokens",
+    "the explanation's text is cut into other tokens than were sampled, so their log-probabilities are not "
+    "those of the teacher's side",
+)
 _NUMBERS = [name for name in REWARD_COLUMN_NAMES if name not in ("estimator", "alpha", "lambda_kl")]
 _TOKENS: dict[str, Any] = {
     "solution_logprobs": pl.List(pl.Float32),
@@ -70,8 +75,9 @@ class RltReward:
 
     - `policy`: the model in training as it is now, by a forward pass;
     - `sampled`: those with which the tokens were sampled (column `completion_logprobs`), which is the same
-      quantity for k1 and k3 where they were taken under `teacher_temperature`;
-    - `auto`: `sampled` where that is so, else `policy`;
+      quantity for k1 and k3 where they were taken under `teacher_temperature`. No forward pass is ever
+      made: a completion whose text is cut into other tokens than were sampled has no reward;
+    - `auto`: `sampled` where that is so, else `policy`; in a sharded training `sampled`;
     - `reference`: the reference policy of the trainer; `none`: no divergence at all.
 
     `combine` is over several students: the mean of their rewards, or the least.
@@ -173,7 +179,10 @@ class RltReward:
         others = [request for request in requests if request.key not in known]
         for result in self._alone.score(reused):
             results[_find_key(result)].append(_add_teacher(result, known))
-        if others:
+        if others and self._reuses_only():
+            for request in others:
+                results[request.key].append(FailedScore(FailedText(request.key, *_OTHER_TOKENS)))
+        elif others:
             with self._open_teacher() as scorer:
                 for result in scorer.score(others):
                     results[_find_key(result)].append(result)
@@ -217,10 +226,11 @@ class RltReward:
             return {request.key: [] for request in requests}
         usable = self._sampled_is_teacher and self.settings.estimator != "full"
         if self.teacher_side not in ("auto", "sampled") or not usable or not logprobs or not completion_ids:
-            if self.teacher_side == "sampled":
+            if self._reuses_only():
                 raise UsageError(
                     "there are no log-probabilities of the sampled tokens under the teacher's temperature",
-                    remedy="set teacher_side to policy",
+                    remedy="sample at the teacher's temperature, with estimator k1 or k3 (a sharded training "
+                    "cannot run the policy for the reward), or set teacher_side to policy",
                 )
             return {}
         teacher = build_teacher_texts(self.format, self.tokenizer, requests)
@@ -234,6 +244,11 @@ class RltReward:
             if same and list(completion_ids[place][: len(ids)]) == ids:
                 known[request.key] = [float(value) for value in logprobs[place][: len(ids)]]
         return known
+
+    def _reuses_only(self) -> bool:
+        """Whether the policy cannot or shall not be run for the teacher's side."""
+        sharded = self._trainer is not None and is_sharded(self._trainer)
+        return self.teacher_side == "sampled" or (self.teacher_side == "auto" and sharded)
 
     @contextmanager
     def _open_teacher(self) -> Iterator[Scorer]:
@@ -327,6 +342,14 @@ def _load_quantized(directory: Path, quantization: Quantization, device: str) ->
     return model.eval().requires_grad_(False)
 
 
+def is_sharded(trainer: Any) -> bool:
+    """Whether a TRL trainer spreads weights over processes (ZeRO-3, FSDP)."""
+    if trainer.is_fsdp_enabled:
+        return True
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    return plugin is not None and int(plugin.zero_stage) == 3
+
+
 @contextmanager
 def borrow_policy(trainer: Any, *, reference: bool = False) -> Iterator[Any]:
     """The model that a TRL trainer trains, or its reference, as a plain transformers model, weights whole.
@@ -334,7 +357,7 @@ def borrow_policy(trainer: Any, *, reference: bool = False) -> Iterator[Any]:
     Raises `UsageError` where the trainer keeps no reference (beta = 0), or where its weights are spread
     over processes: the sampled tokens' log-probabilities serve there.
     """
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+    if is_sharded(trainer):
         raise UsageError(
             "the policy's weights are spread over processes, so the reward cannot run it",
             remedy="set teacher_side to sampled, and sample at the teacher's temperature, with k1 or k3",

@@ -129,8 +129,15 @@ def test_sampled_log_probabilities_spare_the_forward_pass(
         apart.score(questions_, solutions, texts, ids, logprobs)
     # Sampled as other tokens than the text is cut into: not the same quantity, so the row needs the pass.
     letters = [token for letter in "It must" for token in tokenizer(letter)["input_ids"]]
+    one = (questions_[:1], solutions[:1], ["It must"], [letters], [[-1.0] * len(letters)])
     with pytest.raises(UsageError, match="follow"):
-        spared.score(questions_[:1], solutions[:1], ["It must"], [letters], [[-1.0] * len(letters)])
+        spared.score(*one)
+    strict = make_reward(models, tokenizer, None, sampling_temperature=0.7, teacher_side="sampled")
+    (left_out,) = strict.score(*one)
+    assert left_out.reward is None
+    assert "other tokens" in str(left_out.failure)
+    with pytest.raises(UsageError, match="no log-probabilities"):
+        strict.score(*one[:3])
 
 
 def test_several_students_are_averaged_or_the_least_counts(
