@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from rlt_data.errors import ModelError
 
@@ -31,6 +32,10 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[EncodedText]:
             where=str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__),
             remedy="save the tokenizer in its fast form (a tokenizer.json beside the model)",
         )
+    whole = _find_whole_offsets(tokenizer)
+    if whole is not None:
+        found = whole.encode_batch(list(texts), add_special_tokens=False)
+        return [EncodedText(list(text.ids), [(int(a), int(b)) for a, b in text.offsets]) for text in found]
     encoded = tokenizer(
         list(texts),
         add_special_tokens=False,
@@ -45,6 +50,41 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[EncodedText]:
         EncodedText(list(ids), [(int(start), int(end)) for start, end in offsets])
         for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     ]
+
+
+_whole_offsets: WeakKeyDictionary[Any, tuple[int, Any]] = WeakKeyDictionary()
+
+
+def _find_whole_offsets(tokenizer: Any) -> Any:
+    """A copy of the backend that leaves white space in its tokens' spans; None where it does so already.
+
+    The tokenizers of Llama 3 and GPT-2 cut the space before a word from its span, and leave a token of
+    spaces none at all.
+    """
+    # Tokens added to a tokenizer make its copy out of date.
+    size = len(tokenizer)
+    if tokenizer not in _whole_offsets or _whole_offsets[tokenizer][0] != size:
+        parts = json.loads(tokenizer.backend_tokenizer.to_str())
+        whole = None
+        if _untrim(parts.get("post_processor")):
+            from tokenizers import Tokenizer
+
+            whole = Tokenizer.from_str(json.dumps(parts))
+            whole.no_padding()
+            whole.no_truncation()
+        _whole_offsets[tokenizer] = (size, whole)
+    return _whole_offsets[tokenizer][1]
+
+
+def _untrim(processor: Any) -> bool:
+    """Switch the trimming of offsets off in a post-processor and those it holds; whether any had it on."""
+    if not isinstance(processor, dict):
+        return False
+    inner = [_untrim(part) for part in processor.get("processors", [])]
+    trims = bool(processor.get("trim_offsets"))
+    if trims:
+        processor["trim_offsets"] = False
+    return trims or any(inner)
 
 
 def select_token_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> range:

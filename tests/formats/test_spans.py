@@ -169,3 +169,20 @@ def test_a_tokenizer_that_normalises_still_gives_spans_of_the_text_as_it_was(
     assert compare_tokenizers(make_tokenizer(), composing) == (
         "the two tokenizers differ in how they normalise text"
     )
+
+
+def test_a_tokenizer_that_trims_its_spans_gives_whole_ones(make_tokenizer: Callable[..., Any]) -> None:
+    """Llama 3's cuts the space before a word from its span, and leaves a token of spaces none at all."""
+    from tokenizers import processors
+
+    trimming = make_tokenizer()
+    trimming.backend_tokenizer.post_processor = processors.Sequence(
+        [processors.ByteLevel(trim_offsets=True), processors.ByteLevel(trim_offsets=True)]
+    )
+    for think in ("Add the   numbers  \n\n", "  ", " step\t"):
+        rendered = render_student_text(STRATOS, trimming, "Q", think, "S")
+        cut = trimming(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = encode_texts(trimming, [rendered.text])[0]
+        assert encoded.token_ids == cut["input_ids"]
+        assert encoded.offsets != cut["offset_mapping"]
+        assert "".join(rendered.text[a:b] for a, b in encoded.offsets) == rendered.text
