@@ -49,6 +49,10 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
         change = parse_override(text)
         data = apply_override(data, change.data, name=change.name)
         documents.append(change)
+    if {"sft", "grpo"} & data.keys():
+        raise UsageError(
+            "this recipe trains a teacher", where=documents[0].name, remedy="rlt-data train-teacher RECIPE"
+        )
     recipe = validate_data(Recipe, data, documents)
     if not recipe.list_steps():
         raise UsageError(

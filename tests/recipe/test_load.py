@@ -196,6 +196,11 @@ def test_an_empty_recipe_is_refused(tmp_path: Path):
         load_recipe([write(tmp_path, "empty.toml", 'lake = "x"\n')])
 
 
+def test_a_recipe_of_training_names_its_command():
+    with pytest.raises(UsageError, match="train-teacher"):
+        load_recipe(["teacher-cpu"])
+
+
 def test_an_absent_recipe_is_named():
     with pytest.raises(UsageError, match="no such file"):
         load_recipe(["absent.toml"])
