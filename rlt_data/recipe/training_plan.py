@@ -11,7 +11,13 @@ from rlt_data.models import resolve_model
 from rlt_data.recipe.training import FRESH, LoadedTraining, TrainingRecipe
 from rlt_data.settings import use_settings
 from rlt_data.training.distributed import World
-from rlt_data.training.estimate import ModelSize, estimate_grpo, find_refusals, measure_model
+from rlt_data.training.estimate import (
+    ModelSize,
+    count_work,
+    estimate_memory,
+    find_refusals,
+    measure_model,
+)
 from rlt_data.training.fresh import measure_fresh
 from rlt_data.training.grpo_config import GrpoConfig, check_options
 from rlt_data.training.warm_up import check_options as check_warm_up
@@ -47,7 +53,8 @@ def plan_training(loaded: LoadedTraining, lake: Lake) -> dict[str, Any]:
         grpo = recipe.make_grpo(recipe.name_model(recipe.teacher))
         if grpo is not None:
             _try(refused, lambda: check_options(grpo))
-            grpo_lines = _try(refused, lambda: _describe_grpo(recipe, grpo, refused)) or {}
+            grpo_lines = _try(refused, lambda: count_work(grpo, world=World().size)) or {}
+            grpo_lines |= _try(refused, lambda: _describe_memory(recipe, grpo, refused)) or {}
     return {
         "recipe": recipe.model_dump(mode="json", exclude_none=True),
         "warm-up": warm_lines,
@@ -56,17 +63,17 @@ def plan_training(loaded: LoadedTraining, lake: Lake) -> dict[str, Any]:
     }
 
 
-def _describe_grpo(recipe: TrainingRecipe, grpo: GrpoConfig, refused: list[str]) -> dict[str, str]:
+def _describe_memory(recipe: TrainingRecipe, grpo: GrpoConfig, refused: list[str]) -> dict[str, str]:
     teacher = _measure(recipe, recipe.teacher)
     students = {name: _measure(recipe, name) for name in recipe.students}
     refused += find_refusals(grpo, teacher)
-    return estimate_grpo(grpo, teacher, students, world=World().size)
+    return estimate_memory(grpo, teacher, students, world=World().size)
 
 
 def _measure(recipe: TrainingRecipe, name: str) -> ModelSize:
     if name == FRESH and recipe.fresh is not None:
         return measure_fresh(recipe.fresh)
-    return measure_model(resolve_model(name, role="teacher"))
+    return measure_model(resolve_model(name, role="teacher", need="tokenizer"))
 
 
 def _try(refused: list[str], act: Callable[[], Any]) -> Any:

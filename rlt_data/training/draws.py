@@ -1,4 +1,4 @@
-"""Seeded draws inside `model.generate`: what is sampled depends on a row's own seed, not on the batch.
+"""Inside `model.generate`: draws that depend on a row's own seed, not on the batch, and stops at a text.
 
 So a training step samples the same completions in one process or in several, first time or resumed.
 """
@@ -12,6 +12,7 @@ import torch
 
 from rlt_data.engines.base import SamplingParameters
 from rlt_data.engines.sampling import sample_tokens
+from rlt_data.engines.stopping import CompletionReader
 from rlt_data.hashing import hash_content
 
 
@@ -44,3 +45,24 @@ class SeededDraws:
     def list_row(self, row: int, length: int) -> list[float]:
         """The log-probabilities of the first `length` tokens of one row."""
         return [step[row] for step in self.logprobs[:length]]
+
+
+class StopAtText:
+    """A stopping criterion: a row ends where it has written `text`, whatever tokens that takes.
+
+    `lengths` holds, of each row that ended so, the number of its tokens up to there.
+    """
+
+    def __init__(self, tokenizer: Any, text: str, *, prompt_length: int) -> None:
+        self.reader = CompletionReader(tokenizer, (text,))
+        self.prompt_length = prompt_length
+        self.lengths: dict[int, int] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
+        """Tell which rows of `input_ids` [rows, tokens] are done; returns a flag a row."""
+        written = input_ids[:, self.prompt_length :].tolist()
+        for row, ids in enumerate(written):
+            if row not in self.lengths and self.reader.ends_here(ids):
+                self.lengths[row] = len(ids)
+        done = [row in self.lengths for row in range(len(written))]
+        return torch.tensor(done, device=input_ids.device)

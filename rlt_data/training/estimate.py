@@ -48,46 +48,51 @@ def measure_model(identity: ModelIdentity) -> ModelSize:
     )
 
 
-def estimate_grpo(
-    config: GrpoConfig, teacher: ModelSize, students: Mapping[str, ModelSize], *, world: int
-) -> dict[str, str]:
-    """The arithmetic of a GRPO training, as lines for people; memory is a device's, without sharding."""
+def count_work(config: GrpoConfig, *, world: int) -> dict[str, str]:
+    """The arithmetic of a GRPO training that needs no model, as lines for people."""
     options = list_options(config, Path(config.output), world=world)
-    micro = int(options["per_device_train_batch_size"])
-    passes = int(options["gradient_accumulation_steps"])
+    passes, micro = options["gradient_accumulation_steps"], options["per_device_train_batch_size"]
     completions = config.generations * config.generation_size
-    length = config.max_prompt_tokens + config.max_tokens
-    weight = _weight_bytes(options)
-    trained = teacher.parameters if config.lora is None else 0
-    memory = {
-        "teacher's weights": teacher.parameters * weight,
-        # AdamW: gradient, and first and second moment, in the precision of the weights.
-        "gradients and optimiser": trained * weight * 3,
-        "reference": teacher.parameters * weight if options.get("beta") and config.lora is None else 0,
-        "students": sum(student.parameters for student in students.values())
-        * _BYTES.get(config.student_dtype, weight),
-        "keys and values while generating": 0
-        if options.get("use_vllm")
-        else micro * passes * length * teacher.layers * teacher.key_value_width * weight,
-        "logits of one chunk": _HEAD_ROWS * teacher.vocabulary * 4,
-        "one pass's hidden states": micro
-        * length
-        * teacher.hidden
-        * weight
-        * (2 if options.get("gradient_checkpointing", True) else 16 * teacher.layers),
-    }
-    lines = {
+    return {
         "generations": f"{config.generations}, each {config.questions_per_step} questions x "
-        f"{config.group_size} completions = {config.generation_size}",
+        f"{config.group_size} completions = {config.generation_size:,}",
         "optimiser steps": f"{config.steps}, {config.updates_per_generation} a generation",
         "passes": f"{passes} of {micro} completions a step, in each of {world} processes",
         "completions": f"{completions:,} in all, at most {completions * config.max_tokens:,} tokens",
-        "longest text": f"{length:,} tokens ({config.max_prompt_tokens:,} prompt + "
-        f"{config.max_tokens:,} completion) of a context of {teacher.context or 0:,}",
+        "longest text": f"{config.max_prompt_tokens + config.max_tokens:,} tokens "
+        f"({config.max_prompt_tokens:,} prompt + {config.max_tokens:,} completion)",
         "checkpoints": f"every {config.save_every} steps, {config.keep_checkpoints} kept",
     }
-    lines |= {f"memory: {name}": write_bytes(size) for name, size in memory.items() if size}
-    lines["memory in all"] = f"about {write_bytes(sum(memory.values()))} a device"
+
+
+def estimate_memory(
+    config: GrpoConfig, teacher: ModelSize, students: Mapping[str, ModelSize], *, world: int
+) -> dict[str, str]:
+    """What a GRPO training holds, of one device and without sharding, as lines for people."""
+    options = list_options(config, Path(config.output), world=world)
+    micro, passes = options["per_device_train_batch_size"], options["gradient_accumulation_steps"]
+    length = config.max_prompt_tokens + config.max_tokens
+    weight = _weight_bytes(options)
+    trained = teacher.parameters if config.lora is None else 0
+    student_weight = _BYTES.get(config.student_dtype, weight)
+    # With checkpointing the input of each layer is kept; without it about sixteen values a layer.
+    held = 2 + teacher.layers if options.get("gradient_checkpointing", True) else 16 * teacher.layers
+    cache = micro * passes * length * teacher.layers * teacher.key_value_width * weight
+    memory = {
+        "teacher's weights": teacher.parameters * weight,
+        # AdamW: the gradient, and the first and second moment, in the precision of the weights.
+        "gradients and optimiser": trained * weight * 3,
+        "reference": teacher.parameters * weight if options.get("beta") and config.lora is None else 0,
+        "students": sum(student.parameters for student in students.values()) * student_weight,
+        "keys and values while generating": 0 if options.get("use_vllm") else cache,
+        "logits of one chunk": _HEAD_ROWS * teacher.vocabulary * 4,
+        "activations of one pass": micro * length * teacher.hidden * weight * held,
+    }
+    lines = {f"memory: {name}": write_bytes(size) for name, size in memory.items() if size}
+    lines["memory in all"] = f"about {write_bytes(sum(memory.values()))} a device, unsharded"
+    if options.get("use_vllm"):
+        share = options.get("vllm_gpu_memory_utilization", 0.3)
+        lines["memory: vLLM"] = f"{share:.0%} of the device, beside all this"
     return lines
 
 

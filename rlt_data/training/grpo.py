@@ -143,8 +143,11 @@ def _train(
     directory = Path(work.directory)
     tokenizer = load_tokenizer(teacher)
     tokenizer.padding_side = "left"
-    stops = find_stop_tokens(format, tokenizer, config)
+    stop = format.teacher.close if config.reward == "rlt" else None
     options = list_options(config, directory, world=World().size)
+    if stop and options.get("use_vllm"):
+        told = {"stop": [stop], "include_stop_str_in_output": True, "skip_special_tokens": False}
+        options["generation_kwargs"] = {**told, **(options.get("generation_kwargs") or {})}
     options["model_init_kwargs"] = {"local_files_only": True, **(options.get("model_init_kwargs") or {})}
     view = TrainingView("GRPO", config.steps, quiet=reporter.quiet)
     callbacks = [MetricsCallback(run, phase="grpo"), _make_health(run, view), view]
@@ -161,14 +164,12 @@ def _train(
             callbacks=callbacks,
             peft_config=_build_lora(config),
             draw_seed=config.seed,
-            stop_token_ids=stops,
+            stop=stop,
             sync=SyncCheck(config.sync_limit),
         )
         if run is not None:
-            ends = [*trainer.eos_token_ids, tokenizer.eos_token_id]
-            trainer.record = RolloutRecorder(
-                run, decode=_make_decoder(tokenizer), ends=ends, policy=teacher.name
-            ).record
+            recorder = RolloutRecorder(run, decode=_make_decoder(tokenizer), policy=teacher.name)
+            trainer.record = recorder.record
         if hasattr(reward, "follow"):
             reward.follow(trainer)
         trainer.remove_callback(transformers.PrinterCallback)
@@ -193,17 +194,6 @@ def _train(
         count_rollouts(run)
         run.summary.extra["optimiser_steps"] = trainer.state.global_step
         run.summary.extra |= describe_result(directory / "model")
-
-
-def find_stop_tokens(format: ConversationFormat, tokenizer: Any, config: GrpoConfig) -> list[int]:
-    """Tokens that end a completion beside the model's own: the closing tag, where it is one token.
-
-    Where it is several, the model must write its end token after it, which the warm-up teaches.
-    """
-    if config.reward == "correctness":
-        return []
-    ids = tokenizer(format.teacher.close, add_special_tokens=False)["input_ids"]
-    return list(ids) if len(ids) == 1 else []
 
 
 def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:

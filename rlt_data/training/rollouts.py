@@ -22,7 +22,7 @@ _LEFT_OUT = frozenset({"epoch", "total_flos", "train_runtime", "train_loss"})
 class RolloutRecorder:
     """Turns what `RltTrainer` hands over into rows of `rollouts`.
 
-    `decode` turns token ids into the raw completion; `ends` are the token ids that end one by themselves.
+    `decode` turns token ids into the raw completion.
     """
 
     def __init__(
@@ -30,12 +30,10 @@ class RolloutRecorder:
         run: StageRun,
         *,
         decode: Callable[[Sequence[int]], str],
-        ends: Sequence[int],
         policy: str,
     ) -> None:
         self.run = run
         self.decode = decode
-        self.ends = frozenset(ends)
         self.policy = policy
 
     def record(self, rollouts: Sequence[Mapping[str, Any]]) -> None:
@@ -59,7 +57,7 @@ class RolloutRecorder:
             "completion": completion,
             "think": scored.think if scored is not None else None,
             "state": scored.state if scored is not None else None,
-            "truncated": not ids or ids[-1] not in self.ends,
+            "truncated": bool(rollout["cut_off"]),
             "prompt_tokens": int(rollout["prompt_tokens"]),
             "completion_tokens": len(ids),
             "advantage": float(rollout["advantage"]),

@@ -23,7 +23,7 @@ def run_supervised(
     resume_from: Path | None = None,
     on_built: Callable[[Any], None] | None = None,
 ) -> Any:
-    """Train `model` in place on `examples` and return the trainer.
+    """Train `model`, a loaded one (in place) or a directory, on `examples`, and return the trainer.
 
     `options` are fields of `trl.SFTConfig`. Texts are trained on as they were tokenized here: TRL's own
     preparation (templates, truncation, packing) is off, so that the spans are exactly those shown.
@@ -47,13 +47,14 @@ def run_supervised(
             **options,
         }
     )
-    trainer = trl.SFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        callbacks=list(callbacks),
-    )
+    with hide_progress_bars():
+        trainer = trl.SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
     # With progress bars off, transformers prints every log as a dictionary.
     trainer.remove_callback(transformers.PrinterCallback)
     if on_built is not None:

@@ -16,7 +16,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad
 
 from rlt_data.engines.base import SamplingParameters
-from rlt_data.training.draws import SeededDraws, make_seed
+from rlt_data.training.draws import SeededDraws, StopAtText, make_seed
 from rlt_data.training.sync import SyncCheck
 
 Record = Callable[[list[dict[str, Any]]], None]
@@ -28,7 +28,8 @@ class RltTrainer(GRPOTrainer):
     Rows of the data set need `place`, the number of their group in the whole training. `record` is called
     in the main process after each generation with one dictionary a completion of all processes: the data
     set's columns but the prompt, `step`, `sample_index`, `completion_ids`, `advantage`, and `scored`, which
-    the reward function keeps in `last`. `stop_token_ids` end a completion beside the model's own end tokens.
+    the reward function keeps in `last`, and `cut_off`, whether the length limit ended it. A completion ends
+    at the model's own end tokens and where it has written `stop`.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class RltTrainer(GRPOTrainer):
         *arguments: Any,
         draw_seed: int,
         record: Record | None = None,
-        stop_token_ids: Sequence[int] = (),
+        stop: str | None = None,
         sync: SyncCheck | None = None,
         **options: Any,
     ) -> None:
@@ -49,11 +50,14 @@ class RltTrainer(GRPOTrainer):
         self._drawn: list[list[float]] | None = None
         self._recomputed: torch.Tensor | None = None
         self._completion_ids: list[list[int]] = []
-        if stop_token_ids and not self.use_vllm:
-            ends = [*self.eos_token_ids, *stop_token_ids]
-            self.eos_token_ids = ends
-            self.generation_config.eos_token_id = ends
-            self.generation_kwargs["eos_token_id"] = ends
+        self.stop = stop
+        ids = self.processing_class(stop, add_special_tokens=False)["input_ids"] if stop else []
+        if len(ids) == 1 and not self.use_vllm:
+            # One token: an end token like any other, for TRL's own counts too.
+            self.stop = None
+            self.eos_token_ids = [*self.eos_token_ids, ids[0]]
+            self.generation_config.eos_token_id = self.eos_token_ids
+            self.generation_kwargs["eos_token_id"] = self.eos_token_ids
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -99,6 +103,8 @@ class RltTrainer(GRPOTrainer):
                 ),
             }
         )
+        width = inputs["input_ids"].shape[1]
+        stopping = StopAtText(self.processing_class, self.stop, prompt_length=width) if self.stop else None
         greedy = transformers.GenerationConfig(
             max_new_tokens=self.max_completion_length,
             do_sample=False,
@@ -118,9 +124,17 @@ class RltTrainer(GRPOTrainer):
             torch.no_grad(),
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
         ):
-            written = model.generate(**inputs, generation_config=greedy, logits_processor=[draws])
-        written = written[:, inputs["input_ids"].shape[1] :].tolist()
-        completion_ids = [_cut(ids, self.eos_token_ids) for ids in written]
+            written = model.generate(
+                **inputs,
+                generation_config=greedy,
+                logits_processor=[draws],
+                stopping_criteria=[stopping] if stopping else None,
+            )
+        written = written[:, width:].tolist()
+        lengths = stopping.lengths if stopping else {}
+        completion_ids = [
+            _cut(ids[: lengths.get(row)], self.eos_token_ids) for row, ids in enumerate(written)
+        ]
         self._drawn = [draws.list_row(row, len(ids)) for row, ids in enumerate(completion_ids)]
         return completion_ids
 
@@ -169,6 +183,7 @@ class RltTrainer(GRPOTrainer):
         scored = next((list(f.last) for f in self.reward_funcs if hasattr(f, "last")), [None] * len(inputs))
         first = self.accelerator.process_index * len(inputs)
         prompt_tokens = output["prompt_mask"].sum(dim=1).tolist()
+        ends = {*self.eos_token_ids, self.processing_class.eos_token_id}
         rows = [
             {
                 **{name: value for name, value in row.items() if name != "prompt"},
@@ -176,6 +191,8 @@ class RltTrainer(GRPOTrainer):
                 "sample_index": (first + i) % self.num_generations,
                 "completion_ids": self._completion_ids[i],
                 "prompt_tokens": prompt_tokens[i],
+                "cut_off": len(self._completion_ids[i]) >= self.max_completion_length
+                and self._completion_ids[i][-1] not in ends,
                 "advantage": advantage,
                 "scored": scored[i],
             }
@@ -183,6 +200,8 @@ class RltTrainer(GRPOTrainer):
         ]
         # Gathering is for all processes, also those that record nothing.
         gathered = gather_object(rows)
+        share = sum(row["cut_off"] for row in gathered) / len(gathered)
+        self._metrics["train"]["rlt/cut_off_share"].append(share)
         if self.accelerator.is_main_process and self.record is not None:
             self.record(gathered)
 

@@ -27,7 +27,7 @@ ROWS = (
     ("groups without spread", ("frac_reward_zero_std",)),
     ("KL to the reference", ("kl",)),
     ("entropy", ("entropy",)),
-    ("completions cut off", ("completions/clipped_ratio",)),
+    ("completions cut off", ("rlt/cut_off_share",)),
     ("completion length", ("completions/mean_length",)),
     ("update clipped", ("clip_ratio/region_mean",)),
     ("engine and trainer apart", ("sampling/sampling_logp_difference/mean",)),
@@ -142,10 +142,11 @@ class HealthCallback(Callback):
         self.warn = warn
         self.limits = {
             "frac_reward_zero_std": zero_spread,
-            "completions/clipped_ratio": cut_off,
+            "rlt/cut_off_share": cut_off,
             "rlt/unscored_share": unscored,
         }
         self._seen: dict[str, deque[float]] = {name: deque(maxlen=window) for name in self.limits}
+        self._told: set[str] = set()
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **v: Any
@@ -156,14 +157,16 @@ class HealthCallback(Callback):
             seen = self._seen[name]
             if name in numbers:
                 seen.append(numbers[name])
-            if len(seen) == seen.maxlen and sum(seen) / len(seen) > limit:
+            lasting = len(seen) == seen.maxlen and sum(seen) / len(seen) > limit
+            if lasting and name not in self._told:
+                self._told.add(name)
                 self.warn(_ADVICE[name].format(share=sum(seen) / len(seen)))
 
 
 _ADVICE = {
     "frac_reward_zero_std": "in {share:.0%} of the groups all rewards are alike, so they teach nothing: "
     "raise the temperature or the group size, or choose questions that are not always explained alike",
-    "completions/clipped_ratio": "{share:.0%} of the completions are cut off by the length limit, and each "
+    "rlt/cut_off_share": "{share:.0%} of the completions are cut off by the length limit, and each "
     "pays the penalty: raise max_tokens, or warm the teacher up longer so that it learns to close",
     "rlt/unscored_share": "{share:.0%} of the completions cannot be scored and are left out of their groups: "
     "teacher and student may cut text into different tokens there, or texts exceed the student's context",

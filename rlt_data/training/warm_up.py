@@ -9,12 +9,11 @@ from typing import Any, ClassVar, NamedTuple
 import polars as pl
 from pydantic import Field
 
-from rlt_data.errors import InputError, UsageError, require_module
+from rlt_data.errors import InputError, UsageError
 from rlt_data.formats import ConversationFormat, load_format
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
-from rlt_data.models.loading import hide_progress_bars
 from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageConfig, StageRun, StageSummary, open_run
 from rlt_data.stages.selection import select_rows
@@ -167,7 +166,6 @@ def _train(
     format: ConversationFormat,
     reporter: Reporter,
 ) -> None:
-    transformers = require_module("transformers", "train")
     directory = Path(work.directory)
     tokenizer = load_tokenizer(identity)
     examples = _prepare(run, work.rows, tokenizer, config, identity, format)
@@ -175,12 +173,9 @@ def _train(
     if run is not None and not reporter.quiet:
         reporter.say(f"one example, what is learned between ⟦ and ⟧:\n{describe_example(examples[0])}")
     options = list_options(config, directory)
-    init = {"dtype": "float32", **(options.pop("model_init_kwargs", None) or {})}
-    with hide_progress_bars():
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            identity.require_directory(), local_files_only=True, **init
-        )
-        model.train()
+    # Loaded by TRL, after its own configuration: sharded trainings never hold the whole model at once.
+    init = {"dtype": "float32", "local_files_only": True}
+    options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
     steps = count_steps(config, len(examples))
     view = TrainingView("SFT warm-up", steps, quiet=reporter.quiet)
     checkpoints = CheckpointCallback(
@@ -189,7 +184,7 @@ def _train(
     callbacks = [MetricsCallback(run, phase="sft"), HealthCallback(view.warn), view, checkpoints]
     try:
         trainer = run_supervised(
-            model,
+            str(identity.require_directory()),
             tokenizer,
             examples,
             options=options,

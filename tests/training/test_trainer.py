@@ -26,7 +26,9 @@ class Listener:
         return [float(len(ids)) for ids in columns["completion_ids"]]
 
 
-def train(models: dict[str, str], tokenizer: Any, folder: Path, **options: Any) -> list[dict[str, Any]]:
+def train(
+    models: dict[str, str], tokenizer: Any, folder: Path, *, stop: str | None = None, **options: Any
+) -> list[dict[str, Any]]:
     import datasets
 
     from rlt_data.training.trainer import RltTrainer
@@ -41,8 +43,6 @@ def train(models: dict[str, str], tokenizer: Any, folder: Path, **options: Any) 
         max_steps=2,
         per_device_train_batch_size=8,
         num_generations=4,
-        max_completion_length=6,
-        temperature=0.8,
         learning_rate=1e-2,
         shuffle_dataset=False,
         remove_unused_columns=False,
@@ -50,7 +50,7 @@ def train(models: dict[str, str], tokenizer: Any, folder: Path, **options: Any) 
         bf16=False,
         report_to="none",
         save_strategy="no",
-        **options,
+        **{"max_completion_length": 6, "temperature": 0.8, **options},
     )
     trainer = RltTrainer(
         models["teacher"],
@@ -59,6 +59,7 @@ def train(models: dict[str, str], tokenizer: Any, folder: Path, **options: Any) 
         train_dataset=datasets.Dataset.from_dict({"prompt": prompts, "place": list(range(4))}),
         processing_class=tokenizer,
         draw_seed=3,
+        stop=stop,
     )
     trainer.train()
     return listener.calls
@@ -91,3 +92,29 @@ def test_sampling_by_trl_itself_leaves_none(models: dict[str, str], tokenizer: A
     """With min_p the draws are TRL's, and on-policy it recomputes nothing: no number is made up."""
     calls = train(models, tokenizer, tmp_path, min_p=1e-4)
     assert all("completion_logprobs" not in call for call in calls)
+
+
+def test_a_stop_of_several_tokens_ends_a_completion(models: dict[str, str], tokenizer: Any) -> None:
+    from rlt_data.training.draws import StopAtText
+
+    texts = ["ab</end>cd", "ab</en", "</end>"]
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    assert len(tokenizer("</end>")["input_ids"]) > 1
+    stopping = StopAtText(tokenizer, "</end>", prompt_length=2)
+    width = max(len(written) for written in ids)
+    for step in range(1, width + 1):
+        rows = [[7, 7, *(written + [0] * width)[:step]] for written in ids]
+        flags = stopping(torch.tensor(rows), None).tolist()
+    assert flags == [True, False, True]
+    assert stopping.lengths == {0: len(tokenizer("ab</end>")["input_ids"]), 2: len(ids[2])}
+
+
+def test_training_stops_at_a_text(models: dict[str, str], tokenizer: Any, tmp_path: Path) -> None:
+    """With a stop of two bytes that a random model soon writes, completions end there and keep it."""
+    calls = train(models, tokenizer, tmp_path, stop="ee", max_completion_length=40, temperature=0.4)
+    completions = [ids for call in calls for ids in call["completion_ids"]]
+    for ids in completions:
+        assert "ee" not in tokenizer.decode(ids[:-1]), "nothing is written after it"
+    stopped = [ids for ids in completions if "ee" in tokenizer.decode(ids)]
+    assert stopped
+    assert all(len(ids) == 40 for ids in completions if ids not in stopped)
