@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -114,19 +115,23 @@ class VllmEngine:
         """Answer every request once, each as soon as it is finished, in no fixed order."""
         if isinstance(self._limit, int):
             check_max_tokens(sampling.max_tokens, self._limit)
-        host = self.start()
-        check_max_tokens(sampling.max_tokens, host.facts["context"])
-        # vLLM's processed log-probabilities are taken after top-p and top-k.
-        self.logprob_mode = "nucleus" if sampling.top_p < 1 or sampling.top_k else "processed"
-        return self._generate(host, iter(requests), sampling)
-
-    def start(self) -> HostProcess:
-        """Start vLLM unless it is running."""
         if self._host is None:
             self._host = HostProcess(self._setup, log_path=self._log_path)
-            self.dtype = self._host.facts["dtype"]
-            if self._host.facts["quantization"]:
-                self.dtype += f"+{self._host.facts['quantization']}"
+        # The first request is made while vLLM starts: a tokenizer is loaded for it.
+        source = iter(requests)
+        first = next(source, None)
+        host = self.start()
+        check_max_tokens(sampling.max_tokens, host.await_ready()["context"])
+        # vLLM's processed log-probabilities are taken after top-p and top-k.
+        self.logprob_mode = "nucleus" if sampling.top_p < 1 or sampling.top_k else "processed"
+        return self._generate(host, itertools.chain([first] if first else [], source), sampling)
+
+    def start(self) -> HostProcess:
+        """Start vLLM unless it is running, and wait until it is ready."""
+        if self._host is None:
+            self._host = HostProcess(self._setup, log_path=self._log_path)
+        facts = self._host.await_ready()
+        self.dtype = "+".join(filter(None, (facts["dtype"], facts["quantization"])))
         return self._host
 
     def close(self) -> None:
@@ -145,7 +150,7 @@ class VllmEngine:
             "max_tokens": sampling.max_tokens,
             "stop": list(sampling.stop),
         }
-        places = _WAITING_PER_ROW * host.facts["rows"]
+        places = _WAITING_PER_ROW * host.await_ready()["rows"]
         unanswered: set[str] = set()
         exhausted = False
         try:

@@ -35,8 +35,9 @@ _ENVIRONMENT = {
 class HostProcess:
     """A child process that runs `rlt_data.engines.vllm_host`; what it prints goes to a log file.
 
-    Starting returns when the engine is ready. Raises `UsageError` where the engine refuses its options,
-    and `EngineError`, with the last lines of the log, where it dies then or later.
+    Making one returns at once; `await_ready` returns when the engine can be asked. It raises `UsageError`
+    where the engine refuses its options, and whatever talks to the engine raises `EngineError`, with the
+    last lines of its log, where it died.
     """
 
     def __init__(self, setup: Mapping[str, Any], *, log_path: Path | None = None) -> None:
@@ -48,7 +49,9 @@ class HostProcess:
         self.log_path = log_path
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._closed = False
-        begin = time.monotonic()
+        self._facts: Message | None = None
+        self._began = time.monotonic()
+        self.start_seconds = 0.0
         receiving, sending = os.pipe()
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -57,18 +60,27 @@ class HostProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(sending,),
-                start_new_session=True,
+                # A group of its own, for signals, in our session: Linux shares processor time by session.
+                process_group=0,
                 env={**_ENVIRONMENT, **os.environ},
             )
         os.close(sending)
         threading.Thread(target=self._listen, args=(receiving,), daemon=True, name="vllm-listen").start()
-        try:
-            self.send({"op": "start", **setup})
-            self.facts = self._await_ready()
-            self.start_seconds = time.monotonic() - begin
-        except BaseException:
-            self.close()
-            raise
+        self.send({"op": "start", **setup})
+
+    def await_ready(self) -> Message:
+        """Wait until the engine is ready, and return the facts that it tells about itself."""
+        if self._facts is None:
+            try:
+                message = self.receive()
+                if message["event"] == "refused":
+                    raise UsageError(message["what"], where=message["where"], remedy=message["remedy"])
+            except BaseException:
+                self.close()
+                raise
+            self._facts = message
+            self.start_seconds = time.monotonic() - self._began
+        return self._facts
 
     @property
     def process_id(self) -> int:
@@ -124,12 +136,6 @@ class HostProcess:
             for line in stream:
                 self._inbox.put(json.loads(line))
         self._inbox.put(None)
-
-    def _await_ready(self) -> Message:
-        message = self.receive()
-        if message["event"] == "refused":
-            raise UsageError(message["what"], where=message["where"], remedy=message["remedy"])
-        return message
 
     def _explain_death(self, error: str | None) -> EngineError:
         self.close()

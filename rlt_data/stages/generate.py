@@ -104,6 +104,7 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
             run.summary.extra |= {"rows_per_second": writer.rows_per_second, **engine.figures}
             for note in engine.notes:
                 run.note(note)
+            run.flush()
         finally:
             engine.close()
     if refusals and len(refusals) == len(missing) and not watch.completions:

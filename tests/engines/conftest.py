@@ -18,9 +18,8 @@ def vllm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("transformers")
     from tiny_models import save_tiny_model
 
-    directory = save_tiny_model(
-        tmp_path_factory.mktemp("models") / "vllm", num_attention_heads=1, num_key_value_heads=1
-    )
+    shape = {"num_attention_heads": 1, "num_key_value_heads": 1, "max_position_embeddings": 4096}
+    directory = save_tiny_model(tmp_path_factory.mktemp("models") / "vllm", **shape)
     reason = explain_unusable(
         resolve_model(str(directory), role="teacher", settings=Settings()), EngineOptions()
     )

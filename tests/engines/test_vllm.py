@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import polars as pl
 import psutil
 import pytest
+from scoring_lake import build_scoring_lake, compare_with_torch
 
 from rlt_data.engines import (
     Completion,
@@ -30,16 +32,18 @@ from rlt_data.engines import (
 from rlt_data.engines.transformers import TransformersEngine
 from rlt_data.engines.vllm import VllmEngine, explain_unusable
 from rlt_data.errors import EngineError, UsageError
+from rlt_data.formats import load_format, render_teacher_prompt
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.models import load_model, resolve_model
+from rlt_data.models import load_model, load_tokenizer, resolve_model
 from rlt_data.models.identity import ModelIdentity
 from rlt_data.settings import Settings
 from rlt_data.stages.generate import GenerateConfig, generate
+from rlt_data.stages.score import ScoreConfig, score
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
-CONTEXT = 512
+CONTEXT = 900
 TEMPERATURE = 0.7
 SAMPLING = SamplingParameters(TEMPERATURE, 1.0, 0, 48, ("e",))
 PROMPTS = [
@@ -98,7 +102,7 @@ def run(
 
 
 def test_vllm_runs_in_a_process_of_its_own(engine: VllmEngine) -> None:
-    facts = engine.start().facts
+    facts = engine.start().await_ready()
     assert (facts["context"], facts["rows"], facts["dtype"]) == (CONTEXT, 8, "float32")
     assert facts["prefix_caching"]
     assert engine.version == "vllm 0.31.0"
@@ -187,7 +191,7 @@ def test_places_are_filled_as_they_become_free(engine: VllmEngine) -> None:
 
 
 def test_what_does_not_fit_fails_with_the_arithmetic(engine: VllmEngine) -> None:
-    requests = [GenerationRequest("long", "word " * 480, 1), GenerationRequest("short", "word", 1)]
+    requests = [GenerationRequest("long", "word " * 880, 1), GenerationRequest("short", "word", 1)]
     answers = {answer.key: answer for answer in engine.generate(requests, SAMPLING)}
     failed = answers["long"]
     assert isinstance(failed, FailedRequest)
@@ -204,6 +208,52 @@ def test_nucleus_sampling_is_not_called_full_vocabulary(engine: VllmEngine) -> N
     assert engine.logprob_mode == "nucleus"
     run(engine, make_requests(PROMPTS[:1], 1))
     assert engine.logprob_mode == "processed"
+
+
+def test_score_takes_the_engines_log_probabilities_for_the_teacher(
+    engine: VllmEngine, model: ModelIdentity, tmp_path: Path
+) -> None:
+    question, solution = "What is 3 + 4?", "7"
+    format, tokenizer = load_format("stratos"), load_tokenizer(model)
+    prompt = render_teacher_prompt(format, tokenizer, question, solution).text
+    requests = [GenerationRequest(str(place), prompt, place) for place in range(64)]
+    answers = [
+        answer
+        for answer in engine.generate(requests, SamplingParameters(TEMPERATURE, 1.0, 0, 3))
+        if isinstance(answer, Completion) and answer.finish_reason == "length"
+    ]
+    lake = Lake(tmp_path)
+    row = {"question_id": "q", "question": question, "solution": solution, "solution_rendered": False}
+    lake.table("questions").append(pl.DataFrame([{**row, "run_id": "test"}]), run_id="test")
+    traces = [
+        {
+            "trace_id": answer.key,
+            "question_id": "q",
+            "sample_index": int(answer.key),
+            "origin": "generated",
+            "teacher": model.name,
+            "teacher_model": model.model,
+            "teacher_revision": model.revision,
+            "format": "stratos",
+            "completion": answer.text,
+            "think": answer.text,
+            "state": "missing_close",
+            "truncated": True,
+            "completion_token_ids": answer.token_ids,
+            "completion_logprobs": answer.logprobs,
+            "logprob_mode": engine.logprob_mode,
+            "logprob_dtype": engine.dtype,
+            "temperature": TEMPERATURE,
+            "run_id": "test",
+        }
+        for answer in answers
+    ]
+    lake.table("traces").append(pl.DataFrame(traces), run_id="test")
+    summary = score(lake, ScoreConfig(students=(model.model,), device="cpu"))
+    sources = lake.table("scores").scan().collect().get_column("teacher_source").value_counts()
+    assert dict(sources.iter_rows())["engine"] > 5
+    gap = summary.extra["engine_gap"]
+    assert 0 < gap["mean"] <= gap["largest"] < 1e-3
 
 
 def test_an_engine_that_dies_says_why_and_leaves_nothing(engine: VllmEngine) -> None:
@@ -271,6 +321,15 @@ def test_a_model_that_vllm_has_no_kernel_for_is_refused_before_it_is_loaded(tiny
     engine = VllmEngine(identity, EngineOptions())
     with pytest.raises(UsageError, match="no attention kernel for heads of size 8"):
         engine.start()
+
+
+def test_a_student_in_vllm_scores_as_here(tmp_path: Path, vllm_model: Path) -> None:
+    lake = build_scoring_lake(tmp_path)
+    options = {"kv_cache_memory_bytes": 1 << 28}
+    compare_with_torch(lake, vllm_model, backend="vllm", backend_options=options)
+    row = lake.table("scores").scan().filter(pl.col("backend") == "vllm").collect().to_dicts()[0]
+    assert (row["dtype"], row["teacher_source"], row["temperature_student"]) == ("float32", "vllm", 0.7)
+    assert list(Path(tempfile.gettempdir()).glob("rlt-data-scaled-*")) == []
 
 
 def test_auto_is_vllm_where_it_can_run_the_model(model: ModelIdentity) -> None:

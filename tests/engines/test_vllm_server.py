@@ -8,6 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from scoring_lake import build_scoring_lake, compare_with_torch
 from vllm_server import SERVED, run_server
 
 from rlt_data.engines import Completion, EngineOptions, FailedRequest, GenerationRequest, SamplingParameters
@@ -58,7 +59,7 @@ def run(
 def test_the_server_is_asked_what_it_can_do(engine: OpenAIEngine) -> None:
     traits = engine.traits
     assert (traits.api, traits.is_vllm, traits.logprob_mode) == ("completions", True, "processed")
-    assert traits.context == 1024
+    assert traits.context == 4096
     assert engine.prefills
 
 
@@ -98,7 +99,7 @@ def test_the_end_token_is_sampled_but_not_written(engine: OpenAIEngine) -> None:
 
 def test_what_does_not_fit_is_told_as_such(engine: OpenAIEngine) -> None:
     sampling = SamplingParameters(TEMPERATURE, 1.0, 0, 600, ("e",))
-    request = GenerationRequest("long", "word " * 400, 0)
+    request = GenerationRequest("long", "word " * 4000, 0)
     answer = next(iter(engine.generate([request], sampling)))
     assert isinstance(answer, FailedRequest)
     assert answer.reason == "over_context"
@@ -137,3 +138,13 @@ def test_every_question_becomes_a_trace(
     assert (traces["completion_token_ids"].list.len() == traces["completion_tokens"]).all()
     assert set(traces["state"]) == {"missing_close" if api == "completions" else "missing_open"}
     assert any("could not be prefilled" in note for note in summary.notes) == (api == "chat")
+
+
+def test_a_student_behind_the_server_scores_as_here(
+    server: str, engine: OpenAIEngine, vllm_model: Path, tmp_path: Path
+) -> None:
+    lake = build_scoring_lake(tmp_path)
+    options = {"backend": "openai", "base_url": server, "backend_options": {"served_model": SERVED}}
+    compare_with_torch(lake, vllm_model, temperature=1.0, **options)
+    row = lake.table("scores").scan().filter(pl.col("backend") == "openai").collect().to_dicts()[0]
+    assert (row["dtype"], row["student_revision"], row["teacher_source"]) == ("unknown", None, "torch")

@@ -59,13 +59,14 @@ class VllmSource:
             setup["model"] = str(
                 write_scaled_copy(model, Path(self._copy.name), temperature, dtype=setup["dtype"])
             )
+        self._host = HostProcess(setup)
         try:
-            self._host = HostProcess(setup)
+            facts = self._host.await_ready()
         except BaseException:
             self._drop_copy()
             raise
         # A prompt must leave room for the one token that vLLM insists on writing.
-        self.context: int | None = self._host.facts["context"] - 1
+        self.context: int | None = facts["context"] - 1
 
     def score(
         self, texts: Iterable[tuple[str, list[int]]]
