@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rlt_data.reward.attention_cpu import attend_blocks
+from rlt_data.reward.attention_cpu import MOST_TOKENS, attend_blocks
 from rlt_data.reward.attention_cuda import attend_varlen
 from rlt_data.reward.packing import Pack, Segment
 
@@ -65,7 +65,7 @@ def attend_packed(
         keys, values = zip(*pairs, strict=True)
         lengths = [segment.length for segment in segments]
         return attend_varlen(query.transpose(0, 1), keys, values, lengths, scaling, window)
-    output = query.new_empty(tokens, heads, value.shape[-1])
+    output = query.new_zeros(tokens, heads, value.shape[-1])
     for segment, (keys, values) in zip(segments, pairs, strict=True):
         part = slice(segment.start, segment.start + segment.length)
         if plain:
@@ -80,14 +80,16 @@ def _attend_on_cpu(
     query: Tensor, key: Tensor, value: Tensor, context: PackedContext, layer: int, scaling: float
 ) -> Tensor:
     heads, tokens, size = query.shape
-    groups = key.shape[0]
-    # [groups, tokens, stack, size]: a block of tokens of one group is one contiguous matrix.
-    grouped = query.view(groups, heads // groups, tokens, size).transpose(1, 2).contiguous().mul_(scaling)
-    output = query.new_empty(tokens, groups, heads // groups, value.shape[-1])
+    groups, stack = key.shape[0], heads // key.shape[0]
+    # A block of tokens of one group is one contiguous matrix; blocks may reach beyond the last token.
+    grouped = query.new_zeros(groups, tokens + MOST_TOKENS, stack, size)
+    torch.mul(query.view(groups, stack, tokens, size).transpose(1, 2), scaling, out=grouped[:, :tokens])
+    # What belongs to no segment stays zero.
+    output = query.new_zeros(tokens, groups, stack, value.shape[-1])
     for segment in context.pack.segments:
-        part = slice(segment.start, segment.start + segment.length)
         keys, values = _find_keys(key, value, context, segment, layer)
-        attend_blocks(grouped[:, part], keys, values, output[part])
+        part = output[segment.start : segment.start + segment.length]
+        attend_blocks(grouped[:, segment.start :], keys, values, part)
     return output.view(tokens, heads, -1)
 
 

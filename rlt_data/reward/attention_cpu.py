@@ -1,8 +1,8 @@
 """Blocked causal attention on a CPU: every product one matrix, through oneDNN where that is faster.
 
 Both products of attention are linear layers: scores = queries @ keys.T, mixed = weights @ values. Shapes
-are rounded so that few of them occur: oneDNN makes a kernel for each new one, and the allocator finds room
-for equal sizes where it freed them.
+are rounded so that few of them occur: oneDNN compiles a kernel for each new one, which takes half a
+millisecond and keeps half a megabyte.
 """
 
 from __future__ import annotations
@@ -15,53 +15,41 @@ from torch import Tensor
 from rlt_data.reward.linear import apply_linear
 
 # Rows of a block (tokens times query heads of a group) that make a product fast, for short segments and for
-# long ones; bounds of its tokens, since half of a block lies ahead; what fewer tokens are rounded up to.
+# long ones; its tokens are 64 or 128, since half of a block lies ahead and is computed in vain.
 ROWS, LONG_ROWS, LONG = 256, 512, 1024
 LEAST_TOKENS, MOST_TOKENS = 64, 128
-STEP = 32
+# Keys are rounded up to one of eight steps an octave, at least this far apart.
+STEP = 64
 
 
 def attend_blocks(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
     """Causal attention of one segment, which stands at the end of its keys.
 
-    query [groups, length, stack, size], scaled; key, value [groups, past + length, size]; `output`
-    [length, groups, stack, size] is filled. Each query head of a group reads the same keys.
+    query [groups, length + MOST_TOKENS, stack, size], scaled, any values behind its `length` tokens; key,
+    value [groups, past + length, size]; `output` [length, groups, stack, size] is filled. Each query head
+    of a group reads the same keys.
     """
-    groups, length, stack, size = query.shape
-    total = key.shape[1]
+    groups, _, stack, size = query.shape
+    total, length = key.shape[1], output.shape[0]
     past = total - length
-    wanted = (LONG_ROWS if total >= LONG else ROWS) // stack
-    blocks = _list_blocks(past, total, min(max(wanted, LEAST_TOKENS), MOST_TOKENS))
+    rounded = _round_keys(total)
+    most = min(max((LONG_ROWS if total >= LONG else ROWS) // stack, LEAST_TOKENS), MOST_TOKENS)
     for group in range(groups):
-        keys, values = _pad(key[group], _round_keys(total)), _pad(value[group], _round_keys(total))
-        for begin, end in blocks:
-            tokens = end - begin
-            seen = _round_keys(end)
-            rows = query[group, begin - past : end - past].reshape(tokens * stack, size)
-            scores = apply_linear(rows, keys[:seen])
-            ahead = scores.view(tokens, stack, seen)[:, :, begin:]
-            ahead += _hide_ahead(tokens, seen - begin, scores.dtype)[:, None, :]
+        keys, values = _pad(key[group], rounded), _pad(value[group], rounded)
+        for begin in range(0, length, most):
+            # A last block reaches beyond the segment; what it makes there is dropped.
+            tokens = most if length - begin > LEAST_TOKENS else LEAST_TOKENS
+            own = min(tokens, length - begin)
+            seen = _round_keys(past + begin + own)
+            scores = apply_linear(query[group, begin : begin + tokens].reshape(-1, size), keys[:seen])
+            ahead = scores.view(tokens, stack, seen)[:, :, past + begin :]
+            ahead += _hide_ahead(tokens, seen - past - begin, scores.dtype)[:, None, :]
             mixed = apply_linear(torch.softmax(scores, dim=-1), values[:seen].t())
-            output[begin - past : end - past, group] = mixed.view(tokens, stack, -1)
-
-
-def _list_blocks(past: int, total: int, block: int) -> list[tuple[int, int]]:
-    """Blocks that cover the positions [past, total).
-
-    All but the last have `block` tokens; the last is made up to a multiple of STEP, where there are as
-    many, by tokens of the one before, which are computed twice.
-    """
-    blocks = [(begin, begin + block) for begin in range(past, total - block + 1, block)]
-    covered = blocks[-1][1] if blocks else past
-    if covered < total:
-        tokens = -(-(total - covered) // STEP) * STEP
-        blocks.append((max(past, total - tokens), total))
-    return blocks
+            output[begin : begin + own, group] = mixed.view(tokens, stack, -1)[:own]
 
 
 def _round_keys(count: int) -> int:
-    """Round up to one of sixteen steps an octave, 32 apart at least."""
-    step = max(32, 1 << max(0, (count - 1).bit_length() - 5))
+    step = max(STEP, 1 << max(0, (count - 1).bit_length() - 4))
     return -(-count // step) * step
 
 

@@ -19,6 +19,7 @@ from rlt_data.reward.linear import use_faster_linear
 from rlt_data.reward.packing import Pack, PackItem, build_packs
 
 ATTENTION_NAME = "rlt_data_packed"
+ROUND_TOKENS = 64
 
 # packed: our attention over packed texts. padded: the model's own over padded texts. dense: whole logits of
 # one text, for a model whose output layer is not the plain one that is cut into tiles.
@@ -41,14 +42,17 @@ def find_body(model: Any) -> nn.Module:
 def run_packed(model: Any, pack: Pack, store: PrefixStore) -> Tensor:
     """Hidden states after the final normalisation for every token of a pack: [tokens, hidden]."""
     device = model.device
-    token_ids = torch.tensor([pack.token_ids], device=device)
-    positions = torch.cat([torch.arange(s.offset, s.offset + s.length) for s in pack.segments])
+    # On a CPU a kernel is compiled, and kept, for every length that occurs: only round ones do.
+    filling = -len(pack.token_ids) % ROUND_TOKENS if device.type == "cpu" else 0
+    token_ids = torch.tensor([pack.token_ids + [0] * filling], device=device)
+    places = [torch.arange(s.offset, s.offset + s.length) for s in pack.segments]
+    positions = torch.cat([*places, torch.zeros(filling, dtype=torch.long)])
     body = find_body(model)
     with _use_packed_attention(body, PackedContext(pack, store)), use_faster_linear(body):
         output = body(
             input_ids=token_ids, position_ids=positions[None].to(device), use_cache=False, return_dict=True
         )
-    hidden: Tensor = output.last_hidden_state[0]
+    hidden: Tensor = output.last_hidden_state[0, : len(pack.token_ids)]
     return hidden
 
 

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rlt_data.errors import ModelError
 from rlt_data.reward.linear import apply_linear
 from rlt_data.reward.memory import TileSize
 
 _REAL = torch.float32
+ROUND_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,13 @@ def read_head(model: Any, temperature: float) -> Head:
 def score_targets(hidden: Tensor, head: AnyHead, targets: Tensor, tile: TileSize) -> Tensor:
     """Log-probability of `targets` [rows] after `hidden` [rows, hidden]: [rows], float32, nats."""
     rows = head.prepare_rows(hidden)
-    return head.compute_targets(rows, targets) - _sum_vocabulary(rows, head, 0, tile)
+    total = _sum_vocabulary(_fill_rows(rows), head, 0, tile)
+    return head.compute_targets(rows, targets) - total[: rows.shape[0]]
+
+
+def _fill_rows(rows: Tensor) -> Tensor:
+    """Fill rows up to a round number: a kernel is compiled, and kept, for every number that occurs."""
+    return functional.pad(rows, (0, 0, 0, -rows.shape[0] % ROUND_ROWS))
 
 
 def _sum_vocabulary(rows: Tensor, head: AnyHead, first: int, tile: TileSize) -> Tensor:
@@ -182,16 +190,17 @@ def score_divergences(
     Where one weight matrix is padded to more entries than the other, each model's own normalisation runs
     over all of its entries, and the divergence over those that both have.
     """
-    left = teacher.prepare_rows(teacher_hidden)
-    right = student.prepare_rows(student_hidden)
+    count = targets.shape[0]
+    left = _fill_rows(teacher.prepare_rows(teacher_hidden))
+    right = _fill_rows(student.prepare_rows(student_hidden))
     shared = min(teacher.vocabulary, student.vocabulary)
     starts = range(0, shared, tile.entries)
     # Over tiles and rows: log sum exp of either side, and the mean of l_T - l_S under the teacher's tile.
-    totals = left.new_full((3, len(starts), targets.shape[0]), 0.0, dtype=_REAL)
+    totals = left.new_full((3, len(starts), left.shape[0]), 0.0, dtype=_REAL)
     scratch = _Scratch()
     for number, begin in enumerate(starts):
         end = min(begin + tile.entries, shared)
-        for start in range(0, targets.shape[0], tile.rows):
+        for start in range(0, left.shape[0], tile.rows):
             part = slice(start, start + tile.rows)
             a = teacher.compute_logits(left[part], begin, end)
             b = student.compute_logits(right[part], begin, end)
@@ -211,7 +220,7 @@ def score_divergences(
         student_total = torch.logaddexp(student_total, _sum_vocabulary(right, student, shared, tile))
     divergence = (weights * means).sum(dim=0) - weights.sum(dim=0) * (teacher_total - student_total)
     return Divergences(
-        teacher.compute_targets(left, targets) - teacher_total,
-        student.compute_targets(right, targets) - student_total,
-        divergence.clamp_min(0.0),
+        teacher.compute_targets(left[:count], targets) - teacher_total[:count],
+        student.compute_targets(right[:count], targets) - student_total[:count],
+        divergence[:count].clamp_min(0.0),
     )
