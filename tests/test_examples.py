@@ -15,6 +15,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 EXPECTED = {
     "ask_any_version": "now [{'questions': 3}], at version 1 [{'questions': 2}]",
     "own_format": "think: 'Count on from 2. </think> is only text here.'",
+    "reward_in_trl": "step 2: reward",
     "sweep_rewards": "estimator full  lambda 3  mean reward",
 }
 

@@ -25,7 +25,7 @@ _VERSION = 1
 class ExplainedOptions(BaseModel):
     """Options of explained chains. Styles are weights; see `rlt_data.sources.arithmetic.Style`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     min_terms: int = Field(3, ge=2, description="Fewest terms of a chain.")
     max_terms: int = Field(3, ge=2, description="Most terms of a chain.")

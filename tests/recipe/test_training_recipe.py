@@ -1,0 +1,160 @@
+"""Recipes of teacher training: what is read, refused and planned, and the whole way from nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import Program, QuickProgram
+
+from rlt_data.errors import UsageError
+from rlt_data.lake import Lake
+from rlt_data.recipe.training import load_training
+from rlt_data.recipe.training_plan import plan_training
+
+SMALL = """
+output = "out"
+teacher = "fresh"
+students = ["fresh"]
+
+[fresh]
+examples = 48
+batch_size = 12
+epochs = 1
+shape = { hidden_size = 32, heads = 2, key_value_heads = 2, feed_forward = 48, context = 512 }
+
+[ingest]
+source = "arithmetic:chain_sum"
+size = 24
+
+[sft.trainer]
+max_steps = 2
+per_device_train_batch_size = 8
+gradient_checkpointing = false
+
+[grpo]
+steps = 2
+questions_per_step = 2
+group_size = 4
+max_tokens = 8
+max_prompt_tokens = 200
+save_every = 1
+
+[grpo.trainer]
+learning_rate = 1e-3
+gradient_checkpointing = false
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_sections_share_what_stands_above_them(recipe: Path) -> None:
+    loaded = load_training([recipe], ["seed=3", "grpo.rlt.lambda_kl=0.5", "format=r1"])
+    warm = loaded.recipe.make_warm_up()
+    grpo = loaded.recipe.make_grpo("elsewhere")
+    assert warm is not None
+    assert grpo is not None
+    assert (warm.teacher, warm.format, warm.seed) == ("out/fresh", "r1", 3)
+    assert (grpo.teacher, grpo.students, grpo.seed) == ("elsewhere", ("out/fresh",), 3)
+    assert grpo.rlt.lambda_kl == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[grpo]\nstep = 3", "step"),
+        ("[grpo.rlt]\nlamda_kl = 3", "lamda_kl"),
+        ("[fresh]\nterm = 3", "term"),
+        ("[sft]\ntrainer = 3", "trainer"),
+    ],
+)
+def test_unknown_keys_are_named_with_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(f'output = "o"\nteacher = "t"\nstudents = ["s"]\n{text}\n')
+    with pytest.raises(UsageError) as refused:
+        load_training([path])
+    assert message in str(refused.value)
+    assert "wrong.toml:" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "trains nothing"),
+        ("[grpo]\nsteps = 1", "needs a student"),
+        ('students = ["fresh"]\n[grpo]\nsteps = 1', r"no \[fresh\]"),
+        ('students = ["s"]\n[grpo]\nteacher_side = "sampled"\n[grpo.rlt]\nestimator = "full"', "exact"),
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.toml"
+    path.write_text(f'output = "o"\nteacher = "t"\n{text}\n')
+    with pytest.raises(UsageError, match=message):
+        load_training([path])
+
+
+def test_a_dry_run_tells_arithmetic_and_refusals(recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    lake = Lake(tmp_path / "lake")
+    plan = plan_training(load_training([recipe]), lake)
+    assert plan["refused"] == []
+    assert plan["grpo"]["completions"] == "16 in all, at most 128 tokens"
+    assert "8" in plan["grpo"]["passes"]
+    assert plan["grpo"]["memory in all"].startswith("about ")
+    assert plan["warm-up"]["texts a step"] == "8"
+    assert plan["recipe"]["grpo"]["rlt"]["alpha"] == 0.01
+    assert lake.table("runs").count() == 0
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ("grpo.max_tokens=400", "the teacher reads 512"),
+        ("grpo.trainer.sync_ref_model=true", "without beta"),
+        ("grpo.trainer.learning_rat=1", "learning_rat"),
+        ("sft.trainer.packin=true", "packin"),
+        ("grpo.micro_batch_size=3", "do not divide"),
+        ("teacher=no-such-model", "no-such-model"),
+    ],
+)
+def test_a_dry_run_says_what_would_be_refused(
+    recipe: Path, tmp_path: Path, change: str, refusal: str
+) -> None:
+    pytest.importorskip("trl")
+    plan = plan_training(load_training([recipe], [change]), Lake(tmp_path / "lake"))
+    assert any(refusal in text for text in plan["refused"]), plan["refused"]
+
+
+def test_wrong_usage_leaves_with_2_and_no_traceback(quick: QuickProgram, recipe: Path) -> None:
+    pytest.importorskip("trl")
+    errors = quick.fail(2, "train-teacher", str(recipe), "--set", "grpo.trainer.betta=1", "--quiet")
+    assert "no option 'betta'" in errors
+    assert "beta" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_from_nothing_to_a_teacher_that_generates(program: Program, recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    first = json.loads(program.succeed("train-teacher", str(recipe), "--json"))
+    assert [summary["stage"] for summary in first] == ["ingest", "sft", "grpo"]
+    teacher = tmp_path / "out" / "teacher"
+    assert teacher.resolve() == Path(tmp_path / first[-1]["extra"]["model"]).resolve()
+    again = json.loads(program.succeed("train-teacher", str(recipe), "--json"))
+    assert [summary["status"] for summary in again] == ["already finished"] * 3
+    options = ("--engine", "transformers", "--max-tokens", "4", "--limit", "2", "--allow-truncated")
+    made = json.loads(program.succeed("generate", "--teacher", str(teacher), *options, "--json"))
+    assert made["rows_out"] == 2
+    curve = program.succeed(
+        "sql", "select step, avg(reward) as reward from rollouts group by step order by step", "-f", "csv"
+    )
+    assert [line.split(",")[0] for line in curve.splitlines()] == ["step", "0", "1"]
+    tree = program.succeed("lineage", "grpo")
+    assert tree.index("grpo") < tree.index("ingest")
