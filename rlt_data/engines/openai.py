@@ -49,9 +49,7 @@ class OpenAIEngine:
 
     def __init__(self, identity: ModelIdentity, options: EngineOptions) -> None:
         self._options = read_server_options(options.extra)
-        self.traits, server = asyncio.run(
-            explore_server(self._options, self._options.served_model or identity.model)
-        )
+        self.traits, server = asyncio.run(explore_server(self._options, identity))
         self.version = f"openai ({server})"
         self.logprob_mode = self.traits.logprob_mode or "none"
         self.dtype = "unknown"
@@ -138,11 +136,10 @@ def name_failure(error: RequestFailedError) -> str:
     return "over_context" if over else error.reason
 
 
-async def explore_server(options: ServerOptions, model: str) -> tuple[ServerTraits, str]:
-    """Wait for the server, and find out what it can do."""
+async def explore_server(options: ServerOptions, identity: ModelIdentity) -> tuple[ServerTraits, str]:
+    """Wait for the server, and find out by what name it serves a model and what it can do."""
     async with ServerClient(options) as client:
-        models = await client.get_models()
-        entry = _find_model(models, model, options)
+        model, entry = _find_model(await client.get_models(), identity, options)
         is_vllm = entry.get("owned_by") == "vllm"
         apis = ["completions", "chat"] if options.api == "auto" else [options.api]
         for api in apis:
@@ -168,17 +165,24 @@ async def explore_server(options: ServerOptions, model: str) -> tuple[ServerTrai
     raise EngineError("the server has no endpoint for completions", where=options.base_url)
 
 
-def _find_model(models: list[dict[str, object]], model: str, options: ServerOptions) -> dict[str, object]:
-    """Find the model in the server's list; a server without a list is believed."""
+def _find_model(
+    models: list[dict[str, object]], identity: ModelIdentity, options: ServerOptions
+) -> tuple[str, dict[str, object]]:
+    """Find the model in the server's list, by what its name means or as it was written.
+
+    A server without a list is believed.
+    """
+    names = [options.served_model] if options.served_model else [identity.model, identity.name]
     served = {str(entry.get("id")): entry for entry in models}
-    if not served or model in served:
-        return served.get(model, {})
-    raise UsageError(
-        f"the server does not serve {model!r}",
-        where=options.base_url,
-        remedy=f"it serves {', '.join(sorted(served))}: set served_model to one of these "
-        "(--engine-option served_model=NAME)",
-    )
+    found = next((name for name in names if name in served), None)
+    if found is None and served:
+        raise UsageError(
+            f"the server does not serve {names[0]!r}",
+            where=options.base_url,
+            remedy=f"it serves {', '.join(sorted(served))}: set served_model to one of these "
+            "(--engine-option served_model=NAME)",
+        )
+    return found or names[0], served.get(found or "", {})
 
 
 async def _probe_logprobs(client: ServerClient, model: str, api: str) -> str | None:

@@ -34,7 +34,7 @@ class ServerSource:
                 "machine",
             )
         self._options = read_server_options({**options, "api": "completions"})
-        traits, _ = asyncio.run(explore_server(self._options, self._options.served_model or identity.model))
+        traits, _ = asyncio.run(explore_server(self._options, identity))
         if not traits.is_vllm:
             raise UsageError(
                 "the server is not vLLM, and no other offers prompt_logprobs",
