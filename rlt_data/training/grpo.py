@@ -11,6 +11,7 @@ from rlt_data.errors import InputError, require_module
 from rlt_data.formats import ConversationFormat, load_format, render_student_prompt, render_teacher_prompt
 from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
+from rlt_data.models.identity import Need
 from rlt_data.models.loading import hide_progress_bars
 from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageRun, StageSummary, open_run
@@ -58,7 +59,8 @@ def train_policy(
     world = World()
     check_options(config, world=world.size)
     teacher = resolve_model(config.teacher, role="teacher")
-    students = [resolve_model(name, role="student") for name in config.students]
+    need: Need = "tokenizer" if config.student_server else "weights"
+    students = [resolve_model(name, role="student", need=need) for name in config.students]
     format = load_format(config.format)
     if not world.is_main:
         work = world.receive()
@@ -199,23 +201,14 @@ def _train(
 def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
     from rlt_data.training.controls import ShuffledReward
     from rlt_data.training.correctness import CorrectnessReward
-    from rlt_data.training.reward import RltReward, load_student
+    from rlt_data.training.reward import RltReward
 
     reward: Any
     if config.reward == "correctness":
         reward = stack.enter_context(CorrectnessReward(format=format, policy_tokenizer=tokenizer))
     else:
         reward = RltReward(
-            [
-                load_student(
-                    name,
-                    config.student_temperature,
-                    dtype=config.student_dtype,
-                    device=config.student_device,
-                    quantization=config.student_quantization,
-                )
-                for name in config.students
-            ],
+            [_open_student(name, config) for name in config.students],
             policy_tokenizer=tokenizer,
             format=format,
             settings=config.rlt,
@@ -226,6 +219,20 @@ def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any
             pack_tokens=config.pack_tokens,
         )
     return ShuffledReward(reward, seed=config.seed) if config.shuffle_rewards else reward
+
+
+def _open_student(name: str, config: GrpoConfig) -> Any:
+    from rlt_data.training.students import load_student, open_served_student
+
+    if config.student_server:
+        return open_served_student(name, config.student_temperature, config.student_server)
+    return load_student(
+        name,
+        config.student_temperature,
+        dtype=config.student_dtype,
+        device=config.student_device,
+        quantization=config.student_quantization,
+    )
 
 
 def _build_dataset(work: _Work, config: GrpoConfig) -> Any:

@@ -61,7 +61,13 @@ class GrpoSection(StageConfig):
     student_dtype: str = Field("auto", description="Floating-point type of the students.")
     student_device: str = Field("auto", description="Where the students are: auto, cpu, cuda:1 and so on.")
     student_quantization: Literal["none", "8bit", "4bit"] = Field("none", description="By bitsandbytes.")
-    pack_tokens: int = Field(2048, ge=1, description="Tokens that one scoring pass holds.")
+    student_server: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Students behind a vLLM server: base_url and the other options of the openai engine.",
+    )
+    pack_tokens: int | None = Field(
+        None, ge=1, description="Tokens that one scoring pass holds; unset: by memory."
+    )
     sync_limit: float | None = Field(
         0.1, gt=0, description="Largest mean gap between vLLM's log-probabilities and the trainer's, nats."
     )
@@ -74,6 +80,12 @@ class GrpoSection(StageConfig):
     def _check_reward(self) -> GrpoSection:
         if self.teacher_side == "sampled" and self.rlt.estimator == "full":
             raise ValueError("the exact divergence needs teacher_side policy or reference")
+        if self.student_server and self.rlt.estimator == "full":
+            raise ValueError("the exact divergence needs whole distributions, which no server gives")
+        if self.student_server and self.student_temperature != 1:
+            raise ValueError(
+                "a server applies no temperature to the texts it is given: set grpo.student_temperature to 1"
+            )
         if self.teacher_side == "sampled" and self.temperature != self.teacher_temperature:
             raise ValueError(
                 "teacher_side sampled asks for one temperature: grpo.temperature is "

@@ -13,24 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import polars as pl
 
-from rlt_data.errors import UsageError, require_module
+from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat, load_format, parse_teacher_completion
-from rlt_data.models.loading import choose_device
+from rlt_data.reward.backends.source import TokenSource
 from rlt_data.reward.derive import REWARD_COLUMN_NAMES, derive_reward
-from rlt_data.reward.scorer import FailedScore, Scorer, TokenScores
+from rlt_data.reward.reuse import SampledTokens, add_teacher_side, find_reusable
+from rlt_data.reward.scorer import FailedScore, TokenScores
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.reward.side import ScoringModel
-from rlt_data.reward.texts import FailedText, ScoreRequest, build_student_texts, build_teacher_texts
+from rlt_data.reward.texts import FailedText, ScoreRequest
+from rlt_data.training.policy import borrow_policy, is_sharded
+from rlt_data.training.students import AnyScorer, LoadedStudents, ServedStudents, Students, load_student
 
 TeacherSide = Literal["auto", "policy", "reference", "sampled", "none"]
 Combine = Literal["mean", "min"]
-Quantization = Literal["none", "8bit", "4bit"]
 
 _OTHER_TOKENS = (
     "other_tokens",
@@ -69,8 +70,9 @@ class ScoredCompletion:
 class RltReward:
     """Rewards explanations by what frozen students make of them (arXiv 2506.08388).
 
-    `students` are loaded models, or names that `rlt_data.models.resolve_model` knows. `policy_tokenizer`
-    is the tokenizer of the model in training. `teacher_side` says whose log-probabilities stand on the
+    `students` are loaded models, names that `rlt_data.models.resolve_model` knows, or sources of
+    log-probabilities such as a served model, either all of them or none. `policy_tokenizer` is the
+    tokenizer of the model in training. `teacher_side` says whose log-probabilities stand on the
     teacher's side of the divergence:
 
     - `policy`: the model in training as it is now, by a forward pass;
@@ -87,7 +89,7 @@ class RltReward:
 
     def __init__(
         self,
-        students: Sequence[ScoringModel | str],
+        students: Sequence[ScoringModel | TokenSource | str],
         *,
         policy_tokenizer: Any,
         format: ConversationFormat | str = "stratos",
@@ -99,26 +101,22 @@ class RltReward:
         combine: Combine = "mean",
         dtype: str = "auto",
         device: str = "auto",
-        pack_tokens: int = 2048,
+        pack_tokens: int | None = None,
     ) -> None:
         self.format = load_format(format) if isinstance(format, str) else format
         self.settings = settings or RewardSettings()
         self.combine = combine
         self.tokenizer = policy_tokenizer
         self.teacher_temperature = teacher_temperature
-        self.students = [
-            load_student(student, student_temperature, dtype=dtype, device=device)
-            if isinstance(student, str)
-            else student
-            for student in students
-        ]
+        self.students = _gather_students(
+            self.format, students, student_temperature, dtype=dtype, device=device, pack_tokens=pack_tokens
+        )
         self.teacher_side: TeacherSide = teacher_side if self.settings.lambda_kl else "none"
         self.last: list[ScoredCompletion] = []
         """What the last call scored, in its order."""
         self._sampled_is_teacher = sampling_temperature == teacher_temperature
-        self._pack_tokens = pack_tokens
         self._trainer: Any = None
-        self._alone = Scorer(self.format, self.students, pack_tokens=pack_tokens)
+        self._alone = self.students.make_scorer(None, exact=False)
         if teacher_side == "sampled" and self.settings.estimator == "full":
             raise UsageError(
                 "the exact divergence needs the teacher's whole distribution, not the sampled tokens' alone",
@@ -178,7 +176,8 @@ class RltReward:
         reused = [request for request in requests if request.key in known]
         others = [request for request in requests if request.key not in known]
         for result in self._alone.score(reused):
-            results[_find_key(result)].append(_add_teacher(result, known))
+            told = self.teacher_side != "none"
+            results[_find_key(result)].append(add_teacher_side(result, known) if told else result)
         if others and self._reuses_only():
             for request in others:
                 results[request.key].append(FailedScore(FailedText(request.key, *_OTHER_TOKENS)))
@@ -233,17 +232,9 @@ class RltReward:
                     "cannot run the policy for the reward), or set teacher_side to policy",
                 )
             return {}
-        teacher = build_teacher_texts(self.format, self.tokenizer, requests)
-        sides = [build_student_texts(self.format, side.tokenizer, requests) for side in self.students]
-        known = {}
-        for place, (request, text) in enumerate(zip(requests, teacher, strict=True)):
-            if isinstance(text, FailedText):
-                continue
-            ids = text.think_ids
-            same = all(not isinstance(s[place], FailedText) and _think_ids(s[place]) == ids for s in sides)
-            if same and list(completion_ids[place][: len(ids)]) == ids:
-                known[request.key] = [float(value) for value in logprobs[place][: len(ids)]]
-        return known
+        pairs = zip(requests, completion_ids, logprobs, strict=True)
+        sampled = {request.key: SampledTokens(ids, values) for request, ids, values in pairs}
+        return find_reusable(self.format, self.tokenizer, self.students.tokenizers, requests, sampled)
 
     def _reuses_only(self) -> bool:
         """Whether the policy cannot or shall not be run for the teacher's side."""
@@ -251,7 +242,7 @@ class RltReward:
         return self.teacher_side == "sampled" or (self.teacher_side == "auto" and sharded)
 
     @contextmanager
-    def _open_teacher(self) -> Iterator[Scorer]:
+    def _open_teacher(self) -> Iterator[AnyScorer]:
         """A scorer with the teacher's side as it stands now."""
         if self._trainer is None:
             raise UsageError(
@@ -260,13 +251,7 @@ class RltReward:
             )
         with borrow_policy(self._trainer, reference=self.teacher_side == "reference") as model:
             teacher = ScoringModel("policy", model, self.tokenizer, self.teacher_temperature)
-            yield Scorer(
-                self.format,
-                self.students,
-                teacher,
-                exact=self.settings.estimator == "full",
-                pack_tokens=self._pack_tokens,
-            )
+            yield self.students.make_scorer(teacher, exact=self.settings.estimator == "full")
 
     def _derive(self, groups: Sequence[Sequence[TokenScores | FailedScore]]) -> list[dict[str, Any]]:
         """Reward columns a completion; with several students, those of the least or the mean of all."""
@@ -304,97 +289,32 @@ class RltReward:
             log_metric("rlt/unscored_share", failed / len(self.last))
 
 
-def load_student(
-    name: str,
+def _gather_students(
+    format: ConversationFormat,
+    students: Sequence[ScoringModel | TokenSource | str],
     temperature: float,
     *,
-    dtype: str = "auto",
-    device: str = "auto",
-    quantization: Quantization = "none",
-) -> ScoringModel:
-    """Load a frozen student by name for scoring at `temperature`; quantised weights need bitsandbytes.
-
-    Raises `ModelError`, or `MissingExtraError` without bitsandbytes.
-    """
-    from rlt_data.models import load_model, load_tokenizer, resolve_model
-
-    identity = resolve_model(name, role="student")
-    if quantization == "none":
-        model = load_model(identity, dtype=dtype, device=device)
-    else:
-        model = _load_quantized(identity.require_directory(), quantization, device)
-    return ScoringModel(name, model, load_tokenizer(identity), temperature)
-
-
-def _load_quantized(directory: Path, quantization: Quantization, device: str) -> Any:
-    require_module("bitsandbytes", "quantization")
-    transformers = require_module("transformers", "train")
-    config = transformers.BitsAndBytesConfig(
-        load_in_8bit=quantization == "8bit", load_in_4bit=quantization == "4bit"
-    )
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        directory,
-        quantization_config=config,
-        device_map={"": choose_device(device)},
-        local_files_only=True,
-        use_safetensors=True,
-    )
-    return model.eval().requires_grad_(False)
-
-
-def is_sharded(trainer: Any) -> bool:
-    """Whether a TRL trainer spreads weights over processes (ZeRO-3, FSDP)."""
-    if trainer.is_fsdp_enabled:
-        return True
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    return plugin is not None and int(plugin.zero_stage) == 3
-
-
-@contextmanager
-def borrow_policy(trainer: Any, *, reference: bool = False) -> Iterator[Any]:
-    """The model that a TRL trainer trains, or its reference, as a plain transformers model, weights whole.
-
-    Raises `UsageError` where the trainer keeps no reference (beta = 0), or where its weights are spread
-    over processes: the sampled tokens' log-probabilities serve there.
-    """
-    if is_sharded(trainer):
-        raise UsageError(
-            "the policy's weights are spread over processes, so the reward cannot run it",
-            remedy="set teacher_side to sampled, and sample at the teacher's temperature, with k1 or k3",
-        )
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    adapted = hasattr(model, "get_base_model")
-    if not reference:
-        yield model.get_base_model() if adapted else model
-        return
-    if adapted:
-        require_module("peft", "train")
-        with model.disable_adapter():
-            yield model.get_base_model()
-        return
-    if trainer.ref_model is None:
-        raise UsageError(
-            "the trainer keeps no reference policy, since beta is 0",
-            remedy="set beta above 0, or teacher_side to policy",
-        )
-    yield trainer.accelerator.unwrap_model(trainer.ref_model)
+    dtype: str,
+    device: str,
+    pack_tokens: int | None,
+) -> Students:
+    served = [student for student in students if not isinstance(student, ScoringModel | str)]
+    if served and len(served) < len(students):
+        raise UsageError("students are either all loaded here or all served", remedy="use one kind")
+    if served:
+        return ServedStudents(format, served)
+    here = cast(Sequence[ScoringModel | str], students)
+    models = [
+        load_student(student, temperature, dtype=dtype, device=device)
+        if isinstance(student, str)
+        else student
+        for student in here
+    ]
+    return LoadedStudents(format, models, pack_tokens=pack_tokens)
 
 
 def _find_key(result: TokenScores | FailedScore) -> str:
     return result.key if isinstance(result, TokenScores) else result.failure.key
-
-
-def _add_teacher(
-    result: TokenScores | FailedScore, known: Mapping[str, list[float]]
-) -> TokenScores | FailedScore:
-    if isinstance(result, FailedScore) or (not known[result.key] and result.think_student):
-        return result
-    return replace(result, think_teacher=known[result.key])
-
-
-def _think_ids(text: Any) -> list[int]:
-    ids: list[int] = text.think_ids
-    return ids
 
 
 def _explain_failure(results: Sequence[TokenScores | FailedScore]) -> str | None:

@@ -207,6 +207,8 @@ def test_unproven_engines_are_refused(models: dict[str, str], lake: Lake, tmp_pa
         {"students": ()},
         {"teacher_side": "sampled", "rlt": {"estimator": "full"}},
         {"teacher_side": "sampled", "teacher_temperature": 1.0},
+        {"student_server": {"base_url": "http://localhost:1/v1"}},
+        {"student_server": {"base_url": "x"}, "student_temperature": 1.0, "rlt": {"estimator": "full"}},
         {"save_every": 3, "trainer": {**TRAINER, "num_iterations": 2}},
     ],
 )

@@ -153,6 +153,28 @@ def test_several_students_are_averaged_or_the_least_counts(
     assert one != pytest.approx(other, abs=1e-2)
 
 
+def test_students_elsewhere_give_the_same_reward(
+    scored: pl.DataFrame, models: dict[str, str], tokenizer: Any, trainer: Any
+) -> None:
+    """A served student is a source of log-probabilities; here one that computes them in this process."""
+    from rlt_data.reward.backends.torch import TorchSource
+    from rlt_data.training.reward import RltReward
+    from rlt_data.training.students import load_student
+
+    rows = scored.filter(pl.col("student") == models["student"])
+    student = load_student(models["student"], 0.7, dtype="float32", device="cpu")
+    served = RltReward([TorchSource(student)], policy_tokenizer=tokenizer, teacher_side="policy")
+    served.follow(trainer)
+    assert call(served, rows) == pytest.approx(rows["reward"].to_list(), abs=1e-4)
+    with pytest.raises(UsageError, match="all loaded here or all served"):
+        RltReward([TorchSource(student), student], policy_tokenizer=tokenizer)
+    exact = RewardSettings(estimator="full")
+    served = RltReward([TorchSource(student)], policy_tokenizer=tokenizer, settings=exact)
+    served.follow(trainer)
+    with pytest.raises(UsageError, match="whole distributions"):
+        call(served, rows)
+
+
 def test_the_reference_policy_stays_where_it_was(
     scored: pl.DataFrame, models: dict[str, str], tokenizer: Any, trainer: Any
 ) -> None:
