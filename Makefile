@@ -45,9 +45,11 @@ lint: venv
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# One thread a worker: two workers with a thread pool each would fight over the same cores.
+# One thread a worker: two workers with a thread pool each would fight over the same cores. Tests of vLLM's engine
+# come after the others, alone: it takes every core there is.
 tests: venv
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile -m "not vllm"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m vllm
 
 bench: venv
 	for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

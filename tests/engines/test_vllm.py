@@ -101,12 +101,11 @@ def run(
     return {answer.key: answer for answer in answers if isinstance(answer, Completion)}
 
 
-def test_vllm_runs_in_a_process_of_its_own(engine: VllmEngine) -> None:
+def test_vllm_says_what_it_runs_with(engine: VllmEngine) -> None:
     facts = engine.start().await_ready()
     assert (facts["context"], facts["rows"], facts["dtype"]) == (CONTEXT, 8, "float32")
     assert facts["prefix_caching"]
     assert engine.version == "vllm 0.31.0"
-    assert "vllm" not in sys.modules
 
 
 def test_completions_end_as_they_say(engine: VllmEngine, model: ModelIdentity) -> None:
