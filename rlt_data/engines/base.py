@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -103,8 +103,8 @@ class Engine(Protocol):
 
     def generate(
         self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
-    ) -> Iterator[Completion | FailedRequest]:
-        """Answer every request once, in any order, each as soon as it is finished."""
+    ) -> Generator[Completion | FailedRequest, None, None]:
+        """Answer every request once, in any order, as each is finished; closing this drops the rest."""
         ...
 
     def close(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from urllib.parse import urlsplit
 
 from rlt_data.engines.base import (
@@ -85,7 +85,7 @@ class OpenAIEngine:
 
     def generate(
         self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
-    ) -> Iterator[Completion | FailedRequest]:
+    ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished, in no fixed order."""
         check_max_tokens(sampling.max_tokens, self.traits.context)
         if self.traits.logprob_mode == "processed" and (sampling.top_p < 1 or sampling.top_k):
@@ -97,7 +97,7 @@ class OpenAIEngine:
 
     def _generate(
         self, requests: Iterator[GenerationRequest], sampling: SamplingParameters
-    ) -> Iterator[Completion | FailedRequest]:
+    ) -> Generator[Completion | FailedRequest, None, None]:
         async def answer(client: ServerClient, request: GenerationRequest) -> Completion | FailedRequest:
             return await self._answer(client, request, sampling)
 

@@ -7,7 +7,7 @@ step, all together; a text that finishes leaves its slot to the next request.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,7 +102,7 @@ class TransformersEngine:
 
     def generate(
         self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
-    ) -> Iterator[Completion | FailedRequest]:
+    ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished.
 
         A request whose prompt and `max_tokens` exceed the context fails as `over_context`. Raises

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ class VllmEngine:
 
     def generate(
         self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
-    ) -> Iterator[Completion | FailedRequest]:
+    ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished, in no fixed order."""
         if isinstance(self._limit, int):
             check_max_tokens(sampling.max_tokens, self._limit)
@@ -142,7 +142,7 @@ class VllmEngine:
 
     def _generate(
         self, host: HostProcess, requests: Iterator[GenerationRequest], sampling: SamplingParameters
-    ) -> Iterator[Completion | FailedRequest]:
+    ) -> Generator[Completion | FailedRequest, None, None]:
         parameters = {
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,

@@ -7,7 +7,8 @@ and, by rounding, single draws, not what is sampled from; each row says what mad
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from typing import Any
 
 from rlt_data.engines import Completion, Engine, FailedRequest, open_engine
@@ -144,10 +145,21 @@ class _TraceWriter:
 
     def write(self, samples: Mapping[str, Sample], draw: int, task: Task) -> dict[str, Sample]:
         """Make the traces of `samples`; return those that must be drawn again because they are over-long."""
+        engine = self._engine
+        requests = make_requests(self._run, self._generation, samples, draw=draw, prefills=engine.prefills)
+        with closing(engine.generate(requests, self._generation.sampling)) as answers:
+            return self._take(answers, samples, draw, task)
+
+    def _take(
+        self,
+        answers: Iterable[Completion | FailedRequest],
+        samples: Mapping[str, Sample],
+        draw: int,
+        task: Task,
+    ) -> dict[str, Sample]:
         run, engine = self._run, self._engine
         again: dict[str, Sample] = {}
-        requests = make_requests(run, self._generation, samples, draw=draw, prefills=engine.prefills)
-        for answer in engine.generate(requests, self._generation.sampling):
+        for answer in answers:
             sample = samples[answer.key]
             self._answers += 1
             if isinstance(answer, FailedRequest):
