@@ -145,6 +145,11 @@ def main() -> None:
         way, folder, model, questions = sys.argv[2:6]
         print(json.dumps(WAYS[way](Path(folder) / "lake", model, int(questions))))
         return
+    from rlt_data.engines.vllm import find_vllm
+
+    if find_vllm() is None:
+        print("skipped: vLLM is not installed")
+        return
     rounds, questions = (int(value) for value in (*sys.argv[1:3], *("3", "100")[len(sys.argv) - 1 :]))
     with tempfile.TemporaryDirectory() as folder:
         from tiny_models import save_tiny_model
