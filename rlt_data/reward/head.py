@@ -20,6 +20,7 @@ from rlt_data.reward.memory import TileSize
 
 _REAL = torch.float32
 ROUND_ROWS = 64
+TARGET_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,13 @@ def score_targets(hidden: Tensor, head: AnyHead, targets: Tensor, tile: TileSize
     """Log-probability of `targets` [rows] after `hidden` [rows, hidden]: [rows], float32, nats."""
     rows = head.prepare_rows(hidden)
     total = _sum_vocabulary(_fill_rows(rows), head, 0, tile)
-    return head.compute_targets(rows, targets) - total[: rows.shape[0]]
+    return _pick_targets(rows, head, targets) - total[: rows.shape[0]]
+
+
+def _pick_targets(rows: Tensor, head: AnyHead, targets: Tensor) -> Tensor:
+    """Logits of the targets, some rows at a time: each takes a row of the weight matrix in float32."""
+    parts = zip(rows.split(TARGET_ROWS), targets.split(TARGET_ROWS), strict=True)
+    return torch.cat([head.compute_targets(some, wanted) for some, wanted in parts])
 
 
 def _fill_rows(rows: Tensor) -> Tensor:
@@ -220,7 +227,7 @@ def score_divergences(
         student_total = torch.logaddexp(student_total, _sum_vocabulary(right, student, shared, tile))
     divergence = (weights * means).sum(dim=0) - weights.sum(dim=0) * (teacher_total - student_total)
     return Divergences(
-        teacher.compute_targets(left[:count], targets) - teacher_total[:count],
-        student.compute_targets(right[:count], targets) - student_total[:count],
+        _pick_targets(left[:count], teacher, targets) - teacher_total[:count],
+        _pick_targets(right[:count], student, targets) - student_total[:count],
         divergence[:count].clamp_min(0.0),
     )

@@ -32,7 +32,8 @@ OVERHEAD = 64 * 2**20
 _TOKEN_BYTES = 200
 # Passes beyond this are no faster: products are as fast as they get, and activations leave the cache.
 _PACK_TOKENS = {"cpu": 1024, "cuda": 16384}
-_BATCH_TOKENS = 131_072
+# Results come batch by batch: some passes each, so that little is lost where a run is cut off.
+_BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
 _TILES = (
     TileSize(2048, 8192),
     TileSize(512, 4096),
@@ -115,12 +116,12 @@ def choose_sizes(shapes: Sequence[ModelShape], *, budget: int | None, exact: boo
     Raises `UsageError` where even the smallest do not fit.
     """
     kind = device.split(":")[0]
-    best = _PACK_TOKENS.get(kind, 4096)
+    best, batch_tokens = _PACK_TOKENS.get(kind, 4096), _BATCH_TOKENS.get(kind, 65_536)
     tiles = _TILES if kind == "cuda" else _TILES[1:]
     if budget is None:
-        return Sizes(best, _BATCH_TOKENS, tiles[0])
+        return Sizes(best, batch_tokens, tiles[0])
     passes = [best >> halvings for halvings in range(12) if best >> halvings >= 128]
-    batches = [_BATCH_TOKENS >> halvings for halvings in (0, 2, 4, 6)]
+    batches = [batch_tokens >> halvings for halvings in (0, 2, 4)]
     candidates = [Sizes(pack, batch, tile) for tile in tiles for pack in passes for batch in batches]
     for sizes in candidates:
         if count_working_bytes(shapes, sizes, exact=exact) <= budget:
