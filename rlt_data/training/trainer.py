@@ -25,11 +25,12 @@ Record = Callable[[list[dict[str, Any]]], None]
 class RltTrainer(GRPOTrainer):
     """GRPO whose rollouts can be followed.
 
-    Rows of the data set need `place`, the number of their group in the whole training. `record` is called
-    in the main process after each generation with one dictionary a completion of all processes: the data
-    set's columns but the prompt, `step`, `sample_index`, `completion_ids`, `advantage`, and `scored`, which
-    the reward function keeps in `last`, and `cut_off`, whether the length limit ended it. A completion ends
-    at the model's own end tokens and where it has written `stop`.
+    Rows of the data set need `place`, the number of their group in the whole training, and the option
+    `remove_unused_columns` must be off. After each generation `record` is called in the main process with
+    one dictionary a completion of all processes: the data set's columns but the prompt, `step`,
+    `sample_index`, `completion_ids`, `prompt_tokens`, `cut_off` (whether the length limit ended it),
+    `advantage`, and `scored`, what the reward function keeps in `last`. A completion ends at the model's
+    own end tokens, and where it has written `stop`.
     """
 
     def __init__(
@@ -58,11 +59,6 @@ class RltTrainer(GRPOTrainer):
             self.eos_token_ids = [*self.eos_token_ids, ids[0]]
             self.generation_config.eos_token_id = self.eos_token_ids
             self.generation_kwargs["eos_token_id"] = self.eos_token_ids
-
-    def _set_signature_columns_if_needed(self) -> None:
-        super()._set_signature_columns_if_needed()
-        # The reward reads the other columns, whatever remove_unused_columns says.
-        self.args.remove_unused_columns = False
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **options: Any

@@ -14,6 +14,7 @@ import pytest
 from faults.harness import read_rows
 
 from rlt_data.lake import Lake
+from rlt_data.recipe.training import load_training, train_teacher
 
 pytest.importorskip("trl")
 
@@ -47,10 +48,7 @@ beta = 0.04
 PROGRAM = "from rlt_data_cli.main import main; main()"
 
 
-def train(
-    folder: Path, lake: Lake, models: dict[str, str], processes: int
-) -> subprocess.CompletedProcess[str]:
-    """Run `rlt-data train-teacher` in so many processes, as `torchrun` starts them."""
+def write_recipe(folder: Path, models: dict[str, str], processes: int) -> Path:
     recipe = folder / f"recipe-{processes}.toml"
     recipe.write_text(
         RECIPE.format(
@@ -60,17 +58,18 @@ def train(
             texts=8 // processes,
         )
     )
+    return recipe
+
+
+def train_in_processes(folder: Path, lake: Lake, recipe: Path, processes: int) -> str:
+    """Run `rlt-data train-teacher` in so many processes, as `torchrun` starts them; returns its stdout."""
     script = folder / "program.py"
     script.write_text(PROGRAM)
-    command = [sys.executable, str(script)]
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        command = [
-            sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}",
-            f"--master-port={port}", str(script),
-        ]  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    command += [f"--master-port={port}", str(script)]
     command += ["train-teacher", str(recipe), "--lake", lake.uri, "--quiet"]
     process = subprocess.Popen(
         command,
@@ -87,7 +86,8 @@ def train(
         # The processes that it started, too.
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    assert process.returncode == 0, output[-3000:] + errors[-3000:]
+    return output
 
 
 @pytest.mark.slow
@@ -95,13 +95,11 @@ def train(
 def test_two_processes_train_as_one(
     models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
 ) -> None:
-    lakes = {}
-    for processes in (1, 2):
-        lakes[processes] = make_lake(tmp_path / f"lake-{processes}")
-        done = train(tmp_path, lakes[processes], models, processes)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        # One summary of each stage: the main process speaks alone.
-        assert done.stdout.count("grpo: finished") == 1
+    lakes = {n: make_lake(tmp_path / f"lake-{n}") for n in (1, 2)}
+    train_teacher(load_training([write_recipe(tmp_path, models, 1)]), lakes[1])
+    output = train_in_processes(tmp_path, lakes[2], write_recipe(tmp_path, models, 2), 2)
+    # One summary of each stage: the main process speaks alone.
+    assert output.count("grpo: finished") == 1
     one, two = (read_rows(lakes[n], "rollouts").sort("step", "question_id", "sample_index") for n in (1, 2))
     assert one.height == two.height == 24
     first = [rows.filter(step=0)["completion"].to_list() for rows in (one, two)]
