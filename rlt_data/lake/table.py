@@ -147,24 +147,16 @@ class Table:
     def to_arrow(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the newest or an older version as Arrow, with exactly the schema's types."""
         names = [column.name for column in self.schema.columns] if columns is None else list(columns)
-        fields = [self._get_field(name) for name in names]
-        delta = self.open_version(version)
-        if delta is None:
-            return pa.schema(fields).empty_table()
-        stored = {field.name for field in delta.schema().fields}
+        schema = pa.schema([self._get_field(name) for name in names])
+        # Not through delta-rs's own file system: a thread of Arrow's that calls back into Python while the
+        # interpreter ends would abort the process.
         try:
-            data = delta.to_pyarrow_table(columns=[name for name in names if name in stored])
-        except (DeltaError, OSError) as error:
+            frame = self.scan(version).select(names).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
             raise LakeError(
                 f"table {self.name} cannot be read: {error}", where=self.uri, remedy=STORAGE_REMEDY
             ) from error
-        arrays = [
-            data.column(f.name).cast(f.type)
-            if f.name in stored
-            else pa.chunked_array([pa.nulls(data.num_rows, f.type)])
-            for f in fields
-        ]
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+        return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
 
     def version(self) -> int:
         """Return the newest version, or -1 where nothing was written yet."""

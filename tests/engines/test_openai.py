@@ -159,7 +159,9 @@ def test_questions_end_as_traces_or_rejects_exactly_once(
     assert traces["completion_token_ids"].null_count() == traces.height
     assert traces["logprob_mode"].unique().to_list() == ["processed"]
     assert traces["think"].str.contains(CLOSE, literal=True).sum() == 0
-    assert summary.extra["requests_sent"] == sum(faulty.tries.values())
+    # A request sent over a connection that the server has just cut is never seen there.
+    seen = sum(faulty.tries.values())
+    assert seen <= summary.extra["requests_sent"] <= seen + len(questions)
     assert generate(lake, config).status == "already finished"
     for file in (tmp_path / "lake").rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file
