@@ -52,6 +52,8 @@ class Reporter:
     """Shows progress on stderr; silent when `quiet`, or when stderr is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
+        self.silenced = quiet
+        """Whether the user asked for quiet; what belongs into a log of its own looks at this."""
         self.quiet = quiet or not sys.stderr.isatty()
         self._console = Console(stderr=True)
         self._display: Progress | None = None

@@ -151,7 +151,7 @@ def _train(
         told = {"stop": [stop], "include_stop_str_in_output": True, "skip_special_tokens": False}
         options["generation_kwargs"] = {**told, **(options.get("generation_kwargs") or {})}
     options["model_init_kwargs"] = {"local_files_only": True, **(options.get("model_init_kwargs") or {})}
-    view = TrainingView("GRPO", config.steps, quiet=reporter.quiet)
+    view = TrainingView("GRPO", config.steps, quiet=reporter.silenced)
     callbacks = [MetricsCallback(run, phase="grpo"), _make_health(run, view), view]
     with ExitStack() as stack:
         stack.callback(view.close)

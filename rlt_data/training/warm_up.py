@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -170,14 +171,15 @@ def _train(
     tokenizer = load_tokenizer(identity)
     examples = _prepare(run, work.rows, tokenizer, config, identity, format)
     check_example(examples[0], tokenizer, closing=format.teacher.close)
-    if run is not None and not reporter.quiet:
-        reporter.say(f"one example, what is learned between ⟦ and ⟧:\n{describe_example(examples[0])}")
+    if run is not None and not reporter.silenced:
+        shown = describe_example(examples[0])
+        print(f"one example, what is learned between ⟦ and ⟧:\n{shown}\n", file=sys.stderr)
     options = list_options(config, directory)
     # Loaded by TRL, after its own configuration: sharded trainings never hold the whole model at once.
     init = {"dtype": "float32", "local_files_only": True}
     options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
     steps = count_steps(config, len(examples))
-    view = TrainingView("SFT warm-up", steps, quiet=reporter.quiet)
+    view = TrainingView("SFT warm-up", steps, quiet=reporter.silenced)
     checkpoints = CheckpointCallback(
         run.flush if run is not None else _do_nothing, keep=config.keep_checkpoints, run_id=work.run_id
     )
