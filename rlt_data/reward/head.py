@@ -69,10 +69,12 @@ class Head:
         )
 
     def _transform(self, logits: Tensor) -> Tensor:
-        logits = logits * self.scale
+        """Scale, squash and divide float32 logits, in place: each pass over a tile costs as much as any."""
         if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits / self.temperature
+            logits = logits.mul_(self.scale / self.softcap).tanh_()
+            return logits.mul_(self.softcap / self.temperature)
+        factor = self.scale / self.temperature
+        return logits if factor == 1.0 else logits.mul_(factor)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", re.IGNORECASE)
 class TileSize:
     """Rows and vocabulary entries of one tile of logits."""
 
-    rows: int = 512
-    entries: int = 4096
+    rows: int = 256
+    entries: int = 2048
 
 
 # What libraries, kernels and the allocator hold besides the tensors counted here, on a CPU.
@@ -36,8 +36,7 @@ _PACK_TOKENS = {"cpu": 1024, "cuda": 16384}
 _BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
 _TILES = (
     TileSize(2048, 8192),
-    TileSize(512, 4096),
-    TileSize(256, 4096),
+    TileSize(256, 2048),
     TileSize(256, 1024),
     TileSize(64, 1024),
 )
