@@ -56,7 +56,8 @@ def compare(name: str) -> str:
     seconds, peak = time.perf_counter() - started, read_status("VmHWM")
     expected = (told.peak_bytes or 0) / 2**20
     return (
-        f"| {name}, {len(requests)} texts | {told.seconds:.1f} | {seconds:.1f} | {told.seconds / seconds:.2f} | "
+        f"| {name}, {len(requests)} texts | {told.seconds:.1f} | {seconds:.1f} | "
+        f"{told.seconds / seconds:.2f} | "
         f"{expected:.0f} | {peak:.0f} | {expected / peak:.2f} |"
     )
 
