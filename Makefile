@@ -2,7 +2,7 @@
 # make test   lint, types and all tests
 # make bench  what is fast, against named alternatives; BENCHMARKS.md says how to read it
 # make proof  whether training teaches: three seeds against two controls, docs/training.md
-# make venv   .venv with the program and everything that its tests need (both of the above begin with it)
+# make venv   .venv with the program and everything that its tests need (all of the above begin with it)
 
 PYTHON ?= python3.11
 BIN := .venv/bin

@@ -13,7 +13,7 @@ from .lazy import Entry, LazyGroup
 PREPARE, PIPELINE, LOOK, KEEP = "Prepare", "Pipeline, in order", "Look", "Keep"
 
 COMMANDS = (
-    Entry("demo", PREPARE, "Run the whole pipeline offline on tiny models, in a minute."),
+    Entry("demo", PREPARE, "Run the whole pipeline offline, on tiny models made here."),
     Entry("init", PREPARE, "Write a commented rlt-data.toml and an empty lake."),
     Entry("doctor", PREPARE, "Say what is installed, what is missing and what brings it."),
     Entry("models", PREPARE, "List the model names that the registry knows."),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from rlt_data.lake.upkeep import RETENTION_HOURS
+
 from .common import JsonOption, LakeOption, make_console, open_lake, print_json, print_rows
 
 
@@ -19,8 +21,8 @@ def command(
     ] = False,
     retention_hours: Annotated[
         int,
-        typer.Option(min=0, help="Keep every version younger than this; older ones can not be read again."),
-    ] = 168,
+        typer.Option(min=0, help="Keep every version younger than this; older ones cannot be read again."),
+    ] = RETENTION_HOURS,
     drop_pinned: Annotated[
         bool,
         typer.Option("--drop-pinned", help="Also drop versions that unfinished runs still read from."),

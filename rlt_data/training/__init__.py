@@ -1,1 +1,1 @@
-"""Teacher and student training."""
+"""Training of teachers."""
