@@ -38,7 +38,10 @@ def command(
 
 
 def find_run(lake: Lake, name: str | None) -> RunRecord:
-    """Find the run that `name` means: by table, stage or id; without a name, the newest of all."""
+    """Find the run that `name` means: by table, stage or id; without a name, the newest of all.
+
+    Raises `LakeError` where there is none.
+    """
     runs = lake.runs()
     for run in reversed(runs):
         if name is None or name == run.stage or run.counts.get("tables", {}).get(name):

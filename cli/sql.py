@@ -62,7 +62,10 @@ def answer_query(
     full: bool = False,
     allow_files: bool = False,
 ) -> None:
-    """Run one query and write its answer to `output` or stdout."""
+    """Run one query and write its answer to `output` or stdout.
+
+    Raises `UsageError` for Parquet on stdout, `LakeError` with DuckDB's message.
+    """
     if format == "parquet" and output is None:
         raise UsageError("Parquet is not for a terminal", where="--format", remedy="add --output FILE")
     write_answer(lake.sql(query, allow_files=allow_files), format, output=output, rows=rows, full=full)

@@ -92,7 +92,10 @@ def build_empty_frame(schema: TableSchema) -> pl.DataFrame:
 
 
 def build_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Build a table of the columns that any of `rows` names, with the schema's types where it has them."""
+    """Build a table of the columns that any of `rows` names, with the schema's types where it has them.
+
+    Raises `LakeError` where a value does not fit its type.
+    """
     names = dict.fromkeys(name for row in rows for name in row)
     fields = [schema.field(name).with_nullable(True) for name in names if name in schema.names]
     unknown = [name for name in names if name not in schema.names]

@@ -103,7 +103,10 @@ class Lake:
         return read_newest_states(self.table("runs").scan())
 
     def run(self, run_id: str) -> RunRecord:
-        """Return the newest state of one run, named by its id or a prefix that fits only one."""
+        """Return the newest state of one run, named by its id or a prefix of it.
+
+        Raises `LakeError` where no run or more than one begins so.
+        """
         fitting = [run for run in self.runs() if run.run_id.startswith(run_id)]
         exact = [run for run in fitting if run.run_id == run_id]
         if len(exact or fitting) != 1:

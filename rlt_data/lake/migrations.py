@@ -50,7 +50,10 @@ class AddColumn:
     type: pa.DataType
 
     def apply(self, location: Location, storage_options: Mapping[str, str] | None) -> None:
-        """Add the column unless the table has it already, or does not exist yet."""
+        """Add the column unless the table has it already, or does not exist yet.
+
+        Raises `LakeError` where other processes keep changing the table.
+        """
         for _ in range(20):
             try:
                 delta = DeltaTable(

@@ -145,7 +145,10 @@ class Table:
         return scan_files(self.list_files(delta), self.schema, self._storage_options)
 
     def to_arrow(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read the newest or an older version as Arrow, with exactly the schema's types."""
+        """Read the newest or an older version as Arrow, with exactly the schema's types.
+
+        Raises `LakeError` for an unknown version or column, and where the storage refuses.
+        """
         names = [column.name for column in self.schema.columns] if columns is None else list(columns)
         schema = pa.schema([self._get_field(name) for name in names])
         # Not through delta-rs's own file system: a thread of Arrow's that calls back into Python while the

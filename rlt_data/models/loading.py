@@ -27,7 +27,10 @@ def choose_device(device: str) -> str:
 
 
 def choose_dtype(dtype: str, device: str) -> str:
-    """Choose the floating-point type: `auto` is float32 on a CPU, bfloat16 or else float16 elsewhere."""
+    """Choose the floating-point type: `auto` is float32 on a CPU, bfloat16 or else float16 elsewhere.
+
+    Raises `UsageError` for a type that is not known.
+    """
     if dtype not in DTYPES:
         raise UsageError(f"unknown dtype {dtype!r}", remedy=f"one of {', '.join(DTYPES)}")
     if dtype != "auto":

@@ -31,7 +31,7 @@ DECODE_ERRORS = (ValueError, RecursionError)
 
 
 def decode_json(text: str, position: int = 0) -> tuple[Any, int]:
-    """Decode the value that begins at `position`; return it and where it ends."""
+    """Decode the value that begins at `position`; return it and where it ends. Raises `DECODE_ERRORS`."""
     try:
         return _DECODER.raw_decode(text, position)
     except (json.JSONDecodeError, _RepeatedKeyError):
@@ -41,7 +41,7 @@ def decode_json(text: str, position: int = 0) -> tuple[Any, int]:
 
 
 def decode_whole_json(text: str) -> Any:
-    """Decode a text that holds one value and nothing after it."""
+    """Decode a text that holds one value and nothing after it. Raises `DECODE_ERRORS`."""
     value, end = decode_json(text)
     if end != len(text):
         raise json.JSONDecodeError("Extra data", text, end)

@@ -48,7 +48,7 @@ def plan_stage(stage: Callable[..., StageSummary], lake: Lake, config: StageConf
 
 
 def stop_when_planning(records: Sequence[RunRecord]) -> None:
-    """Leave the stage with its plan where only that was asked for.
+    """Leave the stage with its plan, by `PlanMadeError`, where only that was asked for.
 
     `records` are the runs of its fingerprint, in the order of their attempts.
     """

@@ -25,7 +25,7 @@ class Gpqa(Layout):
 
         Choices are put in the order of their hashes with the question: where the right one stands is as
         good as random, and the same for everybody. The published explanation, where there is one, ends in
-        the letter and is the solution.
+        the letter and is the solution. Raises `RowError` where choices are missing or the same.
         """
         question, right = row.take_text("Question"), row.take_text("Correct Answer")
         wrong = [row.take_text(name) for name in _WRONG]
