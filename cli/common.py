@@ -16,13 +16,12 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
-    from rlt_data.settings import Settings
 
 PIPE_WIDTH = 200
 COMMON_PANEL = "Common options"
 
 # The lake that was opened last: where an unexpected error leaves its traceback.
-_opened: list[Any] = []
+_opened: list[Lake] = []
 
 
 def choose_lake(ctx: typer.Context, value: str | None) -> str | None:
@@ -45,6 +44,13 @@ LakeOption = Annotated[
         rich_help_panel=COMMON_PANEL,
     ),
 ]
+RecipesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECIPE...",
+        help="Recipe files or names of shipped ones; a later one wins over those before it, key by key.",
+    ),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON and nothing else.", rich_help_panel=COMMON_PANEL)
 ]
@@ -60,7 +66,7 @@ ForceOption = Annotated[
 ]
 
 
-def open_lake(uri: str | None, *, settings: Settings | None = None, create: bool = False) -> Lake:
+def open_lake(uri: str | None, *, create: bool = False) -> Lake:
     """Open the lake named by `uri`, else by rlt-data.toml, else ./lake.
 
     Without `create` a place that holds no lake is an error, so that a misspelt path is not a new lake.
@@ -68,18 +74,14 @@ def open_lake(uri: str | None, *, settings: Settings | None = None, create: bool
     from rlt_data.lake import Lake
     from rlt_data.settings import load_settings
 
-    if uri is None:
-        settings = settings or load_settings()
-        uri = settings.resolve_path(settings.lake) if settings.lake else None
-    lake = Lake(uri, create=create)
+    lake = Lake(load_settings().lake_uri if uri is None else uri, create=create)
     _opened[:] = [lake]
     return lake
 
 
 def find_opened_lake() -> Lake | None:
     """Return the lake that was opened last; None where none was."""
-    lake: Lake | None = _opened[0] if _opened else None
-    return lake
+    return _opened[0] if _opened else None
 
 
 def make_console() -> Console:

@@ -11,6 +11,7 @@ from .common import (
     JsonOption,
     LakeOption,
     QuietOption,
+    RecipesArgument,
     make_console,
     open_lake,
     print_json,
@@ -31,13 +32,7 @@ STATES = {
 
 
 def command(
-    recipes: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE...",
-            help="Recipe files or names of shipped ones; a later one wins over those before it, key by key.",
-        ),
-    ],
+    recipes: RecipesArgument,
     set: Annotated[
         list[str] | None,
         typer.Option(

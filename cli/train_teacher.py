@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import ForceOption, JsonOption, LakeOption, QuietOption, open_lake, print_json, print_rows
+from .common import (
+    ForceOption,
+    JsonOption,
+    LakeOption,
+    QuietOption,
+    RecipesArgument,
+    open_lake,
+    print_json,
+    print_rows,
+)
 from .summary import print_summary
 
 if TYPE_CHECKING:
@@ -16,13 +25,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    recipes: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RECIPE...",
-            help="Recipe files or names of shipped ones; a later one wins over those before it, key by key.",
-        ),
-    ],
+    recipes: RecipesArgument,
     set: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Set one key, as in --set grpo.steps=8; repeatable."),

@@ -18,11 +18,10 @@ from rlt_data.toml import TomlDocument, compose_documents, load_document, valida
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe with where it came from, and the settings that hold while it runs."""
+    """A recipe with the settings that hold while it runs."""
 
     recipe: Recipe
     settings: Settings
-    documents: tuple[TomlDocument, ...]
 
     @property
     def lake(self) -> str | None:
@@ -41,14 +40,7 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
     Raises `UsageError` with file, line and the nearest right key for one that is unknown, and with the
     reason for stages that make no sense together.
     """
-    if not names:
-        raise UsageError("no recipe is named", remedy="rlt-data run FILE.toml")
-    documents = [load_document(find_recipe(str(name))) for name in names]
-    data = compose_documents(documents)
-    for text in overrides:
-        change = parse_override(text)
-        data = apply_override(data, change.data, name=change.name)
-        documents.append(change)
+    data, documents = read_documents(names, overrides)
     if {"sft", "grpo"} & data.keys():
         raise UsageError(
             "this recipe trains a teacher", where=documents[0].name, remedy="rlt-data train-teacher RECIPE"
@@ -63,7 +55,25 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
         first = contradictions[0]
         raise UsageError(first.reason, where=_locate(first, documents), remedy=first.remedy)
     settings = merge_settings(recipe.models, recipe.formats, load_settings())
-    return LoadedRecipe(recipe, settings, tuple(documents))
+    return LoadedRecipe(recipe, settings)
+
+
+def read_documents(
+    names: Sequence[str | Path], overrides: Sequence[str]
+) -> tuple[dict[str, Any], list[TomlDocument]]:
+    """Read recipe files, composed from left to right with overrides on top; also the documents, in order.
+
+    Raises `UsageError` where none is named, one is missing or is not TOML, or an override sets nothing.
+    """
+    if not names:
+        raise UsageError("no recipe is named", remedy="name a TOML file, or a recipe that is shipped")
+    documents = [load_document(find_recipe(str(name))) for name in names]
+    data = compose_documents(documents)
+    for text in overrides:
+        change = parse_override(text)
+        data = apply_override(data, change.data, name=change.name)
+        documents.append(change)
+    return data, documents
 
 
 def _locate(contradiction: Contradiction, documents: Sequence[TomlDocument]) -> str:
@@ -88,7 +98,7 @@ def merge_settings(
         for name, model in own.models.items()
     }
     return Settings(
-        lake=own.resolve_path(own.lake) if own.lake else None,
+        lake=own.lake_uri,
         models={**theirs, **models},
         formats={**own.formats, **formats},
     )

@@ -9,17 +9,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
 from rlt_data.progress import Reporter
-from rlt_data.recipe.load import merge_settings
-from rlt_data.recipe.overrides import apply_override, parse_override
+from rlt_data.recipe.load import merge_settings, read_documents
 from rlt_data.recipe.schema import Tables
-from rlt_data.recipe.shipped import find_recipe
 from rlt_data.settings import ModelSettings, Settings, load_settings, use_settings
 from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.summary import StageSummary
-from rlt_data.toml import TomlDocument, compose_documents, load_document, validate_data
+from rlt_data.toml import validate_data
 from rlt_data.training.distributed import World
 from rlt_data.training.fresh import FreshConfig, build_fresh_model
 from rlt_data.training.grpo import train_policy
@@ -101,7 +98,6 @@ class LoadedTraining:
 
     recipe: TrainingRecipe
     settings: Settings
-    documents: tuple[TomlDocument, ...]
 
     @property
     def lake(self) -> str | None:
@@ -114,17 +110,10 @@ def load_training(names: Sequence[str | Path], overrides: Sequence[str] = ()) ->
 
     Raises `UsageError` with file, line and the nearest right key for one that is unknown.
     """
-    if not names:
-        raise UsageError("no recipe is named", remedy="rlt-data train-teacher FILE.toml")
-    documents = [load_document(find_recipe(str(name))) for name in names]
-    data = compose_documents(documents)
-    for text in overrides:
-        change = parse_override(text)
-        data = apply_override(data, change.data, name=change.name)
-        documents.append(change)
+    data, documents = read_documents(names, overrides)
     recipe = validate_data(TrainingRecipe, data, documents)
     settings = merge_settings(recipe.models, recipe.formats, load_settings())
-    return LoadedTraining(recipe, settings, tuple(documents))
+    return LoadedTraining(recipe, settings)
 
 
 def train_teacher(

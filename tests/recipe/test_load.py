@@ -90,12 +90,13 @@ def test_a_stage_may_stand_several_times_and_be_changed_by_place(tmp_path: Path)
 
 
 def test_models_of_the_recipe_win_over_those_of_the_user(base: Path, tmp_path: Path):
-    own = '[models.small]\nmodel = "Owner/other"\n[models.mine]\nmodel = "./mine"\n'
+    own = 'lake = "lake"\n[models.small]\nmodel = "Owner/other"\n[models.mine]\nmodel = "./mine"\n'
     write(tmp_path, "rlt-data.toml", own)
     with chdir(tmp_path):
         settings = load_recipe([base]).settings
     assert settings.models["small"].model == "./small"
     assert settings.models["mine"].model == str(tmp_path / "mine")
+    assert settings.lake == str(tmp_path / "lake")
 
 
 @pytest.mark.parametrize(
