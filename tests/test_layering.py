@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("cli",),
     ("rlt_data.recipe",),
-    ("rlt_data.stages", "rlt_data.training", "rlt_data.report"),
+    ("rlt_data.stages", "rlt_data.training"),
     (
         "rlt_data.reward",
         "rlt_data.engines",
