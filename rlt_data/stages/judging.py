@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -11,11 +10,9 @@ from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
 from rlt_data.reward.derive import derive_reward
 from rlt_data.stages.policies import Policy
+from rlt_data.stages.rank_config import RankConfig
 from rlt_data.stages.run import StageRun
 from rlt_data.stages.selection import select_rows
-
-if TYPE_CHECKING:
-    from rlt_data.stages.rank import RankConfig
 
 # What a reward can be made of, best judge first; `r_ss` is the reward without its divergence.
 CRITERIA = ("full", "k1", "r_ss")
