@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlt_data.sources.rows import BadRow, SourceRow
+from rlt_data.sources.rows import BadRow, SourceRow, describe_error
 
 BATCH_ROWS = 256
 _FILE_MAGIC = b"ARROW1"
@@ -28,7 +28,7 @@ def read_parquet(path: Path) -> Iterator[SourceRow | BadRow]:
                     yield from read_batch(batch, number)
                     number += batch.num_rows
             except (OSError, pa.ArrowException) as error:
-                detail = f"rows {number} to {end - 1} cannot be read: {_name_first_line(error)}"
+                detail = f"rows {number} to {end - 1} cannot be read: {describe_error(error)}"
                 yield BadRow(number, "unreadable", detail)
             number = end
 
@@ -84,8 +84,4 @@ def _read_one(batch: pa.RecordBatch, number: int) -> SourceRow | BadRow:
             if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
                 raw = pc.cast(column, pa.large_binary())[0].as_py()
                 parts.append(f"{name}: " + ("" if raw is None else raw.decode("utf-8", "backslashreplace")))
-        return BadRow(number, reason, f"a value cannot be read: {_name_first_line(error)}", "\n".join(parts))
-
-
-def _name_first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        return BadRow(number, reason, f"a value cannot be read: {describe_error(error)}", "\n".join(parts))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from rlt_data.errors import InputError
 from rlt_data.sources.json_lines import remove_byte_order_mark
 from rlt_data.sources.rows import BadRow, SourceRow
-from rlt_data.sources.values import is_unicode
+from rlt_data.sources.values import escape_bytes, is_unicode
 
 MAX_RECORD_LINES = 20_000
 """A quoted field that spans more lines than this is taken for a quote that never closes."""
@@ -47,7 +47,7 @@ def read_csv(
             continue
         elif not all(map(is_unicode, record)):
             detail = f"the record that ends in line {lines.number} holds bytes that are not UTF-8"
-            yield BadRow(number, "encoding_error", detail, _escape(delimiter.join(record)))
+            yield BadRow(number, "encoding_error", detail, escape_bytes(delimiter.join(record)))
         elif len(record) != len(columns):
             detail = (
                 f"line {lines.number}: {len(record)} fields, expected {len(columns)}: {', '.join(columns)}"
@@ -108,7 +108,7 @@ def _read_records(lines: _Lines, delimiter: str, record_lines: int) -> Iterator[
             except csv.Error as error:
                 first = lines.put_back_all_but_first()
                 detail = f"line {lines.number}: {error}"
-                yield BadRow(None, "malformed_csv", detail, _escape(first.rstrip("\r\n")))
+                yield BadRow(None, "malformed_csv", detail, escape_bytes(first.rstrip("\r\n")))
             else:
                 yield record
     finally:
@@ -130,7 +130,3 @@ def _name_columns(header: list[str]) -> list[str]:
             remedy="rename one of them in the file's first line",
         )
     return names
-
-
-def _escape(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

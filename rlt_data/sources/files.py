@@ -19,7 +19,7 @@ from rlt_data.sources.arrow_files import count_parquet_rows, read_arrow, read_pa
 from rlt_data.sources.csv_files import read_csv
 from rlt_data.sources.json_documents import read_json
 from rlt_data.sources.json_lines import read_json_lines
-from rlt_data.sources.rows import BadRow, SourceRow
+from rlt_data.sources.rows import BadRow, SourceRow, describe_error
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -59,7 +59,7 @@ class FilePart:
             return None
 
     def identify(self) -> str:
-        """Return the content hash of the file."""
+        """Return the content hash of the file. Raises `InputError` where it cannot be read."""
         try:
             return hash_file(self.path)
         except OSError as error:
@@ -73,7 +73,7 @@ class FilePart:
                 number = row.number
                 yield row
         except _READ_ERRORS as error:
-            message = (str(error) or type(error).__name__).splitlines()[0]
+            message = describe_error(error)
             if number is None:
                 raise InputError(
                     f"the file cannot be read as {self.format}: {message}", where=self.name

@@ -72,7 +72,7 @@ def load_hub_parts(
     except ValueError as error:
         # An unknown subset or split; the package's message lists those that exist.
         raise UsageError(
-            f"the data set {hub_id} cannot be loaded: {_first_lines(error)}",
+            f"the data set {hub_id} cannot be loaded: {_shorten(error)}",
             remedy="name a subset (--subset) and a split (--split) that it has",
         ) from error
     if split is not None:
@@ -112,11 +112,11 @@ def _explain_missing(hub_id: str, error: Exception) -> InputError:
     return InputError(
         f"the data set {hub_id!r} is neither a file or directory here, nor in the local cache, nor could "
         "it be fetched from the hub",
-        where=_first_lines(error),
+        where=_shorten(error),
         remedy="check the name and the network; or, on a machine with network, "
         f"`hf download {hub_id} --repo-type dataset --local-dir DIR`, copy DIR here and ingest it",
     )
 
 
-def _first_lines(error: Exception) -> str:
+def _shorten(error: Exception) -> str:
     return " ".join((str(error) or type(error).__name__).split())[:300]

@@ -18,7 +18,7 @@ from rlt_data.sources.json_values import (
     name_type,
 )
 from rlt_data.sources.rows import BadRow, SourceRow
-from rlt_data.sources.values import is_unicode
+from rlt_data.sources.values import escape_bytes, is_unicode
 
 _CHUNK = 1 << 20
 _GAP = re.compile(r"[\s,]*")
@@ -88,7 +88,7 @@ class ValueReader(Iterator[Any]):
             start, self._position = self._position, end
             if not self._clean and not is_unicode(raw := self._text[start:end]):
                 return BadRow(
-                    None, "encoding_error", "the element holds bytes that are not UTF-8", _escape(raw)
+                    None, "encoding_error", "the element holds bytes that are not UTF-8", escape_bytes(raw)
                 )
             return value
 
@@ -134,11 +134,7 @@ class ValueReader(Iterator[Any]):
         raw = self._text[self._position : end].strip()
         reason, detail = explain_error(error, self._position)
         self._position = end
-        return BadRow(None, reason, detail, _escape(raw))
-
-
-def _escape(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return BadRow(None, reason, detail, escape_bytes(raw))
 
 
 def _holds_json_lines(stream: BinaryIO, limit: int) -> bool:

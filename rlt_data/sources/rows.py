@@ -34,6 +34,11 @@ class RowError(Exception):
         self.detail = detail
 
 
+def describe_error(error: Exception) -> str:
+    """Return the first line of an error's message, or its type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 class Part(Protocol):
     """One file, split or generator of a source."""
 

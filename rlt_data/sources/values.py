@@ -67,6 +67,11 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def escape_bytes(text: str) -> str:
+    """Write the bytes that were read as surrogates (`surrogateescape`) as escapes such as \\xff."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def write_json(value: Any) -> str:
     """Write any value as valid JSON: NaN as null, infinities, dates and decimals as text, bytes decoded."""
     try:
