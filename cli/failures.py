@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -14,6 +15,22 @@ from typer import Abort
 from typer.exceptions import TyperException
 
 from rlt_data.errors import RltDataError
+
+# What the file system refuses for reasons that the user sees and the program does not.
+_REFUSALS = frozenset(
+    {
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.ENAMETOOLONG,
+    }
+)
 
 
 def report_failure(error: BaseException) -> int:
@@ -39,6 +56,11 @@ def report_failure(error: BaseException) -> int:
         return 0
     if os.environ.get("RLT_DATA_DEBUG", "") not in ("", "0"):
         raise error
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        place = f"\n  where: {error.filename}" if error.filename is not None else ""
+        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        print("  do:    check the path, its permissions and the space that is left", file=sys.stderr)
+        return 1
     first_line = (str(error).strip().splitlines() or ["no message"])[0]
     log = _write_traceback(error)
     print(f"error: unexpected {type(error).__name__}: {first_line}", file=sys.stderr)

@@ -51,9 +51,22 @@ def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
         try:
             files = _open_views(connection, lake, query)
             _lock_connection(connection, files, allow_files=allow_files)
-            return connection.sql(query).to_arrow_table()
+            return _name_apart(connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
             raise _explain_error(error, connection, query) from error
+
+
+def _name_apart(answer: pa.Table) -> pa.Table:
+    """Number repeated names of columns (`run_id`, `run_id_1`): most readers take each name once."""
+    taken = set(answer.column_names)
+    names: list[str] = []
+    for name in answer.column_names:
+        own, number = name, 0
+        while own in names or (number and own in taken):
+            number += 1
+            own = f"{name}_{number}"
+        names.append(own)
+    return answer.rename_columns(names)
 
 
 def check_statement(query: str, *, allow_files: bool = False) -> None:
@@ -62,7 +75,9 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
         statements = duckdb.extract_statements(query)
     except duckdb.Error as error:
         raise LakeError(str(error), where="the query") from error
-    if len(statements) != 1:
+    if not statements:
+        raise LakeError("the query is empty", where="the query", remedy=_READ_ONLY)
+    if len(statements) > 1:
         raise LakeError(
             f"{len(statements)} statements where one is taken",
             where="the query",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import Program, find_program
+from command_line import Program, QuickProgram, find_program
 
 from rlt_data_cli.main import COMMANDS, app
 
@@ -73,6 +73,16 @@ def test_an_error_says_what_where_and_what_to_do(program: Program):
     assert "where:" in told
     assert "do:" in told
     assert "nowhere" in told
+
+
+@pytest.mark.parametrize("format", ["table", "csv", "json", "parquet"])
+def test_a_file_that_cannot_be_written_is_no_defect(quick: QuickProgram, format: str):
+    quick.succeed("init", ".")
+    told = quick.fail(1, "sql", "select 1 as a", "--format", format, "--output", "nowhere/answer")
+    assert "nowhere/answer" in told
+    assert "No such file or directory" in told or "Failed to open" in told
+    assert "defect" not in told
+    assert "check the path" in told
 
 
 def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file(program: Program, tmp_path: Path):

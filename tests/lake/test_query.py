@@ -47,6 +47,15 @@ def test_versions_work_in_joins_subqueries_and_common_table_expressions(filled: 
     assert filled.sql(query).to_pylist() == [{"n": 2}]
 
 
+def test_columns_of_the_same_name_are_told_apart(filled: Lake) -> None:
+    query = (
+        'select a.run_id, b.run_id, 1 as run_id_1 from questions a join "questions@2" b using (question_id)'
+    )
+    answer = filled.sql(query)
+    assert answer.column_names == ["run_id", "run_id_2", "run_id_1"]
+    assert answer.column("run_id_2") == answer.column("run_id")
+
+
 def test_a_version_inside_a_string_stays_a_string(filled: Lake) -> None:
     text = '"questions@99" and "nothing@1"'
     assert filled.sql(f"select '{text}' as t from questions limit 1").to_pylist() == [{"t": text}]
@@ -83,7 +92,7 @@ def test_empty_tables_have_their_columns(lake: Lake) -> None:
         ("select foo from questions", "Binder Error: Referenced column"),
         ("selec 1", "Parser Error: syntax error"),
         ("select 1; select 2", "2 statements"),
-        ("", "0 statements"),
+        ("-- nothing", "the query is empty"),
         ("select 1/'x' from questions", "Conversion Error"),
         ("pivot questions on run_id using count(*)", "give PIVOT its values"),
     ],
