@@ -217,7 +217,7 @@ def _find_skeleton(tokenizer: ChatTokenizer, *, with_system: bool) -> _Skeleton:
     # A template without a system role refuses it or leaves it out: its text goes before the question.
     rendered, problem = _apply_template(tokenizer, ("user", "assistant"))
     if rendered is None:
-        raise _template_error(tokenizer, f"the chat template fails: {problem}")
+        raise _explain_template(tokenizer, f"the chat template fails: {problem}")
     return _split(tokenizer, rendered, ("user", "assistant"))
 
 
@@ -240,7 +240,7 @@ def _split(tokenizer: ChatTokenizer, rendered: str, roles: Sequence[str]) -> _Sk
     for role in roles:
         sentinel = _SENTINELS[role]
         if rendered.count(sentinel) != 1 or sentinel not in rest:
-            raise _template_error(
+            raise _explain_template(
                 tokenizer,
                 f"the chat template writes the {role} message {rendered.count(sentinel)} times or out of "
                 "order; it must stand exactly once, after the one before it",
@@ -252,7 +252,7 @@ def _split(tokenizer: ChatTokenizer, rendered: str, roles: Sequence[str]) -> _Sk
     return _Skeleton(before_system, gaps[-2], gaps[-1], rest.rstrip())
 
 
-def _template_error(tokenizer: ChatTokenizer, what: str) -> ModelError:
+def _explain_template(tokenizer: ChatTokenizer, what: str) -> ModelError:
     return ModelError(
         what,
         where=str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__),

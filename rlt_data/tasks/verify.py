@@ -90,7 +90,7 @@ class AnswerVerifier:
                 on_done()
         with selectors.DefaultSelector() as selector:
             for child in self._children:
-                selector.register(_output(child), selectors.EVENT_READ, child)
+                selector.register(_get_output(child), selectors.EVENT_READ, child)
             while waiting or any(child.pair is not None for child in self._children):
                 self._hand_out(waiting, given, selector)
                 for index, verdict in self._collect(selector):
@@ -108,7 +108,7 @@ class AnswerVerifier:
         while waiting and len(self._children) < min(self._wanted, self._count_busy() + len(waiting)):
             child = _start(self._seconds)
             self._children.append(child)
-            selector.register(_output(child), selectors.EVENT_READ, child)
+            selector.register(_get_output(child), selectors.EVENT_READ, child)
         for child in [c for c in self._children if c.pair is None]:
             if not waiting:
                 return
@@ -133,7 +133,7 @@ class AnswerVerifier:
         results: list[tuple[int, Verdict]] = []
         for key, _ in selector.select(timeout=wait):
             child: _Child = key.data
-            data = os.read(_output(child), 65536)
+            data = os.read(_get_output(child), 65536)
             child.buffer += data
             while b"\n" in child.buffer:
                 line, _, rest = bytes(child.buffer).partition(b"\n")
@@ -164,7 +164,7 @@ class AnswerVerifier:
     def _drop(
         self, child: _Child, selector: selectors.BaseSelector, verdict: Verdict
     ) -> list[tuple[int, Verdict]]:
-        selector.unregister(_output(child))
+        selector.unregister(_get_output(child))
         _end(child)
         self._children.remove(child)
         return [] if child.pair is None else [(child.pair, verdict)]
@@ -214,7 +214,7 @@ def _end(child: _Child) -> None:
                 continue
 
 
-def _output(child: _Child) -> int:
+def _get_output(child: _Child) -> int:
     assert child.process.stdout is not None
     return child.process.stdout.fileno()
 
