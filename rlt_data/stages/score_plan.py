@@ -14,7 +14,7 @@ DEFAULT_FORMAT = "stratos"
 
 @dataclass(frozen=True)
 class ScoreGroup:
-    """Traces that one teacher wrote in one format. `writer` is what the rows say, None for `any`."""
+    """Traces of one format and one teacher, None where they are scored without; `predicate` finds them."""
 
     format: str
     teacher: ModelIdentity | None
