@@ -37,6 +37,10 @@ def command(
             help="Show the resolved recipe, its arithmetic and what would be refused; run nothing.",
         ),
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --dry-run: the number of processes that it is to be started in."),
+    ] = None,
     lake: LakeOption = None,
     json: JsonOption = False,
     force: ForceOption = False,
@@ -47,15 +51,22 @@ def command(
     Run the same command again until it is done: what was cut off goes on from its last checkpoint. Several
     processes: torchrun --nproc-per-node N --no-python rlt-data train-teacher RECIPE, or accelerate launch.
     """
+    from rlt_data.errors import UsageError
     from rlt_data.progress import Reporter
     from rlt_data.recipe.training import load_training, train_teacher
 
     loaded = load_training(recipes, set or [])
     opened = open_lake(lake if lake is not None else loaded.lake, create=True)
-    if dry_run:
-        _print_plan(loaded, opened, as_json=json)
-        return
     main = os.environ.get("RANK", "0") == "0"
+    if dry_run:
+        if main:
+            _print_plan(loaded, opened, processes, as_json=json)
+        return
+    if processes is not None:
+        raise UsageError(
+            "--processes is for --dry-run",
+            remedy="torchrun --nproc-per-node N --no-python rlt-data train-teacher RECIPE",
+        )
     summaries = train_teacher(
         loaded,
         opened,
@@ -67,10 +78,10 @@ def command(
         print_json([summary.model_dump(mode="json") for summary in summaries])
 
 
-def _print_plan(loaded: LoadedTraining, lake: Lake, *, as_json: bool) -> None:
+def _print_plan(loaded: LoadedTraining, lake: Lake, processes: int | None, *, as_json: bool) -> None:
     from rlt_data.recipe.training_plan import plan_training
 
-    plan = plan_training(loaded, lake)
+    plan = plan_training(loaded, lake, processes=processes)
     if as_json:
         print_json(plan)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 
@@ -15,7 +16,8 @@ class RegistryEntry:
     """What one alias means.
 
     `model` is a hub id or a local path; `origin` is `built-in` or the settings file; `parameters` counts
-    in billions and `context` in tokens, where known.
+    in billions and `context` in tokens, where known. `shape` has layers, hidden, feed_forward, heads,
+    key_value_heads and vocabulary, of models that a training may be planned with before they are here.
     """
 
     alias: str
@@ -26,6 +28,7 @@ class RegistryEntry:
     parameters: float | None = None
     context: int | None = None
     about: str | None = None
+    shape: Mapping[str, int] | None = None
 
 
 @functools.cache
@@ -40,6 +43,7 @@ def load_builtin_registry() -> dict[str, RegistryEntry]:
             parameters=entry["parameters"],
             context=entry["context"],
             about=entry["about"],
+            shape=entry.get("shape"),
         )
         for alias, entry in tomllib.loads(text).items()
     }
@@ -64,5 +68,6 @@ def list_registry(settings: Settings) -> dict[str, RegistryEntry]:
             parameters=named.parameters if named else None,
             context=named.context if named else None,
             about=chosen.about or (named.about if named else None),
+            shape=named.shape if named else None,
         )
     return entries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from rlt_data.errors import StageStoppedError, require_module
@@ -58,3 +59,19 @@ def choose_precision(options: dict[str, Any]) -> dict[str, Any]:
     if "bf16" not in options and "fp16" not in options:
         defaults["bf16"] = False
     return defaults
+
+
+def place_model(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where TRL is to load the model that it trains: one process keeps to its first device.
+
+    By itself TRL spreads it over all devices that a single process sees, students' devices among them.
+    """
+    torch = require_module("torch", "train")
+    alone = World().size == 1 and not options.get("use_cpu")
+    return {"device_map": {"": 0}} if alone and torch.cuda.device_count() > 1 else {}
+
+
+def keep_to_one_device(arguments: Any) -> None:
+    """Let one process train on one device of several, where transformers would copy the model to each."""
+    if World().size == 1 and arguments.n_gpu > 1:
+        arguments._n_gpu = 1

@@ -247,5 +247,6 @@ def measure_fresh(config: FreshConfig) -> ModelSize:
         layers=shape.layers,
         key_value_width=2 * shape.hidden_size // shape.heads * shape.key_value_heads,
         hidden=shape.hidden_size,
+        feed_forward=shape.feed_forward,
         context=shape.context,
     )

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 from rlt_data.errors import InputError, require_module
 from rlt_data.formats import ConversationFormat, load_format, render_student_prompt, render_teacher_prompt
 from rlt_data.lake import Lake
-from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
+from rlt_data.models import ModelIdentity, load_tokenizer, read_model_config, resolve_model
 from rlt_data.models.identity import Need
 from rlt_data.models.loading import hide_progress_bars
 from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageRun, StageSummary, open_run
 from rlt_data.stages.selection import select_rows
 from rlt_data.training.checkpoints import CheckpointCallback, find_whole_checkpoint, load_reference
-from rlt_data.training.distributed import World
+from rlt_data.training.distributed import World, keep_to_one_device, place_model
 from rlt_data.training.grpo_config import GrpoConfig, check_options, list_options, plan_questions
 from rlt_data.training.options import build_options
+from rlt_data.training.refusals import find_refusals, refuse
 from rlt_data.training.rollouts import MetricsCallback, RolloutRecorder, count_rollouts
 from rlt_data.training.saving import describe_result, save_result
 from rlt_data.training.view import HealthCallback, TrainingView
@@ -57,8 +58,10 @@ def train_policy(
     """
     reporter = reporter or Reporter(quiet=True)
     world = World()
-    check_options(config, world=world.size)
+    options = check_options(config, world=world.size)
     teacher = resolve_model(config.teacher, role="teacher")
+    context = read_model_config(teacher).context
+    refuse(find_refusals(config, options, context=context), where="grpo")
     need: Need = "tokenizer" if config.student_server else "weights"
     students = [resolve_model(name, role="student", need=need) for name in config.students]
     format = load_format(config.format)
@@ -150,7 +153,10 @@ def _train(
     if stop and options.get("use_vllm"):
         told = {"stop": [stop], "include_stop_str_in_output": True, "skip_special_tokens": False}
         options["generation_kwargs"] = {**told, **(options.get("generation_kwargs") or {})}
-    options["model_init_kwargs"] = {"local_files_only": True, **(options.get("model_init_kwargs") or {})}
+    init = {"local_files_only": True, **place_model(options)}
+    options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
+    arguments = build_options("GRPOConfig", options, where="grpo.trainer")
+    keep_to_one_device(arguments)
     view = TrainingView("GRPO", config.steps, quiet=reporter.silenced)
     callbacks = [MetricsCallback(run, phase="grpo"), _make_health(run, view), view]
     with ExitStack() as stack:
@@ -160,7 +166,7 @@ def _train(
         trainer = RltTrainer(
             model=str(teacher.require_directory()),
             reward_funcs=[reward],
-            args=build_options("GRPOConfig", options, where="grpo.trainer"),
+            args=arguments,
             train_dataset=_build_dataset(work, config),
             processing_class=tokenizer,
             callbacks=callbacks,

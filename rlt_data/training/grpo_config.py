@@ -91,6 +91,9 @@ class GrpoSection(StageConfig):
                 "teacher_side sampled asks for one temperature: grpo.temperature is "
                 f"{self.temperature} and grpo.teacher_temperature {self.teacher_temperature}"
             )
+        updates = self.trainer.get("num_iterations", 1)
+        if not isinstance(updates, int) or updates < 1:
+            raise ValueError(f"grpo.trainer.num_iterations must be a whole number from 1 up, not {updates!r}")
         if self.save_every % self.updates_per_generation:
             raise ValueError(
                 f"save_every must be a multiple of num_iterations ({self.updates_per_generation}): a "
@@ -106,7 +109,7 @@ class GrpoSection(StageConfig):
     @property
     def updates_per_generation(self) -> int:
         """Optimiser steps taken on the completions of one generation."""
-        return max(1, int(self.trainer.get("num_iterations", 1)))
+        return int(self.trainer.get("num_iterations", 1))
 
     @property
     def generations(self) -> int:
@@ -182,8 +185,7 @@ def check_options(config: GrpoConfig, *, world: int | None = None) -> Any:
 
     Raises `UsageError` as `build_options` and `list_options` do.
     """
-    reserved = {**RESERVED, **RESERVED_GRPO, "save_steps": "grpo.save_every"}
-    reserved["save_total_limit"] = "grpo.keep_checkpoints"
+    reserved = {**RESERVED, **RESERVED_GRPO}
     build_options("GRPOConfig", _alone(config), where="grpo.trainer", reserved=reserved)
     if config.lora is not None:
         build_options("LoraConfig", config.lora, where="grpo.lora", module="peft")

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
+import typing
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from rlt_data.errors import UsageError, require_module
 
+_NO_EVALUATION = "nothing: evaluate the saved teacher by generate and score"
 # Options that this program sets itself, and the key of a recipe that decides each.
 RESERVED = {
     "output_dir": "the recipe's output",
     "resume_from_checkpoint": "nothing: the same command goes on by itself",
     "overwrite_output_dir": "nothing: the same command goes on by itself",
+    "save_only_model": "nothing: a checkpoint holds all that going on needs",
+    "remove_unused_columns": "nothing: the columns are those that training needs",
+    "eval_strategy": _NO_EVALUATION,
+    "eval_on_start": _NO_EVALUATION,
     "seed": "the recipe's seed",
     "data_seed": "the recipe's seed",
     "shuffle_dataset": "the recipe's seed",
@@ -26,7 +35,19 @@ RESERVED = {
     "push_to_hub": "nothing: publish the saved directory yourself",
     "disable_tqdm": "nothing: progress is this program's",
 }
+RESERVED_SFT = {
+    "save_total_limit": "sft.keep_checkpoints",
+    "max_length": "sft.max_tokens",
+    "truncation_mode": "sft.max_tokens, over which a text is rejected",
+    "packing": "nothing: each text is trained on by itself; padding_free spares the padding",
+    "packing_strategy": "nothing: each text is trained on by itself",
+    "eval_packing": _NO_EVALUATION,
+    "chat_template_path": "the teacher's tokenizer",
+    "eos_token": "the teacher's tokenizer and chat template",
+}
 RESERVED_GRPO = {
+    "save_steps": "grpo.save_every",
+    "save_total_limit": "grpo.keep_checkpoints",
     "max_steps": "grpo.steps",
     "num_train_epochs": "grpo.steps",
     "num_generations": "grpo.group_size",
@@ -52,15 +73,15 @@ def build_options(
     """Build `module.class_name` from a recipe's options and from `fixed` ones, which they may not name.
 
     Raises `UsageError` for an unknown option (with the nearest right one), for one that this program sets
-    itself (with the key that decides it), and for values that the class refuses, with its own words.
+    itself (with the key that decides it), for a value of another type than the class declares, and for
+    values that the class refuses, with its own words.
     """
     target = getattr(require_module(module, "train"), class_name)
     known = [field.name for field in dataclasses.fields(target) if field.init]
     for name in options:
         if reserved and name in reserved:
-            raise UsageError(
-                f"{name} is decided by {reserved[name]}", where=f"{where}.{name}", remedy="leave it out"
-            )
+            what = _explain_reserved(name, reserved[name])
+            raise UsageError(what, where=f"{where}.{name}", remedy="leave it out")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
             raise UsageError(
@@ -68,7 +89,47 @@ def build_options(
                 where=f"{where}.{name}",
                 remedy=f"nearest: {', '.join(near)}" if near else f"see the reference of {class_name}",
             )
+    for name, value in options.items():
+        _check_value(target, name, value, where=f"{where}.{name}")
     try:
         return target(**{**options, **fixed})
-    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+    except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:
         raise UsageError(f"{module}.{class_name} refuses its options: {error}", where=where) from error
+
+
+def _explain_reserved(name: str, decided_by: str) -> str:
+    if decided_by.startswith("nothing: "):
+        return f"{name} has no place in a recipe: {decided_by.removeprefix('nothing: ')}"
+    return f"{name} is decided by {decided_by}"
+
+
+def _check_value(target: Any, name: str, value: Any, *, where: str) -> None:
+    """Refuse a value of another type than a dataclass declares, or a choice that it does not offer.
+
+    It would take both without a word, and fail, or mean something else, hours later.
+    """
+    declared = typing.get_type_hints(target)[name]
+    # A switch that became a choice, such as fsdp, still takes true and false; the class judges them.
+    if isinstance(value, bool) and declared in (str, str | None):
+        return
+    try:
+        TypeAdapter(declared).validate_python(value, strict=True)
+    except ValidationError as error:
+        kind = error.errors()[0]["msg"].removeprefix("Input ")
+        raise UsageError(f"{name} {kind}, not {value!r}", where=where) from error
+    choices = _read_choices(target, name) if declared is str else []
+    if choices and value not in choices:
+        raise UsageError(
+            f"{name} offers no {value!r}",
+            where=where,
+            remedy=f"nearest: {', '.join(difflib.get_close_matches(value, choices, n=3) or choices)}",
+        )
+
+
+def _read_choices(target: Any, name: str) -> list[str]:
+    """The choices of a text option: those that it declares, or those that its own help text quotes."""
+    (field,) = (field for field in dataclasses.fields(target) if field.name == name)
+    if declared := field.metadata.get("choices"):
+        return list(declared)
+    quoted = dict.fromkeys(re.findall(r"[`'\"]([a-z][a-z_]*)[`'\"]", field.metadata.get("help", "")))
+    return list(quoted) if field.default in quoted else []

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlt_data.errors import require_module
 from rlt_data.models.loading import hide_progress_bars
+from rlt_data.training.distributed import keep_to_one_device
 from rlt_data.training.examples import SupervisedExample
 
 
@@ -47,6 +48,7 @@ def run_supervised(
             **options,
         }
     )
+    keep_to_one_device(config)
     with hide_progress_bars():
         trainer = trl.SFTTrainer(
             model=model,

@@ -19,7 +19,7 @@ from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageConfig, StageRun, StageSummary, open_run
 from rlt_data.stages.selection import select_rows
 from rlt_data.training.checkpoints import CheckpointCallback, find_whole_checkpoint
-from rlt_data.training.distributed import World, choose_precision
+from rlt_data.training.distributed import World, choose_precision, place_model
 from rlt_data.training.examples import (
     Explained,
     SupervisedExample,
@@ -27,7 +27,8 @@ from rlt_data.training.examples import (
     check_example,
     describe_example,
 )
-from rlt_data.training.options import RESERVED, build_options
+from rlt_data.training.options import RESERVED, RESERVED_SFT, build_options
+from rlt_data.training.refusals import find_missing_packages, refuse
 from rlt_data.training.rollouts import MetricsCallback
 from rlt_data.training.saving import describe_result, save_result
 from rlt_data.training.sft import run_supervised
@@ -79,7 +80,7 @@ def warm_up(
     """
     reporter = reporter or Reporter(quiet=True)
     world = World()
-    check_options(config)
+    refuse(find_missing_packages(check_options(config)), where="sft.trainer")
     identity = resolve_model(config.teacher, role="teacher")
     format = load_format(config.format)
     if not world.is_main:
@@ -117,9 +118,7 @@ def select_examples(run: StageRun, config: WarmUpConfig) -> list[Explained]:
 
     Raises `InputError` where there is none.
     """
-    traces = select_rows(run, "traces", config.where).filter(
-        pl.col("think").is_not_null() & ~pl.col("truncated") & (pl.col("state") != "missing_close")
-    )
+    traces = keep_learnable(select_rows(run, "traces", config.where))
     questions = run.read("questions").select("question_id", "question", "solution")
     joined = traces.join(questions, on="question_id").sort("trace_id")
     if config.limit is not None:
@@ -133,6 +132,12 @@ def select_examples(run: StageRun, config: WarmUpConfig) -> list[Explained]:
         )
     run.summary.extra["explanations"] = rows.height
     return [Explained(*row) for row in rows.iter_rows()]
+
+
+def keep_learnable(traces: pl.LazyFrame) -> pl.LazyFrame:
+    """Keep traces from which a teacher may learn to explain: with a text, and closed."""
+    written = pl.col("think").str.strip_chars() != ""
+    return traces.filter(written & ~pl.col("truncated") & (pl.col("state") != "missing_close"))
 
 
 def list_options(config: WarmUpConfig, output: Path) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def list_options(config: WarmUpConfig, output: Path) -> dict[str, Any]:
 def check_options(config: WarmUpConfig) -> Any:
     """Build the `trl.SFTConfig` of a recipe. Raises `UsageError` as `build_options` does."""
     alone = {**choose_precision(config.trainer), **config.trainer}
-    build_options("SFTConfig", alone, where="sft.trainer", reserved=RESERVED)
+    build_options("SFTConfig", alone, where="sft.trainer", reserved={**RESERVED, **RESERVED_SFT})
     return build_options("SFTConfig", list_options(config, Path(config.output)), where="sft.trainer")
 
 
@@ -176,9 +181,9 @@ def _train(
         print(f"one example, what is learned between ⟦ and ⟧:\n{shown}\n", file=sys.stderr)
     options = list_options(config, directory)
     # Loaded by TRL, after its own configuration: sharded trainings never hold the whole model at once.
-    init = {"dtype": "float32", "local_files_only": True}
+    init = {"dtype": "float32", "local_files_only": True, **place_model(options)}
     options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
-    steps = count_steps(config, len(examples))
+    steps = count_steps(config, len(examples), world=World().size)
     view = TrainingView("SFT warm-up", steps, quiet=reporter.silenced)
     checkpoints = CheckpointCallback(
         run.flush if run is not None else _do_nothing, keep=config.keep_checkpoints, run_id=work.run_id
@@ -232,12 +237,12 @@ def _prepare(
     return kept
 
 
-def count_steps(config: WarmUpConfig, examples: int) -> int:
-    """Count the optimiser steps of a warm-up on so many examples."""
+def count_steps(config: WarmUpConfig, examples: int, *, world: int) -> int:
+    """Count the optimiser steps of a warm-up on so many examples in so many processes."""
     options: Mapping[str, Any] = config.trainer
     if int(options.get("max_steps", -1)) > 0:
         return int(options["max_steps"])
-    batch = int(options.get("per_device_train_batch_size", 8)) * World().size
+    batch = int(options.get("per_device_train_batch_size", 8)) * world
     accumulation = int(options.get("gradient_accumulation_steps", 1))
     batches = -(-examples // batch)
     per_epoch = max(1, -(-batches // accumulation))

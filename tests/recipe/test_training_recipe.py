@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Program, QuickProgram
@@ -107,7 +108,8 @@ def test_a_dry_run_tells_arithmetic_and_refusals(recipe: Path, tmp_path: Path) -
     assert plan["grpo"]["completions"] == "16 in all, at most 128 tokens"
     assert "8" in plan["grpo"]["passes"]
     assert plan["grpo"]["memory in all"].startswith("about ")
-    assert plan["warm-up"]["texts a step"] == "8"
+    assert plan["warm-up"]["texts a step"] == "8, in 1 process"
+    assert plan["warm-up"]["optimiser steps"] == "2"
     assert plan["recipe"]["grpo"]["rlt"]["alpha"] == 0.01
     assert lake.table("runs").count() == 0
     assert not Path("out").exists()
@@ -120,6 +122,14 @@ def test_a_dry_run_tells_arithmetic_and_refusals(recipe: Path, tmp_path: Path) -
         ("grpo.trainer.sync_ref_model=true", "without beta"),
         ("grpo.trainer.learning_rat=1", "learning_rat"),
         ("sft.trainer.packin=true", "packin"),
+        ("sft.trainer.max_length=9", "decided by sft.max_tokens"),
+        ("sft.trainer.packing=true", "no place in a recipe"),
+        ("grpo.trainer.beta='0.04'", "beta should be a valid number"),
+        ("grpo.trainer.loss_type=dappo", "nearest: dapo"),
+        ("grpo.trainer.report_to=wandbb", "the nearest is 'wandb'"),
+        ("grpo.trainer.report_to=['swanlab']", "pip install swanlab"),
+        ("grpo.teacher_side=reference", "without beta there is no reference"),
+        ("format=r2", "r2"),
         ("grpo.micro_batch_size=3", "do not divide"),
         ("teacher=no-such-model", "no-such-model"),
     ],
@@ -130,6 +140,35 @@ def test_a_dry_run_says_what_would_be_refused(
     pytest.importorskip("trl")
     plan = plan_training(load_training([recipe], [change]), Lake(tmp_path / "lake"))
     assert any(refusal in text for text in plan["refused"]), plan["refused"]
+
+
+def test_a_dry_run_reckons_with_models_that_are_not_here(tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("trl")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    plan = plan_training(load_training(["teacher-7b"]), Lake(tmp_path / "lake"), processes=8)
+    assert plan["warm-up"]["texts a step"] == "16, in 8 processes"
+    assert plan["grpo"]["passes"] == "128 of 1 completions a step, in each of 8 processes"
+    assert plan["grpo"]["memory: teacher's weights"] == "14.19 GiB"
+    assert plan["grpo"]["memory: logits of one chunk"] == "148.5 MiB"
+    assert "ZeRO-3" in plan["grpo"]["memory in all, sharded"]
+    assert plan["grpo"]["models not here"].startswith("bespoke7b, qwen7b")
+    for model in ("Qwen/Qwen2.5-7B-Instruct", "bespokelabs/Bespoke-Stratos-7B"):
+        assert any(model in text for text in plan["refused"])
+
+
+def test_the_papers_numbers_stand_in_its_recipe() -> None:
+    recipe = load_training(["teacher-7b"]).recipe
+    sft, grpo = recipe.make_warm_up(), recipe.make_grpo("elsewhere")
+    assert sft is not None
+    assert grpo is not None
+    assert (sft.trainer["num_train_epochs"], sft.trainer["learning_rate"]) == (10, 1e-5)
+    assert (grpo.steps, grpo.generation_size, grpo.group_size) == (125, 1024, 64)
+    assert (grpo.temperature, grpo.max_prompt_tokens, grpo.max_tokens) == (0.7, 16384, 16384)
+    assert (grpo.rlt.alpha, grpo.rlt.lambda_kl, grpo.rlt.penalty) == (0.01, 3.0, -1.0)
+    wanted = {"learning_rate": 1e-6, "lr_scheduler_type": "constant", "beta": 0.04, "loss_type": "grpo"}
+    wanted |= {"sync_ref_model": True, "ref_model_mixup_alpha": 0.9, "ref_model_sync_steps": 32}
+    assert wanted.items() <= grpo.trainer.items()
 
 
 def test_wrong_usage_leaves_with_2_and_no_traceback(quick: QuickProgram, recipe: Path) -> None:
