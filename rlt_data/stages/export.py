@@ -7,10 +7,7 @@ name. An export that finished is not done again while its files are there, uncha
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,13 +17,13 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from rlt_data.errors import LakeError, UsageError
-from rlt_data.hashing import hash_content, hash_file
 from rlt_data.lake import Lake, RunRecord
 from rlt_data.progress import Reporter, Task
 from rlt_data.schemas import MESSAGES
 from rlt_data.stages.dataset_card import write_dataset_card
+from rlt_data.stages.placing import hash_files, is_intact, write_aside
 from rlt_data.stages.run import StageConfig, StageRun, StageSummary, open_run
-from rlt_data.stages.substitute import find_run
+from rlt_data.stages.selection import find_run
 
 Form = Literal["jsonl", "parquet", "dataset", "sharegpt", "messages"]
 
@@ -123,7 +120,7 @@ def export(
             reporter=reporter,
         ) as run:
             if run.already_done:
-                if _is_intact(target, run.summary.extra.get("files", {})):
+                if is_intact(target, run.summary.extra.get("files", {})):
                     return run.summary
                 # The files are gone or were changed: the same export is made once more.
                 continue
@@ -131,7 +128,7 @@ def export(
                 _check_replaceable(target, config.form)
                 if not again and lake.run(run.run_id).status != "resumed":
                     raise _explain_existing(target)
-            with _write_aside(target) as draft:
+            with write_aside(target) as draft:
                 _write_form(run, config, source, target, draft)
                 # A run that was killed after its files were in place finds what it is about to write.
                 if target.exists() and not again and hash_files(draft) != hash_files(target):
@@ -143,13 +140,6 @@ def export(
             }
         break
     return run.summary
-
-
-def hash_files(target: Path) -> dict[str, str]:
-    """Hash an exported file or directory: the content hash of each file by its path within the directory."""
-    if target.is_file():
-        return {".": hash_file(target)}
-    return {file.relative_to(target).as_posix(): hash_file(file) for file in _list_files(target)}
 
 
 def _find_target(path: str) -> Path:
@@ -308,60 +298,3 @@ def _explain_existing(target: Path) -> UsageError:
     return UsageError(
         "something is there already", where=str(target), remedy="name another path, or give --overwrite"
     )
-
-
-@contextmanager
-def _write_aside(target: Path) -> Iterator[Path]:
-    """Give a path beside `target` to write to; it takes the target's place when the block ends well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stem = f".{target.name}.{hash_content(str(target))[:8]}"
-    draft, old = target.with_name(f"{stem}.partial"), target.with_name(f"{stem}.replaced")
-    if old.exists() and not target.exists():
-        old.rename(target)
-    for left_over in (draft, old):
-        _remove(left_over)
-    try:
-        yield draft
-        _flush_to_disk(draft)
-        if target.is_dir():
-            # A directory cannot be replaced in one step: the old one is put back if the second step fails.
-            target.rename(old)
-        draft.rename(target)
-        _flush_directory(target.parent)
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        for left_over in (draft, old):
-            _remove(left_over)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush_to_disk(path: Path) -> None:
-    for file in _list_files(path):
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
-
-
-def _flush_directory(folder: Path) -> None:
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _list_files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
-def _is_intact(target: Path, files: Mapping[str, str]) -> bool:
-    """Whether the files of a finished export are there and unchanged; others beside them do not matter."""
-    places = [(target if name == "." else target / name, digest) for name, digest in files.items()]
-    return bool(places) and all(place.is_file() and hash_file(place) == digest for place, digest in places)

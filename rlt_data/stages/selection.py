@@ -1,11 +1,11 @@
-"""Rows that a stage takes up: everything in the lake, or what an SQL predicate keeps."""
+"""What a stage takes up: everything in the lake, what an SQL predicate keeps, or one run's rows."""
 
 from __future__ import annotations
 
 import polars as pl
 
 from rlt_data.errors import LakeError, UsageError
-from rlt_data.lake import Lake
+from rlt_data.lake import Lake, RunRecord
 from rlt_data.lake.query import quote_name
 from rlt_data.stages.run import StageRun
 
@@ -34,3 +34,23 @@ def keep_rows(lake: Lake, rows: pl.LazyFrame, table: str, where: str | None) -> 
             remedy=error.remedy or f"columns: {', '.join(lake.table(table).schema.arrow.names)}",
         ) from error
     return rows.join(pl.DataFrame(kept).lazy(), on=key, how="semi", maintain_order="left")
+
+
+def find_run(lake: Lake, stage: str, run_id: str | None) -> RunRecord:
+    """Find the run that `run_id` (or a prefix) names, or the newest finished run of `stage`.
+
+    Raises `LakeError` where there is none, or where the named one is another stage's or not finished.
+    """
+    if run_id is not None:
+        run = lake.run(run_id)
+        if run.stage != stage or not run.finished:
+            raise LakeError(
+                f"run {run_id!r} is no finished run of {stage}",
+                where=f"it is a run of {run.stage}, {run.status}",
+                remedy="rlt-data log lists the runs",
+            )
+        return run
+    finished = [run for run in lake.runs() if run.stage == stage and run.finished and run.ended_at]
+    if not finished:
+        raise LakeError(f"there is no finished run of {stage}", where=lake.uri, remedy=f"rlt-data {stage}")
+    return max(finished, key=lambda run: (str(run.ended_at), run.run_id))
