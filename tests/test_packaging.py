@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -83,6 +84,13 @@ def test_tested_versions_are_those_installed_here():
     }
     assert installed == {name: version for name, version in tested.items() if name in installed}
     assert {"torch", "transformers", "trl", "deltalake", "duckdb", "polars", "pyarrow"} <= set(installed)
+
+
+def test_every_extra_that_an_error_names_exists():
+    pattern = r"""require_module\([^)]*, ["'](\w+)["']\)|rlt-data\[(\w+)\]"""
+    texts = [path.read_text(encoding="utf-8") for path in (ROOT / "rlt_data").rglob("*.py")]
+    named = {first or second for text in texts for first, second in re.findall(pattern, text)}
+    assert {"models", "vllm"} <= named <= set(read_pyproject()["project"]["optional-dependencies"])
 
 
 def test_declared_ranges_hold_the_tested_versions():

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from rlt_data.errors import UsageError, require_module
+from rlt_data.errors import MissingExtraError, UsageError, require_module
 from rlt_data.formats import ConversationFormat
 from rlt_data.models import load_model, load_tokenizer, resolve_model
 from rlt_data.models.loading import choose_device
@@ -126,7 +127,11 @@ def load_student(
 
 
 def _load_quantized(directory: Path, quantization: Quantization, device: str) -> Any:
-    require_module("bitsandbytes", "quantization")
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError(
+            "8-bit and 4-bit students need the package 'bitsandbytes', which is not installed",
+            remedy="pip install bitsandbytes",
+        )
     transformers = require_module("transformers", "train")
     config = transformers.BitsAndBytesConfig(
         load_in_8bit=quantization == "8bit", load_in_4bit=quantization == "4bit"
