@@ -5,6 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from rlt_data.errors import UsageError
+from rlt_data.toml import suggest_nearest
+
 PACKAGE = "rlt_data_recipes"
 
 
@@ -16,6 +19,18 @@ def list_shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(name: str) -> Path:
-    """Find the file that `name` means: a path, or the name of a shipped recipe."""
+    """Find the file that `name` means: a path, or the name of a shipped recipe.
+
+    Raises `UsageError` with the nearest names where it is neither.
+    """
     path = Path(name)
-    return path if path.exists() else list_shipped_recipes().get(name, path)
+    if path.exists():
+        return path
+    shipped = list_shipped_recipes()
+    if name not in shipped:
+        raise UsageError(
+            "there is no such file, and no shipped recipe of that name",
+            where=name,
+            remedy=suggest_nearest(path.stem, list(shipped)),
+        )
+    return shipped[name]

@@ -59,7 +59,6 @@ def write_dataset_card(
         shards=shards,
         version=version("rlt-data"),
         figures=_list_figures(lake, mine),
-        example=mine.select("text").head(1).collect().item(),
         runs=[_describe_run(run) for run in runs],
         models=_list_models(runs),
     )

@@ -207,6 +207,11 @@ def test_an_absent_recipe_is_named():
         load_recipe(["absent.toml"])
 
 
+def test_a_misspelt_shipped_recipe_gets_the_nearest():
+    with pytest.raises(UsageError, match="did you mean 'quickstart'"):
+        load_recipe(["quickstrat"])
+
+
 @pytest.mark.parametrize("name", sorted(list_shipped_recipes()))
 def test_every_shipped_recipe_loads_by_name_and_by_path(name: str):
     load = load_training if name.startswith("teacher-") else load_recipe
