@@ -12,7 +12,6 @@ import difflib
 import re
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -45,12 +44,16 @@ _READ_ONLY = (
 
 
 def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
-    """Answer one statement as Arrow; see `Lake.sql`."""
+    """Answer one statement as Arrow; see `Lake.sql`. Raises `LakeError` with DuckDB's message."""
     check_statement(query, allow_files=allow_files)
-    with duckdb.connect(":memory:") as connection:
+    with (
+        # A folder of its own: one of a fixed name would be another user's on a shared machine.
+        tempfile.TemporaryDirectory(prefix="rlt-data-sql-") as spill,
+        duckdb.connect(":memory:") as connection,
+    ):
         try:
             files = _open_views(connection, lake, query)
-            _lock_connection(connection, files, allow_files=allow_files)
+            _lock_connection(connection, files, spill, allow_files=allow_files)
             return _name_apart(connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
             raise _explain_error(error, connection, query) from error
@@ -174,11 +177,9 @@ def _name_type(type_: pa.DataType) -> str:
 
 
 def _lock_connection(
-    connection: duckdb.DuckDBPyConnection, files: Iterable[str], *, allow_files: bool
+    connection: duckdb.DuckDBPyConnection, files: Iterable[str], spill: str, *, allow_files: bool
 ) -> None:
-    connection.execute(
-        f"SET temp_directory = {quote_text(str(Path(tempfile.gettempdir()) / 'rlt-data-sql'))}"
-    )
+    connection.execute(f"SET temp_directory = {quote_text(spill)}")
     connection.execute("SET autoinstall_known_extensions = false")
     if not allow_files:
         listed = ", ".join(quote_text(file) for file in files)
