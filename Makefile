@@ -66,5 +66,6 @@ format: venv
 docs: venv
 	$(BIN)/python docs/make_cli_page.py
 
+# Never ./lake: it holds work of hours.
 clean:
-	rm -rf .venv build demo lake proof .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build demo proof .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -127,7 +127,7 @@ def _walk_fields(
     panel: str | None,
     names: Mapping[str, str],
     arguments: frozenset[str],
-) -> Any:
+) -> Iterator[ConfigOption]:
     for name, field in config.model_fields.items():
         path = (*above, name)
         nested = _find_nested(field.annotation)
