@@ -16,6 +16,7 @@ from typing import Any
 
 from rlt_data.errors import require_module
 from rlt_data.training.callbacks import Callback
+from rlt_data.training.policy import read_weights, write_weights
 
 NOTE = "rlt_data_checkpoint.json"
 REFERENCE = "reference"
@@ -96,23 +97,22 @@ class CheckpointCallback(Callback):
 
 
 def save_reference(trainer: Any, checkpoint: Path) -> None:
-    """Save a reference model that moves (`sync_ref_model`), which transformers' checkpoints leave out."""
-    if not getattr(trainer.args, "sync_ref_model", False) or not trainer.accelerator.is_main_process:
+    """Save a reference model that moves (`sync_ref_model`), which transformers' checkpoints leave out.
+
+    Called in all processes; the main one writes.
+    """
+    if not getattr(trainer.args, "sync_ref_model", False):
         return
-    torch_format = require_module("safetensors.torch", "train")
-    model = trainer.accelerator.unwrap_model(trainer.ref_model)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.named_parameters()}
-    (checkpoint / REFERENCE).mkdir(exist_ok=True)
-    torch_format.save_file(state, checkpoint / REFERENCE / "model.safetensors")
+    weights = read_weights(trainer.accelerator.unwrap_model(trainer.ref_model))
+    if trainer.accelerator.is_main_process:
+        (checkpoint / REFERENCE).mkdir(exist_ok=True)
+        torch_format = require_module("safetensors.torch", "train")
+        torch_format.save_file(weights, checkpoint / REFERENCE / "model.safetensors")
 
 
 def load_reference(trainer: Any, checkpoint: Path) -> None:
     """Load a reference model that `save_reference` saved; nothing happens where there is none."""
     file = checkpoint / REFERENCE / "model.safetensors"
-    if not file.is_file():
-        return
-    torch_format = require_module("safetensors.torch", "train")
-    model = trainer.accelerator.unwrap_model(trainer.ref_model)
-    saved = torch_format.load_file(file)
-    for name, parameter in model.named_parameters():
-        parameter.data.copy_(saved[name])
+    if file.is_file():
+        torch_format = require_module("safetensors.torch", "train")
+        write_weights(trainer.accelerator.unwrap_model(trainer.ref_model), torch_format.load_file(file))

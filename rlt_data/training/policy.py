@@ -1,9 +1,9 @@
-"""The policy in training, lent to the reward as a plain model."""
+"""Models in training: the policy lent to the reward, and weights whole where processes share them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from rlt_data.errors import UsageError, require_module
@@ -45,3 +45,41 @@ def borrow_policy(trainer: Any, *, reference: bool = False) -> Iterator[Any]:
             remedy="set beta above 0, or teacher_side to policy",
         )
     yield trainer.accelerator.unwrap_model(trainer.ref_model)
+
+
+def read_weights(model: Any) -> dict[str, Any]:
+    """Read a model's weights whole, on the CPU; called in all processes where they are spread."""
+    with _gather(model):
+        return {
+            name: _make_whole(value.detach()).cpu().contiguous() for name, value in model.named_parameters()
+        }
+
+
+def write_weights(model: Any, weights: Mapping[str, Any]) -> None:
+    """Write what `read_weights` read into a model, in all processes."""
+    with _gather(model, writer=0):
+        for name, parameter in model.named_parameters():
+            parameter.data.copy_(_spread_like(weights[name], parameter.data))
+
+
+def _gather(model: Any, writer: int | None = None) -> AbstractContextManager[Any]:
+    """Have a model's weights whole for a while, under ZeRO-3; `writer` is the process that changes them."""
+    spread = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not spread:
+        return nullcontext()
+    zero = require_module("deepspeed", "train").zero
+    context: AbstractContextManager[Any] = zero.GatheredParameters(spread, modifier_rank=writer)
+    return context
+
+
+def _make_whole(value: Any) -> Any:
+    """A plain tensor of one that FSDP2 spreads."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _spread_like(value: Any, target: Any) -> Any:
+    """A plain tensor spread as `target` is."""
+    if not hasattr(target, "full_tensor"):
+        return value
+    tensor = require_module("torch.distributed.tensor", "train")
+    return tensor.distribute_tensor(value.to(target.device), target.device_mesh, target.placements)

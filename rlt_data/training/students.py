@@ -119,11 +119,24 @@ def load_student(
     Raises `ModelError`, or `MissingExtraError` without bitsandbytes.
     """
     identity = resolve_model(name, role="student")
-    if quantization == "none":
-        model = load_model(identity, dtype=dtype, device=device)
-    else:
-        model = _load_quantized(identity.require_directory(), quantization, device)
+    with _keep_whole():
+        if quantization == "none":
+            model = load_model(identity, dtype=dtype, device=device)
+        else:
+            model = _load_quantized(identity.require_directory(), quantization, device)
     return ScoringModel(name, model, load_tokenizer(identity), temperature)
+
+
+@contextmanager
+def _keep_whole() -> Iterator[None]:
+    """Load whole models while a training under ZeRO-3 has transformers spread all that it loads."""
+    integration = require_module("transformers.integrations.deepspeed", "train")
+    kept = integration._hf_deepspeed_config_weak_ref
+    integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        integration._hf_deepspeed_config_weak_ref = kept
 
 
 def _load_quantized(directory: Path, quantization: Quantization, device: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rlt_data.training.checkpoints import NOTE, find_whole_checkpoint, is_whole, mark_whole, remove_older
 
 
@@ -48,3 +50,27 @@ def test_older_ones_go_only_when_newer_ones_are_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-4"]
     remove_older(tmp_path, keep=2)
     assert find_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_weights_spread_by_fsdp_are_read_and_written_whole(models: dict[str, str]) -> None:
+    torch = pytest.importorskip("torch")
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor, init_device_mesh
+    from transformers import AutoModelForCausalLM
+
+    from rlt_data.training.policy import read_weights, write_weights
+
+    plain = AutoModelForCausalLM.from_pretrained(models["teacher"], dtype="float32")
+    spread = AutoModelForCausalLM.from_pretrained(models["student"], dtype="float32")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(spread, mesh=init_device_mesh("cpu", (1,)))
+        assert all(isinstance(parameter, DTensor) for parameter in spread.parameters())
+        write_weights(spread, read_weights(plain))
+        found = read_weights(spread)
+    finally:
+        distributed.destroy_process_group()
+    for name, value in read_weights(plain).items():
+        assert type(found[name]) is torch.Tensor
+        assert torch.equal(found[name], value)
