@@ -89,11 +89,11 @@ class _Plan:
             lines["longest text"] = f"{length:,} tokens"
             weight = read_weight_bytes(config.trainer)
             micro = options.per_device_train_batch_size
-            state = describe_state(size, weight=weight, lora=None)
+            state = describe_state(size, weight=weight, lora=config.lora)
             rest = describe_pass(size, config.trainer, tokens=micro * length, weight=weight)
             lines |= {f"memory: {name}": write_bytes(value) for name, value in {**state, **rest}.items()}
             lines["memory in all"] = sum_memory(sum(state.values()) + sum(rest.values()))
-            if self.world > 1:
+            if self.world > 1 and config.lora is None:
                 lines["memory in all, sharded"] = sum_sharded(size, 0, sum(rest.values()), world=self.world)
         return lines
 

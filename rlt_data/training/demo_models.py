@@ -82,7 +82,7 @@ def build_demo_models(
         for _ in range(config.teacher_steps * config.teacher_batch_size)
     ]
     examples = build_teacher_examples(format, tokenizer, drawn)
-    check_example(examples[0], tokenizer, closing=format.teacher.close)
+    check_example(examples[0], tokenizer, format)
     with reporter.track("training the tiny teacher", config.teacher_steps, unit="steps") as task:
         train_tiny(
             model,

@@ -6,17 +6,18 @@ tag, or the student's whole turn; each followed by the end token, without which 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rlt_data.errors import InputError, ModelError
+from rlt_data.errors import InputError
 from rlt_data.formats import (
     ConversationFormat,
     RenderedText,
     encode_texts,
     render_student_text,
     render_teacher_text,
+    require_end_token,
     select_token_span,
 )
 
@@ -41,15 +42,27 @@ class SupervisedExample:
     rendered: RenderedText
     offsets: list[tuple[int, int]]
 
+    @property
+    def is_aligned(self) -> bool:
+        """Whether the labels begin where the prompt ends: no token straddles that edge."""
+        begin = self.rendered.spans["prompt"][1]
+        first = next((i for i, label in enumerate(self.labels) if label != IGNORED), None)
+        return first is not None and self.offsets[first][0] == begin
+
 
 def build_teacher_examples(
-    format: ConversationFormat, tokenizer: Any, rows: Iterable[Explained]
+    format: ConversationFormat,
+    tokenizer: Any,
+    rows: Iterable[Explained],
+    *,
+    end_token_ids: Collection[int] = (),
 ) -> list[SupervisedExample]:
     """Build teacher examples: prompt with question and solution, then explanation, closing tag and end token.
 
-    Raises as `encode_texts` and `render_teacher_text`.
+    The end token is the one with which the chat template ends a turn; `end_token_ids` are those of the
+    model's generation configuration. Raises as `encode_texts`, `render_teacher_text`, `require_end_token`.
     """
-    closing = format.teacher.close + get_end_token(tokenizer)
+    closing = format.teacher.close + require_end_token(format, tokenizer, end_token_ids)
     texts = [
         render_teacher_text(format, tokenizer, row.question, row.solution, row.think, closing=closing)
         for row in rows
@@ -68,24 +81,20 @@ def build_student_examples(
     return _label_texts(tokenizer, texts)
 
 
-def get_end_token(tokenizer: Any) -> str:
-    """The token that ends a turn. Raises `ModelError` where the tokenizer names none."""
-    if not tokenizer.eos_token:
-        raise ModelError(
-            "the tokenizer names no end token, so a trained model would never stop",
-            where=str(getattr(tokenizer, "name_or_path", "")),
-            remedy="set eos_token in the model's tokenizer_config.json",
-        )
-    return str(tokenizer.eos_token)
+def check_example(
+    example: SupervisedExample,
+    tokenizer: Any,
+    format: ConversationFormat,
+    *,
+    end_token_ids: Collection[int] = (),
+) -> None:
+    """Assert that a teacher example teaches the model to close its explanation and to stop.
 
-
-def check_example(example: SupervisedExample, tokenizer: Any, *, closing: str) -> None:
-    """Assert that the labels teach the model to close its explanation and to stop.
-
-    Raises `InputError` where the labels do not decode to what follows the prompt, lack `closing`, or do
-    not end on the end token; `ModelError` where padding and end token are one.
+    Raises `InputError` where the labels do not decode to what follows the prompt, lack the closing tag, or
+    do not end on the end token; `ModelError` where the chat template ends a turn with none.
     """
-    end = get_end_token(tokenizer)
+    end = require_end_token(format, tokenizer, end_token_ids)
+    closing = format.teacher.close
     written = tokenizer.decode([label for label in example.labels if label != IGNORED])
     expected = example.rendered.text[example.rendered.spans["prompt"][1] :]
     where = f"labels: {written[-120:]!r}"

@@ -13,7 +13,7 @@ from rlt_data.errors import UsageError
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.summary import StageConfig
 from rlt_data.training.distributed import World, choose_precision
-from rlt_data.training.options import RESERVED, RESERVED_GRPO, build_options
+from rlt_data.training.options import RESERVED, RESERVED_GRPO, build_lora, build_options
 
 ItemT = TypeVar("ItemT")
 
@@ -187,8 +187,7 @@ def check_options(config: GrpoConfig, *, world: int | None = None) -> Any:
     """
     reserved = {**RESERVED, **RESERVED_GRPO}
     build_options("GRPOConfig", _alone(config), where="grpo.trainer", reserved=reserved)
-    if config.lora is not None:
-        build_options("LoraConfig", config.lora, where="grpo.lora", module="peft")
+    build_lora(config.lora, where="grpo.lora")
     options = list_options(config, Path(config.output), world=world or World().size)
     return build_options("GRPOConfig", options, where="grpo.trainer")
 

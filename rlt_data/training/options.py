@@ -97,6 +97,13 @@ def build_options(
         raise UsageError(f"{module}.{class_name} refuses its options: {error}", where=where) from error
 
 
+def build_lora(options: Mapping[str, Any] | None, *, where: str) -> Any:
+    """Build the `peft.LoraConfig` of a recipe, None without one. Raises `UsageError` as `build_options`."""
+    if options is None:
+        return None
+    return build_options("LoraConfig", {"task_type": "CAUSAL_LM", **options}, where=where, module="peft")
+
+
 def _explain_reserved(name: str, decided_by: str) -> str:
     if decided_by.startswith("nothing: "):
         return f"{name} has no place in a recipe: {decided_by.removeprefix('nothing: ')}"

@@ -17,14 +17,22 @@ NOTE = "rlt_data_training.md"
 _PICKLED = "training_args.bin"
 
 
-def save_result(trainer: Any, tokenizer: Any, directory: Path, *, about: Mapping[str, Any]) -> None:
-    """Save the trained model and its tokenizer to `directory`, whole or not at all; in all processes."""
+def save_result(
+    trainer: Any, tokenizer: Any, directory: Path, *, about: Mapping[str, Any], merge: bool = False
+) -> None:
+    """Save the trained model and its tokenizer to `directory`, whole or not at all; in all processes.
+
+    With `merge` a trained adapter is merged into the model first, for which its weights must be whole.
+    """
     staging = directory.with_name(f".{directory.name}.partial")
     if trainer.is_world_process_zero():
         shutil.rmtree(staging, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     with hide_progress_bars():
-        trainer.save_model(str(staging))
+        if not merge:
+            trainer.save_model(str(staging))
+        elif trainer.is_world_process_zero():
+            trainer.accelerator.unwrap_model(trainer.model).merge_and_unload().save_pretrained(staging)
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return

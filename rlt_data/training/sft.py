@@ -23,12 +23,14 @@ def run_supervised(
     callbacks: Sequence[Any] = (),
     resume_from: Path | None = None,
     on_built: Callable[[Any], None] | None = None,
+    adapter: Any = None,
 ) -> Any:
     """Train `model`, a loaded one (in place) or a directory, on `examples`, and return the trainer.
 
     `options` are fields of `trl.SFTConfig`. Texts are trained on as they were tokenized here: TRL's own
     preparation (templates, truncation, packing) is off, so that the spans are exactly those shown.
-    `on_built` is called with the trainer before it trains.
+    `on_built` is called with the trainer before it trains; `adapter` is a `peft.LoraConfig`, where one is
+    to be trained in the place of the weights.
     """
     trl = require_module("trl", "train")
     datasets = require_module("datasets", "train")
@@ -56,6 +58,7 @@ def run_supervised(
             train_dataset=dataset,
             processing_class=tokenizer,
             callbacks=list(callbacks),
+            peft_config=adapter,
         )
     # With progress bars off, transformers prints every log as a dictionary.
     trainer.remove_callback(transformers.PrinterCallback)

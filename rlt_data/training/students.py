@@ -130,7 +130,7 @@ def load_student(
 @contextmanager
 def _keep_whole() -> Iterator[None]:
     """Load whole models while a training under ZeRO-3 has transformers spread all that it loads."""
-    integration = require_module("transformers.integrations.deepspeed", "train")
+    integration: Any = require_module("transformers.integrations.deepspeed", "train")
     kept = integration._hf_deepspeed_config_weak_ref
     integration.unset_hf_deepspeed_config()
     try:

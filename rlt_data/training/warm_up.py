@@ -14,7 +14,7 @@ from rlt_data.errors import InputError, UsageError
 from rlt_data.formats import ConversationFormat, load_format
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
+from rlt_data.models import ModelIdentity, load_tokenizer, read_model_config, resolve_model
 from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageConfig, StageRun, StageSummary, open_run
 from rlt_data.stages.selection import select_rows
@@ -27,7 +27,8 @@ from rlt_data.training.examples import (
     check_example,
     describe_example,
 )
-from rlt_data.training.options import RESERVED, RESERVED_SFT, build_options
+from rlt_data.training.options import RESERVED, RESERVED_SFT, build_lora, build_options
+from rlt_data.training.policy import is_sharded
 from rlt_data.training.refusals import find_missing_packages, refuse
 from rlt_data.training.rollouts import MetricsCallback
 from rlt_data.training.saving import describe_result, save_result
@@ -48,6 +49,10 @@ class WarmUpSection(StageConfig):
     max_tokens: int | None = Field(None, ge=1, description="Longer texts are rejected; default: the context.")
     keep_checkpoints: int = Field(1, ge=1, description="Checkpoints to keep.")
     trainer: dict[str, Any] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
+    lora: dict[str, Any] | None = Field(
+        None,
+        description="Options of peft.LoraConfig; the adapter is merged at the end. Unset trains all weights.",
+    )
 
 
 class WarmUpConfig(WarmUpSection):
@@ -158,7 +163,8 @@ def list_options(config: WarmUpConfig, output: Path) -> dict[str, Any]:
 
 
 def check_options(config: WarmUpConfig) -> Any:
-    """Build the `trl.SFTConfig` of a recipe. Raises `UsageError` as `build_options` does."""
+    """Build the `trl.SFTConfig` of a recipe, and try its LoRA options. Raises as `build_options` does."""
+    build_lora(config.lora, where="sft.lora")
     alone = {**choose_precision(config.trainer), **config.trainer}
     build_options("SFTConfig", alone, where="sft.trainer", reserved={**RESERVED, **RESERVED_SFT})
     return build_options("SFTConfig", list_options(config, Path(config.output)), where="sft.trainer")
@@ -175,7 +181,8 @@ def _train(
     directory = Path(work.directory)
     tokenizer = load_tokenizer(identity)
     examples = _prepare(run, work.rows, tokenizer, config, identity, format)
-    check_example(examples[0], tokenizer, closing=format.teacher.close)
+    ends = read_model_config(identity).end_token_ids
+    check_example(examples[0], tokenizer, format, end_token_ids=ends)
     if run is not None and not reporter.silenced:
         shown = describe_example(examples[0])
         print(f"one example, what is learned between ⟦ and ⟧:\n{shown}\n", file=sys.stderr)
@@ -189,6 +196,16 @@ def _train(
         run.flush if run is not None else _do_nothing, keep=config.keep_checkpoints, run_id=work.run_id
     )
     callbacks = [MetricsCallback(run, phase="sft"), HealthCallback(view.warn), view, checkpoints]
+
+    def watch(trainer: Any) -> None:
+        if config.lora is not None and is_sharded(trainer):
+            raise UsageError(
+                "the adapter is merged at the end, and here the weights are spread over processes",
+                where="sft.lora",
+                remedy="launch without ZeRO-3 and FSDP, or leave sft.lora out",
+            )
+        checkpoints.watch(trainer)
+
     try:
         trainer = run_supervised(
             str(identity.require_directory()),
@@ -198,11 +215,18 @@ def _train(
             output_dir=directory,
             callbacks=callbacks,
             resume_from=find_whole_checkpoint(directory),
-            on_built=checkpoints.watch,
+            on_built=watch,
+            adapter=build_lora(config.lora, where="sft.lora"),
         )
     finally:
         view.close()
-    save_result(trainer, tokenizer, directory / "model", about={"run_id": work.run_id, "stage": "sft"})
+    about = {
+        "run_id": work.run_id,
+        "stage": "sft",
+        "base": identity.model,
+        "base_revision": identity.revision,
+    }
+    save_result(trainer, tokenizer, directory / "model", about=about, merge=config.lora is not None)
     if run is not None:
         run.summary.extra |= {"examples": len(examples), "optimiser_steps": trainer.state.global_step}
         run.summary.extra |= describe_result(directory / "model")
@@ -216,25 +240,34 @@ def _prepare(
     identity: ModelIdentity,
     format: ConversationFormat,
 ) -> list[SupervisedExample]:
-    """Tokenize all texts; those over the limit are rejects in the main process, and left out in all."""
-    from rlt_data.models import read_model_config
-
-    limit = config.max_tokens or read_model_config(identity).context
-    examples = build_teacher_examples(format, tokenizer, rows)
+    """Tokenize all texts; those that cannot be learned from are rejects, and left out in all processes."""
+    model = read_model_config(identity)
+    limit = config.max_tokens or model.context
+    examples = build_teacher_examples(format, tokenizer, rows, end_token_ids=model.end_token_ids)
     kept = []
     for row, example in zip(rows, examples, strict=True):
-        if limit is None or len(example.token_ids) <= limit:
+        flaw = _find_flaw(example, limit)
+        if flaw is None:
             kept.append(example)
         elif run is not None:
-            run.reject(
-                source="traces",
-                reason="over_length",
-                detail=f"the teacher's text is {len(example.token_ids)} tokens, the limit {limit}",
-                key=hash_content(row.question, row.think),
-            )
+            key = hash_content(row.question, row.think)
+            run.reject(source="traces", reason=flaw[0], detail=flaw[1], key=key)
     if not kept:
-        raise InputError(f"all {len(rows)} texts are longer than {limit} tokens", where="sft.max_tokens")
+        raise InputError(
+            f"none of {len(rows)} texts can be learned from: they are longer than {limit} tokens, or a token "
+            "straddles the edge between prompt and explanation",
+            where="rejects of this run",
+            remedy="raise sft.max_tokens, or let the format's prefill end where a token ends",
+        )
     return kept
+
+
+def _find_flaw(example: SupervisedExample, limit: int | None) -> tuple[str, str] | None:
+    if limit is not None and len(example.token_ids) > limit:
+        return "over_length", f"the teacher's text is {len(example.token_ids)} tokens, the limit {limit}"
+    if not example.is_aligned:
+        return "straddling_token", "a token stands partly in the prompt and partly in the explanation"
+    return None
 
 
 def count_steps(config: WarmUpConfig, examples: int, *, world: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -33,7 +34,7 @@ def read_labels(example: Any, tokenizer: Any) -> str:
 def test_teacher_labels_are_explanation_closing_tag_and_end(tokenizer: Any, think: str) -> None:
     (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW._replace(think=think)])
     assert read_labels(example, tokenizer) == think + "<|end_of_explanation|><|im_end|>"
-    check_example(example, tokenizer, closing=FORMAT.teacher.close)
+    check_example(example, tokenizer, FORMAT)
     unlabelled = [t for t, label in zip(example.token_ids, example.labels, strict=True) if label == IGNORED]
     assert tokenizer.decode(unlabelled).endswith("<|begin_of_explanation|>\n\n")
     assert all(
@@ -53,23 +54,35 @@ def test_labels_that_would_not_teach_to_stop_are_refused(tokenizer: Any) -> None
     (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW])
     endless = replace(example, labels=[*example.labels[:-1], IGNORED])
     with pytest.raises(InputError, match="end token"):
-        check_example(endless, tokenizer, closing=FORMAT.teacher.close)
+        check_example(endless, tokenizer, FORMAT)
     open_ended = replace(example, labels=[*example.labels[:-2], IGNORED, example.labels[-1]])
     with pytest.raises(InputError, match="closing tag"):
-        check_example(open_ended, tokenizer, closing=FORMAT.teacher.close)
+        check_example(open_ended, tokenizer, FORMAT)
     first = next(i for i, label in enumerate(example.labels) if label != IGNORED)
     cut = replace(example, labels=[*example.labels[:first], IGNORED, *example.labels[first + 1 :]])
     with pytest.raises(InputError, match="straddles"):
-        check_example(cut, tokenizer, closing=FORMAT.teacher.close)
+        check_example(cut, tokenizer, FORMAT)
 
 
-def test_a_tokenizer_without_end_token_is_refused(tokenizer: Any) -> None:
-    class Endless:
-        eos_token = None
-        name_or_path = "endless"
+def test_the_end_token_is_the_one_that_the_template_writes(tokenizer: Any) -> None:
+    """Where the tokenizer's own end token is another, as in Llama 3, the model would stop at neither."""
+    other = deepcopy(tokenizer)
+    other.eos_token = "<|endoftext|>"
+    turn = other.convert_tokens_to_ids("<|im_end|>")
+    with pytest.raises(ModelError, match="no end token"):
+        build_teacher_examples(FORMAT, other, [ROW])
+    (example,) = build_teacher_examples(FORMAT, other, [ROW], end_token_ids=(turn,))
+    assert example.labels[-1] == turn
+    check_example(example, other, FORMAT, end_token_ids=(turn,))
 
-    with pytest.raises(ModelError, match="end token"):
-        build_teacher_examples(FORMAT, Endless(), [ROW])
+
+def test_a_token_over_the_edge_is_seen(tokenizer: Any) -> None:
+    (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW])
+    assert example.is_aligned
+    first = next(i for i, label in enumerate(example.labels) if label != IGNORED)
+    begin, end = example.offsets[first]
+    offsets = [*example.offsets[:first], (begin - 1, end), *example.offsets[first + 1 :]]
+    assert not replace(example, offsets=offsets).is_aligned
 
 
 def test_the_shown_example_marks_what_is_learned(tokenizer: Any) -> None:
