@@ -69,6 +69,7 @@ def describe_step(step: LineageStep) -> dict[str, Any]:
             vars(state) | {"made_by": list(step.made_by.get(state.table, ()))} for state in step.run.inputs
         ],
         "outputs": [vars(state) for state in step.run.outputs],
+        "trained_by": {revision: list(runs) for revision, runs in step.trained_by.items()},
     }
 
 
@@ -98,6 +99,12 @@ def draw_tree(steps: list[LineageStep]) -> Tree:
                         draw(by_id[maker], branch)
                     else:
                         branch.add(Text(f"run {maker[:12]}, not recorded"))
+        for model in run.models:
+            trainings = step.trained_by.get(model["revision"] or "", ())
+            if trainings:
+                branch = node.add(Text(f"{model['role']} {model['name']} ({model['revision'][:12]})"))
+                for training in trainings:
+                    draw(by_id[training], branch)
         return node
 
     return draw(steps[0], None)

@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LineageStep:
-    """One run in a lineage. `made_by` has, for each table read, the runs whose rows stood in it."""
+    """One run in a lineage.
+
+    `made_by` has, for each table read, the runs whose rows stood in it; `trained_by`, for each revision
+    of a model used, the runs of this lake that trained these very weights.
+    """
 
     run: RunRecord
     depth: int
     made_by: Mapping[str, tuple[str, ...]]
+    trained_by: Mapping[str, tuple[str, ...]]
 
 
 def trace_lineage(lake: Lake, run_id: str | None = None) -> list[LineageStep]:
@@ -32,7 +37,10 @@ def trace_lineage(lake: Lake, run_id: str | None = None) -> list[LineageStep]:
     """
     records = {record.run_id: record for record in lake.runs()}
     if run_id is None:
-        return [LineageStep(record, 0, find_makers(lake, record, records)) for record in records.values()]
+        return [
+            LineageStep(record, 0, find_makers(lake, record, records), find_trainings(record, records))
+            for record in records.values()
+        ]
     start = lake.run(run_id)
     steps: dict[str, LineageStep] = {}
     waiting = [(start.run_id, 0)]
@@ -41,8 +49,9 @@ def trace_lineage(lake: Lake, run_id: str | None = None) -> list[LineageStep]:
         if current in steps or current not in records:
             continue
         made_by = find_makers(lake, records[current], records)
-        steps[current] = LineageStep(records[current], depth, made_by)
-        for makers in made_by.values():
+        trained_by = find_trainings(records[current], records)
+        steps[current] = LineageStep(records[current], depth, made_by, trained_by)
+        for makers in (*made_by.values(), *trained_by.values()):
             waiting += [(maker, depth + 1) for maker in makers if maker != current]
     return list(steps.values())
 
@@ -66,3 +75,14 @@ def find_makers(
             )
         )
     return made_by
+
+
+def find_trainings(record: RunRecord, records: Mapping[str, RunRecord]) -> dict[str, tuple[str, ...]]:
+    """Return, for the revision of each model that a run used, the runs whose result it is."""
+    makers: dict[str, list[str]] = {}
+    for run in records.values():
+        revision = run.counts.get("extra", {}).get("revision")
+        if revision is not None and run.run_id != record.run_id:
+            makers.setdefault(str(revision), []).append(run.run_id)
+    used = {str(model["revision"]) for model in record.models if model["revision"] is not None}
+    return {revision: tuple(makers[revision]) for revision in sorted(used & makers.keys())}
