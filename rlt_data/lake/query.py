@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _VERSIONED = re.compile(r'"(\w+)@(\d+)"')
 _CATALOGUE = re.compile(r"\b(show|information_schema|duckdb_\w+|query|query_table|pg_\w+|sqlite_\w+)\b", re.I)
 _EXPLAIN = re.compile(r"\s*explain\s+(\([^)]*\)\s*)?(analyze\s+)?", re.I)
+_IDENTIFIER = re.compile(r'\w+|"[^"]*"')
 _TYPES = {
     "string": "VARCHAR",
     "bool": "BOOLEAN",
@@ -57,6 +58,18 @@ def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
             return _name_apart(connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
             raise _explain_error(error, connection, query) from error
+
+
+def find_asked_tables(predicates: Iterable[str]) -> list[str]:
+    """Find the tables whose newest version SQL predicates name, and those behind the views that they name."""
+    found: set[str] = set()
+    for predicate in predicates:
+        for place, kind in duckdb.tokenize(predicate):
+            word = _IDENTIFIER.match(predicate, place) if kind == duckdb.token_type.identifier else None
+            if word is not None:
+                name = word[0].strip('"').lower()
+                found |= {name, *VIEW_SOURCES.get(name, ())}
+    return [name for name in TABLES if name in found]
 
 
 def _name_apart(answer: pa.Table) -> pa.Table:

@@ -107,38 +107,35 @@ def export(
     source = find_run(lake, "substitute", config.distillation)
     target = _find_target(config.path)
     again = force or config.overwrite
-    for attempt in (force, True):
-        with open_run(
-            lake,
-            "export",
-            config,
-            inputs=(),
-            pinned=("distillation", "questions", "traces"),
-            outputs=(),
-            identity={"distillation": source.run_id, "path": str(target)},
-            force=attempt,
-            reporter=reporter,
-        ) as run:
-            if run.already_done:
-                if is_intact(target, run.summary.extra.get("files", {})):
-                    return run.summary
-                # The files are gone or were changed: the same export is made once more.
-                continue
-            if target.exists():
-                _check_replaceable(target, config.form)
-                if not again and lake.run(run.run_id).status != "resumed":
-                    raise _explain_existing(target)
-            with write_aside(target) as draft:
-                _write_form(run, config, source, target, draft)
-                # A run that was killed after its files were in place finds what it is about to write.
-                if target.exists() and not again and hash_files(draft) != hash_files(target):
-                    raise _explain_existing(target)
-            run.summary.extra |= {
-                "path": str(target),
-                "distillation": source.run_id,
-                "files": hash_files(target),
-            }
-        break
+    with open_run(
+        lake,
+        "export",
+        config,
+        inputs=(),
+        pinned=("distillation", "questions", "traces"),
+        outputs=(),
+        identity={"distillation": source.run_id, "path": str(target)},
+        force=force,
+        # Where the files are gone or were changed, the same export is made once more.
+        still_there=lambda summary: is_intact(target, summary.extra.get("files", {})),
+        reporter=reporter,
+    ) as run:
+        if run.already_done:
+            return run.summary
+        if target.exists():
+            _check_replaceable(target, config.form)
+            if not again and lake.run(run.run_id).status != "resumed":
+                raise _explain_existing(target)
+        with write_aside(target) as draft:
+            _write_form(run, config, source, target, draft)
+            # A run that was killed after its files were in place finds what it is about to write.
+            if target.exists() and not again and hash_files(draft, target.name) != hash_files(target):
+                raise _explain_existing(target)
+        run.summary.extra |= {
+            "path": str(target),
+            "distillation": source.run_id,
+            "files": hash_files(target),
+        }
     return run.summary
 
 

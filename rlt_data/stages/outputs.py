@@ -79,6 +79,14 @@ class RunOutputs:
         """Count the rows of the whole run by table."""
         return {name: len(self._earlier[name] | self._appended[name]) for name in self._tables}
 
+    def count_reasons(self) -> dict[str, int]:
+        """Count the rejects of the whole run by reason, as `rejected_REASON`, the most frequent first."""
+        if not self._earlier[REJECTS] and not self._appended[REJECTS]:
+            return {}
+        mine = self._tables[REJECTS].scan().filter(pl.col("run_id") == self._first.run_id)
+        counts = mine.group_by("reason").len().sort("len", "reason", descending=[True, False]).collect()
+        return {f"rejected_{reason}": number for reason, number in counts.iter_rows()}
+
     def take_over(self) -> Iterator[str]:
         """Shut older processes out, learn what earlier legs committed, and yield the numbers they counted."""
         starts = {state.table: state.version for state in self._first.outputs}

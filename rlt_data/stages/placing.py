@@ -11,16 +11,17 @@ from pathlib import Path
 from rlt_data.hashing import hash_content, hash_file
 
 
-def hash_files(target: Path) -> dict[str, str]:
-    """Hash each file of a directory by its path within it, or one file under the name `.`."""
+def hash_files(target: Path, name: str | None = None) -> dict[str, str]:
+    """Hash each file of a directory by its path within it, or one file by its name; `name` stands for it."""
     if target.is_file():
-        return {".": hash_file(target)}
+        return {name or target.name: hash_file(target)}
     return {file.relative_to(target).as_posix(): hash_file(file) for file in _list_files(target)}
 
 
 def is_intact(target: Path, files: Mapping[str, str]) -> bool:
     """Whether the files of a finished export are there and unchanged; others beside them do not matter."""
-    places = [(target if name == "." else target / name, digest) for name, digest in files.items()]
+    folder = target if target.is_dir() else target.parent
+    places = [(folder / name, digest) for name, digest in files.items()]
     return bool(places) and all(place.is_file() and hash_file(place) == digest for place, digest in places)
 
 

@@ -47,18 +47,17 @@ def plan_stage(stage: Callable[..., StageSummary], lake: Lake, config: StageConf
     raise AssertionError(f"{stage.__name__} did not open a run")
 
 
-def stop_when_planning(records: Sequence[RunRecord]) -> None:
+def stop_when_planning(records: Sequence[RunRecord], done: RunRecord | None) -> None:
     """Leave the stage with its plan, by `PlanMadeError`, where only that was asked for.
 
-    `records` are the runs of its fingerprint, in the order of their attempts.
+    `records` are the runs of its fingerprint, in the order of their attempts; `done` is the one whose
+    result stands, if any.
     """
     if not _PLANNING.get():
         return
-    finished = [record for record in records if record.finished]
-    if finished:
-        newest = finished[-1]
-        plan = StagePlan("finished", newest.run_id, StageSummary.model_validate(newest.counts))
-    elif records:
+    if done is not None:
+        plan = StagePlan("finished", done.run_id, StageSummary.model_validate(done.counts))
+    elif records and not records[-1].finished:
         plan = StagePlan("interrupted", records[-1].run_id)
     else:
         plan = StagePlan("new")

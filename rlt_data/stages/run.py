@@ -7,7 +7,7 @@ the same run do no harm: the newer one raises a fence, and the older one is stop
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake, RunRecord, TableState
 from rlt_data.lake.commits import Fence, FenceLostError
 from rlt_data.lake.fingerprint import NamedModel, compute_fingerprint
+from rlt_data.lake.query import find_asked_tables
 from rlt_data.lake.runs import commit_state, draft_record, read_first_state
 from rlt_data.progress import Reporter, Task
 from rlt_data.stages.outputs import REJECTS, RunOutputs
@@ -56,6 +57,10 @@ class StageRun:
             raise LakeError(what, where=table)
         return self.lake.table(table).scan(self._pinned[table])
 
+    def list_versions(self, tables: Sequence[str]) -> dict[str, int]:
+        """Return the versions that `tables` had when this run first started, of those that it pinned."""
+        return {table: self._pinned[table] for table in tables if table in self._pinned}
+
     def written(self, table: str) -> pl.LazyFrame:
         """Scan the newest version of an output, with what this run appended so far."""
         self.flush()
@@ -73,7 +78,7 @@ class StageRun:
         else:
             self._outputs.add(table, rows)
         self._tally.attach(table)
-        self._flush_when_due()
+        self.flush_when_due()
 
     def reject(
         self,
@@ -120,6 +125,11 @@ class StageRun:
         """Commit everything that is buffered."""
         self._outputs.flush(self._pinned, self._tally)
 
+    def flush_when_due(self) -> None:
+        """Commit what is buffered where its time has come: for a stage that waits for more rows."""
+        if self._outputs.is_due():
+            self.flush()
+
     def take_over(self) -> None:
         """Go on where earlier legs of this run stopped."""
         for numbers in self._outputs.take_over():
@@ -138,6 +148,7 @@ class StageRun:
             redone=self._outputs.redone,
         )
         self.summary.status = status
+        self.summary.extra |= self._outputs.count_reasons()
         commit_state(
             self.lake,
             self._first,
@@ -149,10 +160,6 @@ class StageRun:
             error=error,
             fence=Fence(self.run_id, self._sequence),
         )
-
-    def _flush_when_due(self) -> None:
-        if self._outputs.is_due():
-            self.flush()
 
 
 @contextmanager
@@ -168,16 +175,23 @@ def open_run(
     identity: Mapping[str, Any] | None = None,
     scheme_version: int = 1,
     force: bool = False,
+    still_there: Callable[[StageSummary], bool] | None = None,
     reporter: Reporter | None = None,
 ) -> Iterator[StageRun]:
     """Open the run that `stage` under `config` is: new, going on, or finished before (`already_done`).
 
     `inputs` are pinned and enter the fingerprint by row count and key digest; `pinned` are pinned only.
+    Tables that the predicates of `config` ask are inputs too, but for those that this or every run writes,
+    which are pinned only: so what a predicate keeps is the same after an interruption.
     `identity` is whatever else decides the result, such as a format's text. `force` runs a finished stage
-    again as the next attempt (one that was cut off goes on). On leaving, the run is recorded as finished,
-    or as failed with the error, which is raised again.
+    again as the next attempt (one that was cut off goes on), and so does a finished run whose result is
+    not `still_there`, a question that is asked with its summary. On leaving, the run is recorded as
+    finished, or as failed with the error, which is raised again.
     """
-    states = {name: lake.table(name).state() for name in dict.fromkeys([*inputs, *pinned])}
+    asked = find_asked_tables(config.list_predicates())
+    written = {*outputs, REJECTS, "runs"}
+    inputs = list(dict.fromkeys([*inputs, *(name for name in asked if name not in written)]))
+    states = {name: lake.table(name).state() for name in dict.fromkeys([*inputs, *pinned, *asked])}
     fingerprint = compute_fingerprint(
         stage,
         scheme_version=scheme_version,
@@ -195,7 +209,7 @@ def open_run(
         inputs=list(states.values()),
         models=models,
     )
-    run = _claim_run(lake, draft, reporter, outputs, force=force)
+    run = _claim_run(lake, draft, reporter, outputs, force=force, still_there=still_there)
     if run.already_done:
         yield run
         return
@@ -217,18 +231,24 @@ def open_run(
 
 
 def _claim_run(
-    lake: Lake, draft: RunRecord, reporter: Reporter, outputs: Sequence[str], *, force: bool
+    lake: Lake,
+    draft: RunRecord,
+    reporter: Reporter,
+    outputs: Sequence[str],
+    *,
+    force: bool,
+    still_there: Callable[[StageSummary], bool] | None,
 ) -> StageRun:
     """Find the run among those recorded, or start it; each state's number is given to one process only."""
     while True:
         known = [record for record in lake.runs() if record.fingerprint == draft.fingerprint]
         known.sort(key=lambda record: record.attempt)
-        stop_when_planning(known)
-        finished = [record for record in known if record.finished]
-        if finished and not force:
-            run = StageRun(lake, reporter, finished[-1], -1, outputs)
+        done = _find_done(known, still_there)
+        stop_when_planning(known, done)
+        if done is not None and not force:
+            run = StageRun(lake, reporter, done, -1, outputs)
             run.already_done = True
-            run.summary = StageSummary.model_validate(finished[-1].counts)
+            run.summary = StageSummary.model_validate(done.counts)
             run.summary.status = "already finished"
             return run
         latest = known[-1] if known else None
@@ -252,3 +272,14 @@ def _claim_run(
             if sequence:
                 run.take_over()
             return run
+
+
+def _find_done(
+    known: Sequence[RunRecord], still_there: Callable[[StageSummary], bool] | None
+) -> RunRecord | None:
+    """Find the newest finished run of those `known`; None where its result is gone."""
+    finished = [record for record in known if record.finished]
+    if not finished:
+        return None
+    summary = StageSummary.model_validate(finished[-1].counts)
+    return finished[-1] if still_there is None or still_there(summary) else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
-from rlt_data.lake.query import quote_name
+from rlt_data.lake.query import find_asked_tables, quote_name
 from rlt_data.stages.run import StageRun
 
 
@@ -14,17 +16,37 @@ def select_rows(run: StageRun, table: str, where: str | None) -> pl.LazyFrame:
     """Scan the rows of an input of `run`, at its pinned version, for which `where` holds.
 
     `where` is an SQL predicate over the table's columns; it may ask other tables in a subquery.
+    Tables that it asks are read as they were when the run first started.
     Raises `UsageError` where it is not valid SQL or names an unknown column.
     """
-    return keep_rows(run.lake, run.read(table), table, where)
+    versions = run.list_versions(find_asked_tables([where] if where else []))
+    return keep_rows(run.lake, run.read(table), table, where, versions=versions)
 
 
-def keep_rows(lake: Lake, rows: pl.LazyFrame, table: str, where: str | None) -> pl.LazyFrame:
-    """Keep those of `rows`, a scan of `table`, for which `where` holds; as `select_rows`, outside a run."""
+def keep_rows(
+    lake: Lake,
+    rows: pl.LazyFrame,
+    table: str,
+    where: str | None,
+    *,
+    versions: Mapping[str, int] | None = None,
+) -> pl.LazyFrame:
+    """Keep those of `rows`, a scan of `table`, for which `where` holds; as `select_rows`, outside a run.
+
+    Tables that `where` asks are read at `versions`, and others at their newest.
+    """
     if where is None:
         return rows
     key = lake.table(table).schema.key
     query = f"SELECT {quote_name(key)} FROM {quote_name(table)} WHERE (\n{where}\n)"
+    # A table that was not there yet is read at its first version, which holds no rows.
+    older = [
+        f'{quote_name(name)} AS (SELECT * FROM "{name}@{max(version, 0)}")'
+        for name, version in (versions or {}).items()
+        if lake.table(name).version() > version
+    ]
+    if older:
+        query = f"WITH {', '.join(older)} {query}"
     try:
         kept = lake.sql(query)
     except LakeError as error:

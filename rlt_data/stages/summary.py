@@ -20,6 +20,10 @@ class StageConfig(BaseModel):
         """Return the part of the configuration that decides the result, as JSON values."""
         return self.model_dump(mode="json", exclude=set(self.NOT_IDENTITY))
 
+    def list_predicates(self) -> list[str]:
+        """Return the SQL predicates of this configuration: the values of its fields named `where...`."""
+        return [str(value) for name, value in self if name.startswith("where") and value is not None]
+
 
 class StageSummary(BaseModel):
     """What one run did, over all of its interruptions.

@@ -16,6 +16,7 @@ from small_lake import make_lake
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake
 from rlt_data.stages.export import ExportConfig, export
+from rlt_data.stages.plan import plan_stage
 from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.substitute import SubstituteConfig, substitute
 
@@ -162,11 +163,14 @@ def test_an_export_is_done_once_and_again_when_its_files_are_gone(lake: Lake, tm
     first = run_export(lake, path, "dataset")
     again = run_export(lake, path, "dataset")
     assert (again.run_id, again.status) == (first.run_id, "already finished")
+    config = ExportConfig(path=str(path))
+    assert plan_stage(export, lake, config).state == "finished"
     content = (path / "README.md").read_bytes()
     for file in (path / "README.md", path / "data" / "train-00000-of-00001.parquet"):
         file.unlink()
     (path / "data").rmdir()
     path.rmdir()
+    assert plan_stage(export, lake, config).state == "new"
     third = run_export(lake, path, "dataset")
     assert third.run_id != first.run_id
     assert third.status == "finished"
@@ -179,7 +183,7 @@ def test_the_run_is_recorded_with_the_hashes_of_its_files(lake: Lake, tmp_path: 
     record = lake.run(summary.run_id)
     assert record.finished
     assert record.counts["extra"]["files"] == summary.extra["files"]
-    assert len(summary.extra["files"]["."]) == 32
+    assert len(summary.extra["files"]["a.parquet"]) == 32
     assert pq.read_table(tmp_path / "a.parquet").num_rows == 4
 
 

@@ -123,7 +123,7 @@ def test_a_run_is_recorded_from_start_to_end(lake: Lake) -> None:
     assert (summary.status, summary.rows_in, summary.rows_out, summary.rejected) == ("finished", 6, 4, 2)
     assert summary.tables == {"questions": 4, "rewards": 0, "rejects": 2}
     assert summary.tokens == 60
-    assert summary.extra == {"evens": 3}
+    assert summary.extra == {"evens": 3, "rejected_third": 2}
     assert record.config == {"size": 6, "batch": 1}
     assert record.counts == summary.model_dump(mode="json")
     assert {state.table: state.rows for state in record.outputs} == summary.tables
