@@ -37,15 +37,17 @@ def substitute(
     ranking is used unless one is named.
 
     Raises `ModelError` where the student has no usable chat template or its template writes no end token,
-    `LakeError` where there is no such ranking, `UsageError` where it ranked by several students.
+    `LakeError` where there is no such ranking, `UsageError` where it ranked by several students, or by no
+    model whose name would do for the student.
     """
     ranking = find_run(lake, "rank", config.ranking)
-    identity = resolve_model(config.student, role="student", need="tokenizer")
+    ranked_by = _choose_ranked_by(lake, ranking, config)
+    student = config.student or _find_student(lake, ranked_by)
+    identity = resolve_model(student, role="student", need="tokenizer")
     format = load_format(config.format)
     tokenizer = load_tokenizer(identity)
     require_end_token(format, tokenizer, read_model_config(identity).end_token_ids)
     limit = config.context or find_context(identity, tokenizer)
-    ranked_by = _choose_ranked_by(lake, ranking, config)
     with open_run(
         lake,
         "substitute",
@@ -86,13 +88,25 @@ def _choose_ranked_by(lake: Lake, ranking: RunRecord, config: SubstituteConfig) 
     if config.ranked_by is None and len(found) == 1:
         return str(found[0])
     if config.ranked_by is None and config.student in found:
-        return config.student
+        return str(config.student)
     raise UsageError(
         f"the ranking {ranking.run_id[:12]} is not by {config.ranked_by!r}"
         if config.ranked_by
         else f"the ranking {ranking.run_id[:12]} is by several students",
         where=f"it ranked by: {', '.join(found) or 'nobody (it is empty)'}",
         remedy="--ranked-by NAME chooses one",
+    )
+
+
+def _find_student(lake: Lake, ranked_by: str) -> str:
+    """Take the student that ranked, where it is a model that scored: a mean of several is none."""
+    scored = lake.table("scores").scan().filter(pl.col("student") == ranked_by)
+    if scored.select("score_id").head(1).collect().height:
+        return ranked_by
+    raise UsageError(
+        "the ranking names no model whose chat template could be used",
+        where=f"it ranked by {ranked_by!r}",
+        remedy="name the student: --student MODEL",
     )
 
 

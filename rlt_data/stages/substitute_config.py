@@ -16,8 +16,10 @@ class SubstituteConfig(StageConfig):
         {"student", "format", "ranking", "ranked_by", "context", "batch_size"}
     )
 
-    student: str = Field(
-        description="Model whose chat template and tokenizer are used: alias, path or hub id."
+    student: str | None = Field(
+        None,
+        description="Model whose chat template and tokenizer are used: alias, path or hub id; unset: the "
+        "student that ranked.",
     )
     format: str = Field("stratos", description="Conversation format.")
     ranking: str | None = Field(

@@ -15,6 +15,7 @@ from rlt_data.errors import LakeError, ModelError, UsageError
 from rlt_data.formats import build_student_messages, load_built_in, render_student_text
 from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
+from rlt_data.settings import ModelSettings, Settings, use_settings
 from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.substitute import SubstituteConfig, substitute
 
@@ -171,6 +172,28 @@ def test_a_ranking_by_several_students_asks_whose(tmp_path: Path, tiny_model: Pa
     for name, trace in (("student", "q0t0"), ("other", "q0t1")):
         summary = substitute(lake, make_config(tmp_path, tiny_model, ranked_by=name))
         assert read_run(lake, "distillation", summary.run_id)["trace_id"].to_list() == [trace]
+
+
+def test_the_student_that_ranked_is_taken_where_none_is_named(
+    ranked: Lake, tmp_path: Path, tiny_model: Path
+) -> None:
+    named = substitute(ranked, make_config(tmp_path, tiny_model))
+    with use_settings(Settings(models={"student": ModelSettings(model=str(tiny_model))})):
+        taken = substitute(ranked, SubstituteConfig(format=write_short_format(tmp_path)))
+    assert (taken.run_id, taken.status) == (named.run_id, "already finished")
+
+
+def test_a_ranking_by_no_model_asks_for_one(ranked: Lake, tmp_path: Path) -> None:
+    rank(ranked, RankConfig(policy="random(1)", where_scores="false"))
+    with pytest.raises(UsageError, match="names no model") as caught:
+        substitute(ranked, SubstituteConfig())
+    assert "--student" in str(caught.value.remedy)
+
+
+def test_rejects_are_counted_by_reason(ranked: Lake, tmp_path: Path, tiny_model: Path) -> None:
+    summary = substitute(ranked, make_config(tmp_path, tiny_model, context=5))
+    assert (summary.rejected, summary.extra["rejected_over_context"]) == (3, 3)
+    assert ranked.run(summary.run_id).counts["extra"]["rejected_over_context"] == 3
 
 
 def test_it_is_done_once_for_the_same_ranking_and_tokenizer(
