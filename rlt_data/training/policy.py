@@ -17,6 +17,22 @@ def is_sharded(trainer: Any) -> bool:
     return plugin is not None and int(plugin.zero_stage) == 3
 
 
+def explain_coarse_weights(trainer: Any) -> str | None:
+    """Say so where weights are too coarse for the learning rate: updates would round to nothing.
+
+    A weight of 0.02 in bfloat16 moves in steps of 1e-4, and AdamW moves it by the learning rate. DeepSpeed
+    updates a copy in float32.
+    """
+    trained = {str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters() if p.requires_grad}
+    if trained <= {"float32", "float64"} or trainer.is_deepspeed_enabled or trainer.args.learning_rate > 5e-5:
+        return None
+    return (
+        f"weights are trained in {', '.join(sorted(trained))} with no copy in float32, and at a learning "
+        f"rate of {trainer.args.learning_rate:g} most updates round to nothing: leave dtype out of "
+        "model_init_kwargs, train a LoRA adapter, or launch with DeepSpeed"
+    )
+
+
 @contextmanager
 def borrow_policy(trainer: Any, *, reference: bool = False) -> Iterator[Any]:
     """The model that a TRL trainer trains, or its reference, as a plain transformers model, weights whole.

@@ -7,9 +7,12 @@ trainer's own. Where a transfer was lost, in whole or in part, they part by far 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlt_data.errors import StageStoppedError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -27,16 +30,22 @@ class SyncCheck:
     def compare(self, output: dict[str, Any], *, step: int) -> None:
         """Compare what TRL kept of one generation: sampled and recomputed log-probabilities, both masked.
 
-        Raises `StageStoppedError` where the gap is beyond the limit.
+        Raises `StageStoppedError` where the gap is beyond the limit, and where there is nothing to compare.
         """
         sampled = output.get("sampling_per_token_logps")
         trained = output.get("old_per_token_logps")
         if sampled is None or trained is None:
-            return
+            if self.limit is None:
+                return
+            raise StageStoppedError(
+                f"at step {step} the engine or the trainer kept no log-probabilities of what was sampled, so "
+                "nothing proves that the engine has the trained weights",
+                remedy="generate with transformers (use_vllm = false)",
+            )
         mask = output["completion_mask"].bool() & sampled.isfinite()
         self.check((sampled - trained)[mask].abs(), step=step)
 
-    def check(self, gaps: Any, *, step: int) -> None:
+    def check(self, gaps: torch.Tensor, *, step: int) -> None:
         """Judge absolute gaps, one a token. Raises `StageStoppedError` beyond the limit."""
         if not gaps.numel():
             return
@@ -47,5 +56,6 @@ class SyncCheck:
                 f"log-probabilities differ from the trainer's by {self.gap:.3f} nats a token on average "
                 f"({self.largest:.2f} at most, over {gaps.numel()} tokens)",
                 remedy="generate with transformers (use_vllm = false), or find out why the weight transfer "
-                "fails; where the gap is the noise of low precision, raise sync_limit",
+                "fails; where the gap is the noise of low precision, or top_p, top_k or min_p are set, "
+                "raise sync_limit",
             )

@@ -16,6 +16,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import pad
 
 from rlt_data.engines.base import SamplingParameters
+from rlt_data.engines.stopping import CompletionReader
 from rlt_data.training.draws import SeededDraws, StopAtText, make_seed
 from rlt_data.training.sync import SyncCheck
 
@@ -52,13 +53,17 @@ class RltTrainer(GRPOTrainer):
         self._recomputed: torch.Tensor | None = None
         self._completion_ids: list[list[int]] = []
         self.stop = stop
+        self._reader = CompletionReader(self.processing_class, (stop,) if stop else ())
         ids = self.processing_class(stop, add_special_tokens=False)["input_ids"] if stop else []
-        if len(ids) == 1 and not self.use_vllm:
+        if len(ids) == 1:
             # One token: an end token like any other, for TRL's own counts too.
             self.stop = None
             self.eos_token_ids = [*self.eos_token_ids, ids[0]]
             self.generation_config.eos_token_id = self.eos_token_ids
             self.generation_kwargs["eos_token_id"] = self.eos_token_ids
+        # TRL takes a completion that ends at a text for one that was cut off: masked here instead.
+        self._mask_cut_off = bool(self.args.mask_truncated_completions)
+        self.mask_truncated_completions = False
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **options: Any
@@ -171,15 +176,30 @@ class RltTrainer(GRPOTrainer):
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self.use_vllm:
             self.sync.compare(output, step=self.state.global_step)
+        cut_off = [self._is_cut_off(ids) for ids in self._completion_ids]
+        if self._mask_cut_off:
+            kept = torch.tensor([not cut for cut in cut_off], device=output["completion_mask"].device)
+            output["completion_mask"] = output["completion_mask"] * kept.unsqueeze(1)
+            output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
         if self.model.training:
-            self._record_rollouts(inputs, output)
+            self._record_rollouts(inputs, output, cut_off)
         return output
 
-    def _record_rollouts(self, inputs: list[dict[str, Any]], output: dict[str, Any]) -> None:
+    def _is_cut_off(self, ids: list[int]) -> bool:
+        """Whether the length limit ended a completion, and neither an end token nor the stop text."""
+        ended = bool(ids) and (ids[-1] in self._ends or self._reader.ends_here(ids))
+        return len(ids) >= self.max_completion_length and not ended
+
+    @property
+    def _ends(self) -> set[int]:
+        return {*self.eos_token_ids, self.processing_class.eos_token_id}
+
+    def _record_rollouts(
+        self, inputs: list[dict[str, Any]], output: dict[str, Any], cut_off: list[bool]
+    ) -> None:
         scored = next((list(f.last) for f in self.reward_funcs if hasattr(f, "last")), [None] * len(inputs))
         first = self.accelerator.process_index * len(inputs)
         prompt_tokens = output["prompt_mask"].sum(dim=1).tolist()
-        ends = {*self.eos_token_ids, self.processing_class.eos_token_id}
         rows = [
             {
                 **{name: value for name, value in row.items() if name != "prompt"},
@@ -187,8 +207,7 @@ class RltTrainer(GRPOTrainer):
                 "sample_index": (first + i) % self.num_generations,
                 "completion_ids": self._completion_ids[i],
                 "prompt_tokens": prompt_tokens[i],
-                "cut_off": len(self._completion_ids[i]) >= self.max_completion_length
-                and self._completion_ids[i][-1] not in ends,
+                "cut_off": cut_off[i],
                 "advantage": advantage,
                 "scored": scored[i],
             }
@@ -197,7 +216,14 @@ class RltTrainer(GRPOTrainer):
         # Gathering is for all processes, also those that record nothing.
         gathered = gather_object(rows)
         share = sum(row["cut_off"] for row in gathered) / len(gathered)
-        self._metrics["train"]["rlt/cut_off_share"].append(share)
+        metrics = self._metrics["train"]
+        metrics["rlt/cut_off_share"].append(share)
+        # TRL counted only what an end token ended.
+        lengths = [len(row["completion_ids"]) for row in gathered if not row["cut_off"]] or [0]
+        metrics["completions/clipped_ratio"][-1] = share
+        metrics["completions/mean_terminated_length"][-1] = sum(lengths) / len(lengths)
+        metrics["completions/min_terminated_length"][-1] = min(lengths)
+        metrics["completions/max_terminated_length"][-1] = max(lengths)
         if self.accelerator.is_main_process and self.record is not None:
             self.record(gathered)
 

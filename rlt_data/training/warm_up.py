@@ -28,7 +28,7 @@ from rlt_data.training.examples import (
     describe_example,
 )
 from rlt_data.training.options import RESERVED, RESERVED_SFT, build_lora, build_options
-from rlt_data.training.policy import is_sharded
+from rlt_data.training.policy import explain_coarse_weights, is_sharded
 from rlt_data.training.refusals import find_missing_packages, refuse
 from rlt_data.training.rollouts import MetricsCallback
 from rlt_data.training.saving import describe_result, save_result
@@ -205,6 +205,9 @@ def _train(
                 remedy="launch without ZeRO-3 and FSDP, or leave sft.lora out",
             )
         checkpoints.watch(trainer)
+        if run is not None and (coarse := explain_coarse_weights(trainer)):
+            view.warn(coarse)
+            run.note(coarse)
 
     try:
         trainer = run_supervised(

@@ -135,6 +135,14 @@ def test_gaps_within_the_noise_pass_and_are_kept() -> None:
     assert check.largest == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize("missing", ["sampling_per_token_logps", "old_per_token_logps"])
+def test_nothing_to_compare_is_no_proof(missing: str) -> None:
+    kept = {name: torch.zeros(1, 2) for name in ("sampling_per_token_logps", "old_per_token_logps")}
+    del kept[missing]
+    with pytest.raises(StageStoppedError, match="nothing proves"):
+        sync_room.SyncCheck().compare({**kept, "completion_mask": torch.ones(1, 2)}, step=2)
+
+
 @pytest.mark.parametrize("gap", [0.3, float("nan"), float("inf")])
 def test_gaps_beyond_it_stop_with_what_was_seen(gap: float) -> None:
     check = sync_room.SyncCheck(limit=0.1)

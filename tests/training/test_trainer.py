@@ -26,9 +26,14 @@ class Listener:
         return [float(len(ids)) for ids in columns["completion_ids"]]
 
 
-def train(
+def train(models: dict[str, str], tokenizer: Any, folder: Path, **options: Any) -> list[dict[str, Any]]:
+    calls, _ = train_and_keep(models, tokenizer, folder, **options)
+    return calls
+
+
+def train_and_keep(
     models: dict[str, str], tokenizer: Any, folder: Path, *, stop: str | None = None, **options: Any
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], Any]:
     import datasets
 
     from rlt_data.training.trainer import RltTrainer
@@ -62,7 +67,7 @@ def train(
         stop=stop,
     )
     trainer.train()
-    return listener.calls
+    return listener.calls, trainer
 
 
 @pytest.mark.parametrize(
@@ -118,3 +123,21 @@ def test_training_stops_at_a_text(models: dict[str, str], tokenizer: Any, tmp_pa
     stopped = [ids for ids in completions if "ee" in tokenizer.decode(ids)]
     assert stopped
     assert all(len(ids) == 40 for ids in completions if ids not in stopped)
+
+
+def test_completions_that_a_text_ends_are_not_cut_off(
+    models: dict[str, str], tokenizer: Any, tmp_path: Path
+) -> None:
+    """TRL knows end tokens alone: it would mask every completion that ends at a text of several tokens."""
+    options = {"max_completion_length": 40, "temperature": 0.4, "mask_truncated_completions": True}
+    calls, trainer = train_and_keep(models, tokenizer, tmp_path, stop="ee", logging_steps=1, **options)
+    completions = [ids for call in calls for ids in call["completion_ids"]]
+    closed = [ids for ids in completions if len(ids) < 40 or "ee" in tokenizer.decode(ids)]
+    assert any("ee" in tokenizer.decode(ids) for ids in closed)
+    assert len(closed) < len(completions)
+    logged = [entry for entry in trainer.state.log_history if "completions/clipped_ratio" in entry]
+    shares = [float(entry["completions/clipped_ratio"]) for entry in logged]
+    assert sum(shares) / 2 == pytest.approx(1 - len(closed) / len(completions))
+    last = [ids for ids in calls[-1]["completion_ids"] if ids in closed]
+    assert float(logged[-1]["completions/max_terminated_length"]) == max(map(len, last), default=0)
+    assert any(float(entry["grad_norm"]) > 0 for entry in logged), "what a text ended is learned from"
