@@ -127,7 +127,10 @@ def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path 
         if text and not text.startswith("\\") and not text.endswith(";"):
             continue
         waiting = []
-        shown = prompt.answer(text)
+        try:
+            shown = prompt.answer(text)
+        except KeyboardInterrupt:
+            shown = "interrupted\n"
         if shown is None:
             return
         print(shown, end="")

@@ -39,6 +39,7 @@ _TYPES = {
     "double": "DOUBLE",
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }
+_INTERRUPTED = "Query interrupted"
 _READ_ONLY = (
     "only statements that read are taken: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE"
 )
@@ -58,6 +59,10 @@ def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
             return _name_apart(connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
             raise _explain_error(error, connection, query) from error
+        except RuntimeError as error:
+            if str(error) == _INTERRUPTED:  # DuckDB takes Ctrl-C for itself.
+                raise KeyboardInterrupt from error
+            raise
 
 
 def find_asked_tables(predicates: Iterable[str]) -> list[str]:

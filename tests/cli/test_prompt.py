@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
@@ -43,6 +46,26 @@ def test_queries_of_several_lines_errors_and_leaving(
     assert "syntax error" in shown
     assert "refused" in shown
     assert "6 * 7" in (tmp_path / "history").read_text(encoding="utf-8")
+
+
+class ImpatientLake(Lake):
+    """A lake whose user presses Ctrl-C half a second into an endless query."""
+
+    def sql(self, query: str, *, allow_files: bool = False) -> pa.Table:
+        if "endless" in query:
+            threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+        return super().sql(query, allow_files=allow_files)
+
+
+def test_control_c_ends_a_query_and_the_session_goes_on(
+    keyboard: PipeInput, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    lake = ImpatientLake(tmp_path / "lake")
+    endless = "select count(*) from range(100000000000000) as endless;"
+    talk(lake, keyboard, tmp_path / "history", endless, "select 6 * 7 as answer;", "\\q")
+    shown = capsys.readouterr().out
+    assert "interrupted" in shown
+    assert "42" in shown
 
 
 def test_control_d_leaves(lake: Lake, keyboard: PipeInput, tmp_path: Path):
