@@ -27,6 +27,7 @@ from rlt_data.reward.scorer import FailedScore, TokenScores
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.reward.side import ScoringModel
 from rlt_data.reward.texts import FailedText, ScoreRequest
+from rlt_data.training.completions import read_completions
 from rlt_data.training.policy import borrow_policy, is_sharded
 from rlt_data.training.students import AnyScorer, LoadedStudents, ServedStudents, Students, load_student
 
@@ -150,7 +151,7 @@ class RltReward:
                 f"the reward needs the column {missing!r}, which the data set lacks",
                 remedy="give the data set the columns prompt, question and solution",
             )
-        texts = self._read_texts(completions, completion_ids)
+        texts = read_completions(self.tokenizer, completions, completion_ids)
         self.last = self.score(question, solution, texts, completion_ids, completion_logprobs)
         self._log(log_extra, log_metric)
         return [scored.reward for scored in self.last]
@@ -190,25 +191,6 @@ class RltReward:
             ScoredCompletion(request.think, trace.state, part, _explain_failure(results[request.key]))
             for request, trace, part in zip(requests, parsed, parts, strict=True)
         ]
-
-    def _read_texts(
-        self, completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] | None
-    ) -> list[str]:
-        """Read completions with every token in it but those that end the text.
-
-        TRL drops special tokens from the texts it hands over, and with them tags that a tokenizer counts
-        among the special ones.
-        """
-        if completion_ids is None:
-            return [text if isinstance(text, str) else str(text[-1]["content"]) for text in completions]
-        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
-        texts = []
-        for ids in completion_ids:
-            written = list(ids)
-            while written and written[-1] in ends:
-                written.pop()
-            texts.append(str(self.tokenizer.decode(written, skip_special_tokens=False)))
-        return texts
 
     def _reuse_logprobs(
         self,

@@ -84,7 +84,7 @@ class MetricsCallback(Callback):
         self.phase = phase
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **v: Any
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **values: Any
     ) -> None:
         """Append one logging step."""
         if self.run is None or not logs or "train_runtime" in logs:

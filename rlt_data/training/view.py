@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -60,7 +60,7 @@ class TrainingView(Callback):
             self._live.start()
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **v: Any
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **values: Any
     ) -> None:
         """Draw one logging step."""
         if self.quiet or not state.is_world_process_zero or not logs or "train_runtime" in logs:
@@ -132,7 +132,7 @@ class HealthCallback(Callback):
 
     def __init__(
         self,
-        warn: Any,
+        warn: Callable[[str], None],
         *,
         window: int = 5,
         zero_spread: float = 0.5,
@@ -149,7 +149,7 @@ class HealthCallback(Callback):
         self._told: set[str] = set()
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **v: Any
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **values: Any
     ) -> None:
         """Judge one logging step."""
         numbers = read_numbers(logs or {})
