@@ -9,6 +9,7 @@ from typing import Any
 from rlt_data.formats import ConversationFormat, parse_student_completion
 from rlt_data.tasks.answers import extract_answer
 from rlt_data.tasks.verify import AnswerVerifier
+from rlt_data.training.completions import read_completions
 from rlt_data.training.reward import ScoredCompletion
 
 
@@ -48,7 +49,7 @@ class CorrectnessReward:
     ) -> list[float | None]:
         """Judge completions: 1 or 0; None where no true answer is known or the comparison gave no result."""
         true = [known or extract_answer(text) for known, text in zip(answer, solution, strict=True)]
-        texts = [self._read(place, completions, completion_ids) for place in range(len(completions))]
+        texts = read_completions(self.tokenizer, completions, completion_ids)
         parsed = [parse_student_completion(self.format, text) for text in texts]
         given = [extract_answer(trace.solution) if trace.solution else None for trace in parsed]
         verdicts = self._verifier.verify(zip(true, given, strict=True))
@@ -65,13 +66,3 @@ class CorrectnessReward:
         if log_metric is not None and rewards:
             log_metric("correctness/no_answer_share", sum(answer is None for answer in given) / len(given))
         return rewards
-
-    def _read(
-        self, place: int, completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] | None
-    ) -> str:
-        if completion_ids is None:
-            text = completions[place]
-            return text if isinstance(text, str) else str(text[-1]["content"])
-        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
-        written = [token for token in completion_ids[place] if token not in ends]
-        return str(self.tokenizer.decode(written, skip_special_tokens=False))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlt_data.errors import InputError, require_module
 from rlt_data.formats import ConversationFormat, load_format, render_student_prompt, render_teacher_prompt
@@ -17,6 +18,7 @@ from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageRun, StageSummary, open_run
 from rlt_data.stages.selection import select_rows
 from rlt_data.training.checkpoints import CheckpointCallback, find_whole_checkpoint, load_reference
+from rlt_data.training.completions import decode_completion
 from rlt_data.training.distributed import World, keep_to_one_device, place_model
 from rlt_data.training.grpo_config import GrpoConfig, check_options, list_options, plan_questions
 from rlt_data.training.options import build_options
@@ -24,6 +26,10 @@ from rlt_data.training.refusals import find_refusals, refuse
 from rlt_data.training.rollouts import MetricsCallback, RolloutRecorder, count_rollouts
 from rlt_data.training.saving import describe_result, save_result
 from rlt_data.training.view import HealthCallback, TrainingView
+
+if TYPE_CHECKING:
+    from rlt_data.reward.backends.source import TokenSource
+    from rlt_data.reward.side import ScoringModel
 
 SCHEME_VERSION = 1
 
@@ -176,7 +182,7 @@ def _train(
             sync=SyncCheck(config.sync_limit),
         )
         if run is not None:
-            recorder = RolloutRecorder(run, decode=_make_decoder(tokenizer), policy=teacher.name)
+            recorder = RolloutRecorder(run, decode=partial(decode_completion, tokenizer), policy=teacher.name)
             trainer.record = recorder.record
         if hasattr(reward, "follow"):
             reward.follow(trainer)
@@ -227,7 +233,7 @@ def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any
     return ShuffledReward(reward, seed=config.seed) if config.shuffle_rewards else reward
 
 
-def _open_student(name: str, config: GrpoConfig) -> Any:
+def _open_student(name: str, config: GrpoConfig) -> ScoringModel | TokenSource:
     from rlt_data.training.students import load_student, open_served_student
 
     if config.student_server:
@@ -253,16 +259,6 @@ def _build_lora(config: GrpoConfig) -> Any:
         return None
     options = {"task_type": "CAUSAL_LM", **config.lora}
     return build_options("LoraConfig", options, where="grpo.lora", module="peft")
-
-
-def _make_decoder(tokenizer: Any) -> Any:
-    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-
-    def decode(ids: Any) -> str:
-        written = [token for token in ids if token not in ends]
-        return str(tokenizer.decode(written, skip_special_tokens=False))
-
-    return decode
 
 
 def _make_health(run: StageRun | None, view: TrainingView) -> HealthCallback:
