@@ -65,4 +65,5 @@ class CorrectnessReward:
         ]
         if log_metric is not None and rewards:
             log_metric("correctness/no_answer_share", sum(answer is None for answer in given) / len(given))
+            log_metric("rlt/unscored_share", sum(reward is None for reward in rewards) / len(rewards))
         return rewards

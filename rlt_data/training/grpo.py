@@ -17,11 +17,13 @@ from rlt_data.models.loading import hide_progress_bars
 from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageRun, StageSummary, open_run
 from rlt_data.stages.selection import select_rows
+from rlt_data.tasks.answers import extract_answer
 from rlt_data.training.checkpoints import CheckpointCallback, find_whole_checkpoint, load_reference
 from rlt_data.training.completions import decode_completion
 from rlt_data.training.distributed import World, keep_to_one_device, place_model
 from rlt_data.training.grpo_config import GrpoConfig, check_options, list_options, plan_questions
-from rlt_data.training.options import build_options
+from rlt_data.training.options import build_lora, build_options
+from rlt_data.training.policy import explain_coarse_weights
 from rlt_data.training.refusals import find_refusals, refuse
 from rlt_data.training.rollouts import MetricsCallback, RolloutRecorder, count_rollouts
 from rlt_data.training.saving import describe_result, save_result
@@ -107,7 +109,8 @@ def select_questions(
 ) -> list[Question]:
     """Select and render questions, in an order that depends on their content alone.
 
-    A prompt over the limit is a reject. Raises `InputError` where no question is left.
+    A prompt over the limit is a reject, and so is a question without an answer where answers are paid for.
+    Raises `InputError` where no question is left.
     """
     tokenizer = load_tokenizer(teacher)
     rows = select_rows(run, "questions", config.where).sort("question_id")
@@ -116,6 +119,10 @@ def select_questions(
     selected = rows.select("question_id", "question", "solution", "answer").collect()
     questions = []
     for question_id, question, solution, answer in selected.iter_rows():
+        if config.reward == "correctness" and answer is None and extract_answer(solution) is None:
+            detail = "the solution states no final answer to compare with"
+            run.reject(source="questions", reason="no_answer", detail=detail, key=question_id)
+            continue
         if config.reward == "correctness":
             prompt = render_student_prompt(format, tokenizer, question).text
         else:
@@ -176,7 +183,7 @@ def _train(
             train_dataset=_build_dataset(work, config),
             processing_class=tokenizer,
             callbacks=callbacks,
-            peft_config=_build_lora(config),
+            peft_config=build_lora(config.lora, where="grpo.lora"),
             draw_seed=config.seed,
             stop=stop,
             sync=SyncCheck(config.sync_limit),
@@ -186,6 +193,9 @@ def _train(
             trainer.record = recorder.record
         if hasattr(reward, "follow"):
             reward.follow(trainer)
+        if run is not None and (coarse := explain_coarse_weights(trainer)):
+            view.warn(coarse)
+            run.note(coarse)
         trainer.remove_callback(transformers.PrinterCallback)
         checkpoints = CheckpointCallback(
             run.flush if run is not None else _do_nothing, keep=config.keep_checkpoints, run_id=work.run_id
@@ -252,13 +262,6 @@ def _build_dataset(work: _Work, config: GrpoConfig) -> Any:
     plan = plan_questions([Question(*q) for q in work.questions], config)
     columns = {name: [getattr(question, name) for question in plan] for name in Question._fields}
     return datasets.Dataset.from_dict({**columns, "place": list(range(len(plan)))})
-
-
-def _build_lora(config: GrpoConfig) -> Any:
-    if config.lora is None:
-        return None
-    options = {"task_type": "CAUSAL_LM", **config.lora}
-    return build_options("LoraConfig", options, where="grpo.lora", module="peft")
 
 
 def _make_health(run: StageRun | None, view: TrainingView) -> HealthCallback:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from rlt_data.errors import InputError, UsageError
 from rlt_data.lake import Lake
+from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.summary import StageSummary
 from rlt_data.training.grpo import train_policy
 from rlt_data.training.grpo_config import GrpoConfig, list_options, plan_questions
@@ -145,6 +146,28 @@ def test_the_conventional_baseline_sees_no_solution(
     rows = lake.table("rollouts").scan().collect()
     assert set(rows["reward"]) <= {0.0, 1.0}
     assert rows["kl_avg"].null_count() == rows.height
+
+
+def test_questions_without_an_answer_are_rejects_of_the_baseline(
+    models: dict[str, str], tmp_path: Path
+) -> None:
+    essay = "Because the light of the sun is scattered by the air, and blue light more than red light. " * 2
+    rows = [{"question": "Why?", "solution": essay}, {"question": "1 + 1?", "solution": "\\boxed{2}"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lake = Lake(tmp_path / "lake")
+    ingest(lake, IngestConfig(source=str(tmp_path / "rows.jsonl")))
+    train_policy(lake, make_config(models, tmp_path, steps=1, reward="correctness", students=()))
+    reject = lake.table("rejects").scan().collect().row(0, named=True)
+    assert reject["reason"] == "no_answer"
+    assert lake.table("rollouts").scan().collect()["question_id"].n_unique() == 1
+
+
+def test_weights_too_coarse_for_the_learning_rate_are_told(
+    models: dict[str, str], lake: Lake, tmp_path: Path
+) -> None:
+    trainer = {**TRAINER, "model_init_kwargs": {"dtype": "bfloat16"}, "learning_rate": 1e-6}
+    coarse = train_policy(lake, make_config(models, tmp_path, steps=1, trainer=trainer))
+    assert any("round to nothing" in note for note in coarse.notes)
 
 
 def test_lora_trains_an_adapter(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
