@@ -126,7 +126,8 @@ def test_from_problems_to_a_distillation_set(project: Program, models: dict[str,
         assert roles[-2:] == ["user", "assistant"]
         assert any(solution in example["messages"][-1]["content"] for solution in solutions)
     card = (tmp_path / "set" / "README.md").read_text(encoding="utf-8")
-    assert "qwen7b" in card or str(models["student"]) in card
+    assert "qwen7b" in card
+    assert str(models["student"]) not in card, "where it lay is nobody's business"
 
     joined = project.succeed(
         "sql",
