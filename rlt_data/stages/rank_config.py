@@ -60,7 +60,7 @@ class RankConfig(StageConfig):
 
     @field_validator("policy")
     @classmethod
-    def _normalise(cls, policy: str) -> str:
+    def _normalize(cls, policy: str) -> str:
         try:
             return str(parse_policy(policy))
         except UsageError as error:
