@@ -56,9 +56,12 @@ def report_failure(error: BaseException) -> int:
         return 0
     if os.environ.get("RLT_DATA_DEBUG", "") not in ("", "0"):
         raise error
-    if isinstance(error, OSError) and error.errno in _REFUSALS:
+    # Some libraries raise them with a message alone.
+    if isinstance(error, FileNotFoundError | PermissionError) or (
+        isinstance(error, OSError) and error.errno in _REFUSALS
+    ):
         place = f"\n  where: {error.filename}" if error.filename is not None else ""
-        print(f"error: {error.strerror}{place}", file=sys.stderr)
+        print(f"error: {error.strerror or error}{place}", file=sys.stderr)
         print("  do:    check the path, its permissions and the space that is left", file=sys.stderr)
         return 1
     first_line = (str(error).strip().splitlines() or ["no message"])[0]

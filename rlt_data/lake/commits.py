@@ -25,7 +25,7 @@ from deltalake.transaction import Transaction
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.keys import KeyGuard
-from rlt_data.lake.writer import STORAGE_REMEDY
+from rlt_data.lake.writer import STORAGE_REMEDY, describe_failure
 
 ATTEMPTS = 60
 _CHUNK_PREFIX = "rlt-data/chunk/"
@@ -142,7 +142,9 @@ def _commit(
             time.sleep(random.uniform(0.0, min(0.01 * 2**attempt, 0.5)))
         except (DeltaError, OSError) as error:
             raise LakeError(
-                f"rows could not be written: {error}", where=delta.table_uri, remedy=STORAGE_REMEDY
+                f"rows could not be written: {describe_failure(error)}",
+                where=delta.table_uri,
+                remedy=STORAGE_REMEDY,
             ) from error
     raise LakeError(
         f"the table took no commit in {ATTEMPTS} attempts",

@@ -21,7 +21,7 @@ from rlt_data.lake.conform import conform_rows
 from rlt_data.lake.digest import digest_keys
 from rlt_data.lake.files import list_files, scan_files
 from rlt_data.lake.keys import UNIQUE_KEYS, KeyGuard
-from rlt_data.lake.writer import STORAGE_REMEDY, TableWriter, open_table
+from rlt_data.lake.writer import STORAGE_REMEDY, TableWriter, describe_failure, open_table
 from rlt_data.schemas import TableSchema
 
 NO_VERSION = -1
@@ -153,12 +153,7 @@ class Table:
         schema = pa.schema([self._get_field(name) for name in names])
         # Not through delta-rs's own file system: a thread of Arrow's that calls back into Python while the
         # interpreter ends would abort the process.
-        try:
-            frame = self.scan(version).select(names).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise LakeError(
-                f"table {self.name} cannot be read: {error}", where=self.uri, remedy=STORAGE_REMEDY
-            ) from error
+        frame = self._collect(self.scan(version).select(names))
         return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
 
     def version(self) -> int:
@@ -188,7 +183,7 @@ class Table:
         if delta is None:
             return TableState(self.name, NO_VERSION, 0, digest_keys(pl.Series([], dtype=pl.String)))
         at = int(delta.version())
-        keys = self.scan(at).select(self.schema.key).collect().get_column(self.schema.key)
+        keys = self._collect(self.scan(at).select(self.schema.key)).get_column(self.schema.key)
         return TableState(self.name, at, len(keys), digest_keys(keys))
 
     def list_files(self, delta: DeltaTable | None) -> list[str]:
@@ -220,7 +215,8 @@ class Table:
             delta.load_as_version(version)
         except DeltaError as error:
             raise LakeError(
-                f"version {version} of table {self.name} cannot be read: {error}", where=self.uri
+                f"version {version} of table {self.name} cannot be read: {describe_failure(error)}",
+                where=self.uri,
             ) from error
         if self.local and not all(Path(file).exists() for file in self.list_files(delta)):
             raise LakeError(
@@ -232,7 +228,17 @@ class Table:
 
     def _read_keys(self, files: list[str]) -> list[str]:
         frame = scan_files(files, self.schema, self._storage_options).select(self.schema.key)
-        return frame.collect().get_column(self.schema.key).to_list()
+        return self._collect(frame).get_column(self.schema.key).to_list()
+
+    def _collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        try:
+            return frame.collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise LakeError(
+                f"table {self.name} cannot be read: {describe_failure(error)}",
+                where=self.uri,
+                remedy=STORAGE_REMEDY,
+            ) from error
 
     def _get_field(self, name: str) -> pa.Field:
         names = self.schema.arrow.names

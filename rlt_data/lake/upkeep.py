@@ -15,6 +15,7 @@ from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.table import NO_VERSION, Table
+from rlt_data.lake.writer import describe_failure
 
 if TYPE_CHECKING:
     from rlt_data.lake.lake import Lake
@@ -107,7 +108,7 @@ def _explain_failures(table: Table) -> Iterator[None]:
         yield
     except (DeltaError, OSError) as error:
         raise LakeError(
-            f"table {table.name} could not be tidied: {error}",
+            f"table {table.name} could not be tidied: {describe_failure(error)}",
             where=table.uri,
             remedy="run the command again when no other process tidies; no row is lost",
         ) from error

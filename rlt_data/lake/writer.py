@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from deltalake import DeltaTable
@@ -23,8 +24,17 @@ TABLE_PROPERTIES = {
     "delta.logRetentionDuration": "interval 36500 days",
 }
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_FRAMES = re.compile(r"^\s*(?:0: |stack backtrace:|backtrace:)", re.MULTILINE | re.IGNORECASE)
+
 # An updated snapshot grows slower with every commit; one that is read anew from a checkpoint does not.
 _REOPEN_EVERY = 25
+
+
+def describe_failure(error: Exception) -> str:
+    """Put what the storage said into one line: without the colours, arrows and frames of its backtrace."""
+    lines = [line.strip(" ↳") for line in _COLOURS.sub("", _FRAMES.split(str(error), 1)[0]).splitlines()]
+    return ": ".join(line for line in lines if line)
 
 
 def open_table(uri: str, storage_options: dict[str, str] | None) -> DeltaTable | None:
@@ -34,7 +44,9 @@ def open_table(uri: str, storage_options: dict[str, str] | None) -> DeltaTable |
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        raise LakeError(f"the table cannot be read: {error}", where=uri, remedy=STORAGE_REMEDY) from error
+        raise LakeError(
+            f"the table cannot be read: {describe_failure(error)}", where=uri, remedy=STORAGE_REMEDY
+        ) from error
 
 
 class TableWriter:
@@ -73,7 +85,9 @@ class TableWriter:
                 self._delta.update_incremental()
             except (DeltaError, OSError) as error:
                 raise LakeError(
-                    f"the table cannot be read: {error}", where=self._uri, remedy=STORAGE_REMEDY
+                    f"the table cannot be read: {describe_failure(error)}",
+                    where=self._uri,
+                    remedy=STORAGE_REMEDY,
                 ) from error
         return self._delta
 
@@ -93,7 +107,7 @@ class TableWriter:
             delta = open_table(self._uri, self._storage_options)  # Another process may have created it.
             if delta is None:
                 raise LakeError(
-                    f"table {self._schema.name} cannot be created: {error}",
+                    f"table {self._schema.name} cannot be created: {describe_failure(error)}",
                     where=self._uri,
                     remedy=STORAGE_REMEDY,
                 ) from error

@@ -11,6 +11,7 @@ import pytest
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
+from rlt_data.lake.writer import describe_failure
 from rlt_data.stages.run import StageConfig, open_run
 
 MakeQuestions = Callable[..., pl.DataFrame]
@@ -167,14 +168,24 @@ def test_a_damaged_lake_is_said_in_words(lake: Lake, make_questions: MakeQuestio
         file.unlink()
     with pytest.raises(LakeError, match="No files found"):
         lake.sql("select * from questions")
-    with pytest.raises(LakeError, match="cannot be read"):
-        table.to_arrow()
+    for read in (table.to_arrow, table.state):
+        with pytest.raises(LakeError, match="cannot be read"):
+            read()
     for entry in Path(table.uri, "_delta_log").glob("*.json"):
         entry.write_text("{broken")
     with pytest.raises(LakeError, match="cannot be read"):
         Lake(lake.uri).table("questions").count()
     with pytest.raises(LakeError, match="cannot be read"):
         Lake(lake.uri).table("questions").append(make_questions(2), run_id="r")
+
+
+def test_what_a_storage_said_is_one_line_without_its_backtrace() -> None:
+    said = (
+        "Kernel error: Json error\n   0: <unknown>\n             at ./nptl/pthread_create.c:442:8\n  1: main"
+    )
+    assert describe_failure(OSError(said)) == "Kernel error: Json error"
+    said = "not supported\n  \x1b[31m↳\x1b[0m no credentials\n    \x1b[31m↳\x1b[0m refused\n"
+    assert describe_failure(OSError(said)) == "not supported: no credentials: refused"
 
 
 def test_a_table_that_cannot_be_written_says_so(lake: Lake, make_questions: MakeQuestions) -> None:
