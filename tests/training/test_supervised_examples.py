@@ -89,5 +89,7 @@ def test_the_shown_example_marks_what_is_learned(tokenizer: Any) -> None:
     (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW])
     shown = describe_example(example, limit=100_000)
     assert "⟦First 4 - 1 = 3.<|end_of_explanation|><|im_end|>⟧" in shown
-    assert "think 9" in shown or "think 1" in shown
+    begin, end = example.rendered.spans["think"]
+    assert example.rendered.text[begin:end] == ROW.think
+    assert f"think {begin}:{end}" in shown
     assert f"{len(example.token_ids)} tokens" in shown
