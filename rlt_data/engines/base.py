@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+import queue
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import pydantic
 
@@ -12,8 +13,12 @@ from rlt_data.errors import UsageError, require_module
 from rlt_data.hashing import hash_content
 from rlt_data.models.identity import ModelIdentity
 
+Item = TypeVar("Item")
 EngineName = Literal["auto", "transformers", "vllm", "openai"]
 FinishReason = Literal["stop", "end", "length", "partial"]
+
+WAIT_SECONDS = 1.0
+"""How often the caller of an engine gets a moment while nothing is finished."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,16 @@ class Engine(Protocol):
         ...
 
     def generate(
-        self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
+        self,
+        requests: Iterable[GenerationRequest],
+        sampling: SamplingParameters,
+        *,
+        on_wait: Callable[[], None] | None = None,
     ) -> Generator[Completion | FailedRequest, None, None]:
-        """Answer every request once, in any order, as each is finished; closing this drops the rest."""
+        """Answer every request once, in any order, as each is finished; closing this drops the rest.
+
+        `on_wait` is called about once a second while nothing is finished: what came before can be put away.
+        """
         ...
 
     def close(self) -> None:
@@ -124,6 +136,16 @@ class EngineOptions(pydantic.BaseModel):
     extra: Mapping[str, Any] = pydantic.Field(
         default_factory=dict, description="Options of the engine itself, passed through."
     )
+
+
+def wait_for(inbox: queue.SimpleQueue[Item], on_wait: Callable[[], None] | None) -> Item:
+    """Take the next item of a queue; `on_wait` is called about once a second until there is one."""
+    while True:
+        try:
+            return inbox.get(timeout=WAIT_SECONDS if on_wait is not None else None)
+        except queue.Empty:
+            if on_wait is not None:
+                on_wait()
 
 
 def derive_sample_seed(seed: int, question_id: str, sample_index: int) -> int:
@@ -158,10 +180,13 @@ def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOption
     Raises `MissingExtraError` where the engine's packages are absent, `UsageError` for an unknown name.
     """
     options = options or EngineOptions()
+    unused = None
     if name == "auto":
-        from rlt_data.engines.vllm import explain_unusable
+        from rlt_data.engines.vllm import explain_unusable, find_vllm
 
-        name = "transformers" if explain_unusable(identity, options) else "vllm"
+        reason = explain_unusable(identity, options)
+        name = "transformers" if reason else "vllm"
+        unused = f"vLLM is installed, but does not run this: {reason}" if reason and find_vllm() else None
     if name == "vllm":
         from rlt_data.engines.vllm import VllmEngine
 
@@ -176,5 +201,5 @@ def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOption
         require_module("transformers", "models")
         from rlt_data.engines.transformers import TransformersEngine
 
-        return TransformersEngine(identity, options)
+        return TransformersEngine(identity, options, notes=[unused] if unused else ())
     raise UsageError(f"unknown engine {name!r}", remedy="one of auto, vllm, transformers, openai")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from urllib.parse import urlsplit
 
 from rlt_data.engines.base import (
@@ -19,6 +19,7 @@ from rlt_data.engines.openai_client import RequestFailedError, ServerClient
 from rlt_data.engines.openai_options import ServerOptions, read_server_options
 from rlt_data.engines.openai_protocol import (
     ServerTraits,
+    UnreadableAnswerError,
     build_body,
     build_probe,
     read_answer,
@@ -30,7 +31,10 @@ from rlt_data.models.identity import ModelIdentity
 
 ENDPOINTS = {"completions": "completions", "chat": "chat/completions"}
 _MISSING_ENDPOINT = (404, 405, 501)
-_OVER_CONTEXT = ("context length", "context_length", "maximum context", "max_model_len", "too long")
+_OVER_CONTEXT = (
+    "context length", "context_length", "context size", "context_size", "maximum context", "max_model_len",
+    "too long",
+)  # fmt: skip
 _SAME_LOGPROB = 0.01
 
 
@@ -84,26 +88,33 @@ class OpenAIEngine:
         return {"requests_sent": self.tries}
 
     def generate(
-        self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
+        self,
+        requests: Iterable[GenerationRequest],
+        sampling: SamplingParameters,
+        *,
+        on_wait: Callable[[], None] | None = None,
     ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished, in no fixed order."""
         check_max_tokens(sampling.max_tokens, self.traits.context)
         if self.traits.logprob_mode == "processed" and (sampling.top_p < 1 or sampling.top_k):
             self.logprob_mode = "nucleus"
-        return self._generate(iter(requests), sampling)
+        return self._generate(iter(requests), sampling, on_wait)
 
     def close(self) -> None:
         """Nothing is held between calls."""
 
     def _generate(
-        self, requests: Iterator[GenerationRequest], sampling: SamplingParameters
+        self,
+        requests: Iterator[GenerationRequest],
+        sampling: SamplingParameters,
+        on_wait: Callable[[], None] | None,
     ) -> Generator[Completion | FailedRequest, None, None]:
         async def answer(client: ServerClient, request: GenerationRequest) -> Completion | FailedRequest:
             return await self._answer(client, request, sampling)
 
         worker = RequestWorker(self._options, answer)
         sent_before = self.tries
-        for result in worker.answer_all(requests):
+        for result in worker.answer_all(requests, on_wait):
             self._answers += 1
             self.tries = sent_before + worker.tries
             yield result
@@ -114,9 +125,12 @@ class OpenAIEngine:
         body = build_body(self.traits, request, sampling)
         try:
             found = await client.post(ENDPOINTS[self.traits.api], body)
+            answer = read_answer(found, request, sampling, self.traits)
         except RequestFailedError as error:
-            return FailedRequest(request.key, name_failure(error), error.detail)
-        answer = read_answer(found, request, sampling, self.traits)
+            reason = await settle_failure(client, self.traits, error)
+            return FailedRequest(request.key, reason, error.detail)
+        except UnreadableAnswerError as error:
+            return FailedRequest(request.key, "invalid_answer", str(error))
         self._unsure += not answer.ending_known
         return self._check_room(answer.completion, sampling)
 
@@ -129,11 +143,17 @@ class OpenAIEngine:
         return FailedRequest(completion.key, "over_context", problem) if problem else completion
 
 
-def name_failure(error: RequestFailedError) -> str:
-    """The short code of a request that failed: `over_context` where the server says so in its own words."""
+async def settle_failure(client: ServerClient, traits: ServerTraits, error: RequestFailedError) -> str:
+    """Name the failure of a request: `over_context` where the server says so in its own words.
+
+    Raises `EngineError` where the server does not answer at all any more: the request may be in order.
+    """
     words = error.detail.lower()
-    over = error.status in (400, 413, 422) and any(phrase in words for phrase in _OVER_CONTEXT)
-    return "over_context" if over else error.reason
+    if error.status in (400, 413, 422) and any(phrase in words for phrase in _OVER_CONTEXT):
+        return "over_context"
+    probe = build_probe(traits.model, traits.api, 1.0, logprobs=False)
+    await client.confirm_works(ENDPOINTS[traits.api], probe, error)
+    return error.reason
 
 
 async def explore_server(options: ServerOptions, identity: ModelIdentity) -> tuple[ServerTraits, str]:
@@ -146,6 +166,11 @@ async def explore_server(options: ServerOptions, identity: ModelIdentity) -> tup
             try:
                 mode = await _probe_logprobs(client, model, api)
             except RequestFailedError as error:
+                if error.status is None:
+                    # It has the endpoint, and fails on it: another one would lose the prefill for nothing.
+                    raise EngineError(
+                        f"the server fails on /{ENDPOINTS[api]}: {error.detail}", where=options.base_url
+                    ) from error
                 if api != apis[-1]:
                     continue
                 raise UsageError(
@@ -193,7 +218,7 @@ async def _probe_logprobs(client: ServerClient, model: str, api: str) -> str | N
         try:
             answer = await client.post(ENDPOINTS[api], probe)
         except RequestFailedError as error:
-            if error.status in _MISSING_ENDPOINT:
+            if error.status is None or error.status in _MISSING_ENDPOINT:
                 raise
             await client.post(ENDPOINTS[api], build_probe(model, api, temperature, logprobs=False))
             return None

@@ -13,8 +13,10 @@ import pydantic
 from rlt_data.errors import UsageError
 from rlt_data.toml import suggest_nearest
 
-_SECRET_NAME = re.compile(r"key|token|secret|passw|authori|credential|bearer", re.IGNORECASE)
-_ALLOWED_NAMES = {"api_key_env"}
+# The name of one thing that is secret; `tokenizer_mode` and `long_prefill_token_threshold` are not.
+_SECRET_NAME = re.compile(
+    r"keys?$|token$|secret|passw|authori|credential|bearer|header|cookie", re.IGNORECASE
+)
 _HIDDEN = "[hidden]"
 
 
@@ -46,8 +48,18 @@ class ServerOptions(pydantic.BaseModel):
 
     @property
     def api_key(self) -> str | None:
-        """The API key, or None where the environment has none."""
-        return os.environ.get(self.api_key_env) or None
+        """The API key, or None where the environment has none; blank ends, as of a file's last line, are cut.
+
+        Raises `UsageError` for one that no header can carry, without showing it.
+        """
+        key = os.environ.get(self.api_key_env, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(
+                "the API key holds characters that cannot be sent",
+                where=f"environment variable {self.api_key_env}",
+                remedy="set it again, without line breaks, quotation marks or other additions",
+            )
+        return key or None
 
 
 def read_server_options(options: Mapping[str, Any]) -> ServerOptions:
@@ -76,7 +88,7 @@ def read_server_options(options: Mapping[str, Any]) -> ServerOptions:
 def refuse_secrets(options: Mapping[str, Any]) -> None:
     """Refuse options and addresses that carry a secret, before anything is stored; values are not shown."""
     for name in options:
-        if name not in _ALLOWED_NAMES and _SECRET_NAME.search(name) and not name.startswith("max_"):
+        if _SECRET_NAME.search(name):
             raise UsageError(
                 f"the option {name!r} looks like a secret, which never enters a table or a log",
                 where=name,

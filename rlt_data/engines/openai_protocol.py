@@ -14,6 +14,13 @@ from rlt_data.engines.base import Completion, FinishReason, GenerationRequest, S
 
 PROBE_PROMPT = "The"
 
+_LARGE = 1 << 31
+_ROUNDING = 1e-3
+
+
+class UnreadableAnswerError(Exception):
+    """An answer whose text cannot be told."""
+
 
 @dataclass(frozen=True)
 class ServerTraits:
@@ -56,6 +63,12 @@ def build_body(
             "skip_special_tokens": False,
             "spaces_between_special_tokens": False,
             "return_token_ids": True,
+            # Else the server's own defaults hold, which vLLM takes from the model's generation_config.json.
+            "top_k": sampling.top_k,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
         }
         if traits.api == "completions":
             body["add_special_tokens"] = False
@@ -105,13 +118,18 @@ def read_answer(
     """Read the first choice of an answer, which `openai_client.check_answer` has seen.
 
     A stop text that the server left out is put back. Where the server says `stop` without saying what
-    stopped it, the stop text is taken to have: the end token cannot be told apart (`ending_known`).
+    stopped it, the stop text is taken to have: the end token cannot be told apart (`ending_known`). What is
+    of another type than the protocol's is as good as left out, but for the text.
+
+    Raises `UnreadableAnswerError` where the text is no text.
     """
     choice = answer["choices"][0]
     message = choice.get("message")
     text = (message.get("content") if isinstance(message, dict) else choice.get("text")) or ""
+    if not isinstance(text, str):
+        raise UnreadableAnswerError(f"the answer's text is {type(text).__name__}, no text")
     # JSON may hold lone surrogates, which no table can.
-    text = str(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     finish, known = _read_finish(choice)
     stop = next((stop for stop in sampling.stop if text.endswith(stop)), None)
     if stop is not None:
@@ -119,25 +137,37 @@ def read_answer(
     elif finish == "stop":
         matched = choice.get("stop_reason", choice.get("matched_stop"))
         text += matched if isinstance(matched, str) else sampling.stop[0] if sampling.stop else ""
-    tokens = choice.get("token_ids")
+    tokens = _read_token_ids(choice)
     logprobs = _read_logprobs(choice)
     if tokens is not None and logprobs is not None and len(tokens) != len(logprobs):
         logprobs = None
-    if finish == "end" and isinstance(choice.get("token_ids"), list) and traits.is_vllm:
+    if finish == "end" and tokens is not None and traits.is_vllm:
         text = _drop_end_token(text, choice)
-    usage = answer.get("usage") or {}
     return Answer(
         Completion(
             key=request.key,
             text=text,
-            token_ids=tuple(tokens) if tokens is not None else None,
+            token_ids=tokens,
             logprobs=logprobs,
             finish_reason=finish,
-            prompt_tokens=usage.get("prompt_tokens"),
-            completion_tokens=usage.get("completion_tokens") or (len(tokens) if tokens else None),
+            prompt_tokens=_read_count(answer, "prompt_tokens"),
+            completion_tokens=_read_count(answer, "completion_tokens") or (len(tokens) if tokens else None),
         ),
         known,
     )
+
+
+def _read_count(answer: Mapping[str, Any], name: str) -> int | None:
+    usage = answer.get("usage")
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if type(count) is int and 0 <= count < _LARGE else None
+
+
+def _read_token_ids(choice: Mapping[str, Any]) -> tuple[int, ...] | None:
+    found = choice.get("token_ids")
+    if not isinstance(found, list) or any(type(id) is not int or not 0 <= id < _LARGE for id in found):
+        return None
+    return tuple(found)
 
 
 def _read_finish(choice: Mapping[str, Any]) -> tuple[FinishReason, bool]:
@@ -161,11 +191,14 @@ def _read_logprobs(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
         return None
     content = logprobs.get("content")
     values = (
-        [entry.get("logprob") for entry in content]
+        [entry.get("logprob") if isinstance(entry, dict) else None for entry in content]
         if isinstance(content, list)
         else logprobs.get("token_logprobs")
     )
-    if not values or any(not isinstance(value, (int, float)) for value in values):
+    if not isinstance(values, list) or not values:
+        return None
+    # Above 0, or not a number: whatever it is, it is no log-probability.
+    if any(type(value) not in (int, float) or not -_LARGE < value < _ROUNDING for value in values):
         return None
     return tuple(float(value) for value in values)
 
@@ -175,5 +208,7 @@ def _drop_end_token(text: str, choice: Mapping[str, Any]) -> str:
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         return text
-    names = logprobs.get("tokens") or [entry.get("token") for entry in logprobs.get("content") or []]
-    return text.removesuffix(str(names[-1])) if names else text
+    names, content = logprobs.get("tokens"), logprobs.get("content")
+    if isinstance(content, list):
+        names = [entry.get("token") if isinstance(entry, dict) else "" for entry in content]
+    return text.removesuffix(str(names[-1])) if isinstance(names, list) and names else text

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
+from rlt_data.engines.base import wait_for
 from rlt_data.engines.openai_client import ServerClient
 from rlt_data.engines.openai_options import ServerOptions
 from rlt_data.errors import EngineError
@@ -34,8 +35,13 @@ class RequestWorker(Generic[Question, Result]):
         """Requests sent so far, repeated ones included."""
         self._thread = threading.Thread(target=self._run, daemon=True, name="openai-requests")
 
-    def answer_all(self, questions: Iterable[Question]) -> Iterator[Result]:
-        """Answer every question once, taking new ones as places become free. Raises what stops the work."""
+    def answer_all(
+        self, questions: Iterable[Question], on_wait: Callable[[], None] | None = None
+    ) -> Iterator[Result]:
+        """Answer every question once, taking new ones as places become free. Raises what stops the work.
+
+        `on_wait` is called about once a second while there is no answer.
+        """
         source = iter(questions)
         unanswered = 0
         exhausted = False
@@ -52,7 +58,7 @@ class RequestWorker(Generic[Question, Result]):
                     unanswered += 1
                 if not unanswered:
                     return
-                result, error = self._results.get()
+                result, error = wait_for(self._results, on_wait)
                 if error is not None:
                     raise error
                 unanswered -= 1

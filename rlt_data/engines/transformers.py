@@ -7,7 +7,8 @@ step, all together; a text that finishes leaves its slot to the next request.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ import transformers
 from transformers.cache_utils import DynamicCache
 
 from rlt_data.engines.base import (
+    WAIT_SECONDS,
     Completion,
     EngineOptions,
     FailedRequest,
@@ -83,7 +85,8 @@ class TransformersEngine:
     logprob_mode = "processed"
     prefills = True
 
-    def __init__(self, identity: ModelIdentity, options: EngineOptions) -> None:
+    def __init__(self, identity: ModelIdentity, options: EngineOptions, *, notes: Sequence[str] = ()) -> None:
+        self._notes = list(notes)
         if options.extra:
             raise UsageError(
                 f"the transformers engine has no option {sorted(options.extra)[0]!r}",
@@ -101,7 +104,11 @@ class TransformersEngine:
         self._max_tokens = options.max_batch_tokens or self._choose_token_budget()
 
     def generate(
-        self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
+        self,
+        requests: Iterable[GenerationRequest],
+        sampling: SamplingParameters,
+        *,
+        on_wait: Callable[[], None] | None = None,
     ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished.
 
@@ -115,6 +122,7 @@ class TransformersEngine:
         active: list[_Text] = []
         cache = SlotCache(self._config.layers)
         drained = False
+        told = time.monotonic()
         while True:
             if not drained and len(waiting) < self._max_rows:
                 batch = list(itertools.islice(arrivals, LOOKAHEAD - len(waiting)))
@@ -133,11 +141,14 @@ class TransformersEngine:
             with self._choose_threads():
                 completions = self._write_token(active, cache, sampling, reader)
             yield from completions
+            if on_wait is not None and time.monotonic() - told >= WAIT_SECONDS:
+                on_wait()
+                told = time.monotonic()
 
     @property
     def notes(self) -> list[str]:
-        """Nothing but the completions needs saying."""
-        return []
+        """Why this engine was taken, where that needs saying."""
+        return self._notes
 
     @property
     def figures(self) -> dict[str, float]:

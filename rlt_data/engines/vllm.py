@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,8 @@ def explain_unusable(identity: ModelIdentity, options: EngineOptions) -> str | N
         return "vLLM is not installed"
     if identity.directory is None:
         return "the model's files are not on this machine"
-    on_cpu = found[0] == _CPU_PACKAGE
+    # As vLLM itself tells its builds apart: one made from source carries it in the version.
+    on_cpu = found[0] == _CPU_PACKAGE or "cpu" in found[1]
     if options.device != "auto" and (options.device == "cpu") != on_cpu:
         return f"this build of vLLM does not run on {options.device}"
     size = read_model_config(identity).head_dimension
@@ -87,7 +87,7 @@ class VllmEngine:
             )
         self._setup = describe_setup(identity, options)
         self.dtype: str = self._setup["dtype"]
-        self._limit = options.extra.get("max_model_len") or read_model_config(identity).context
+        self._limit = options.extra.get("max_model_len", read_model_config(identity).context)
         self._log_path = log_path
         self._host: HostProcess | None = None
         self.logprob_mode = "processed"
@@ -110,10 +110,15 @@ class VllmEngine:
         }
 
     def generate(
-        self, requests: Iterable[GenerationRequest], sampling: SamplingParameters
+        self,
+        requests: Iterable[GenerationRequest],
+        sampling: SamplingParameters,
+        *,
+        on_wait: Callable[[], None] | None = None,
     ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished, in no fixed order."""
-        if isinstance(self._limit, int):
+        # Otherwise vLLM chooses, or reads a text such as 32k, and is asked when it runs.
+        if isinstance(self._limit, int) and self._limit > 0:
             check_max_tokens(sampling.max_tokens, self._limit)
         if self._host is None:
             self._host = HostProcess(self._setup, log_path=self._log_path)
@@ -124,7 +129,7 @@ class VllmEngine:
         check_max_tokens(sampling.max_tokens, host.await_ready()["context"])
         # vLLM's processed log-probabilities are taken after top-p and top-k.
         self.logprob_mode = "nucleus" if sampling.top_p < 1 or sampling.top_k else "processed"
-        return self._generate(host, itertools.chain([first] if first else [], source), sampling)
+        return self._generate(host, itertools.chain([first] if first else [], source), sampling, on_wait)
 
     def start(self) -> HostProcess:
         """Start vLLM unless it is running, and wait until it is ready."""
@@ -141,7 +146,11 @@ class VllmEngine:
             self._host = None
 
     def _generate(
-        self, host: HostProcess, requests: Iterator[GenerationRequest], sampling: SamplingParameters
+        self,
+        host: HostProcess,
+        requests: Iterator[GenerationRequest],
+        sampling: SamplingParameters,
+        on_wait: Callable[[], None] | None,
     ) -> Generator[Completion | FailedRequest, None, None]:
         parameters = {
             "temperature": sampling.temperature,
@@ -167,7 +176,7 @@ class VllmEngine:
                     host.send({"op": "requests", "requests": batch, "sampling": parameters})
                 if not unanswered:
                     return
-                for item in host.receive()["items"]:
+                for item in host.receive(on_wait)["items"]:
                     unanswered.remove(item[0])
                     yield self._read_item(item)
         finally:
@@ -196,11 +205,9 @@ def describe_setup(identity: ModelIdentity, options: EngineOptions) -> dict[str,
     config = read_model_config(identity)
     adapter = identity.require_directory() if identity.base is not None else None
     directory = (identity.base or identity).require_directory()
-    rank = json.loads((adapter / "adapter_config.json").read_text())["r"] if adapter is not None else 0
     return {
         "model": str(directory),
         "adapter": str(adapter) if adapter is not None else None,
-        "adapter_rank": rank,
         "dtype": (config.dtype or "auto") if options.dtype == "auto" else options.dtype,
         "device": options.device,
         "max_rows": options.max_batch_rows,

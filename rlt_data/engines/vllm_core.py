@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlt_data.engines.base import explain_over_context
+from rlt_data.engines.vllm_adapter import choose_adapter_options, name_adapter
 from rlt_data.engines.vllm_options import (
     RefusedError,
     choose_cpu_defaults,
@@ -25,14 +26,16 @@ class VllmCore:
     `setup` holds `model` (directory), `adapter` (directory of a LoRA adapter or None), `dtype`, `device`,
     `max_rows`, `context`, `vocabulary`, `purpose` (generate or score), `memory_bytes`
     and `options`.
+
+    Raises `RefusedError` where vLLM cannot be started like this.
     """
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self._scoring = setup["purpose"] == "score"
-        self._adapter = _name_adapter(setup["adapter"])
-        config = _configure(setup, self._adapter)
+        self._adapter = name_adapter(setup["adapter"])
+        config = _configure(setup)
         _check_head_size(config)
         self._config = config
         self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
@@ -158,15 +161,7 @@ def _name_quantization(config: Any) -> str | None:
     return weights or (f"cache-{cache}" if str(cache).startswith("fp8") else None)
 
 
-def _name_adapter(directory: str | None) -> Any:
-    if directory is None:
-        return None
-    from vllm.lora.request import LoRARequest
-
-    return LoRARequest("teacher", 1, directory)
-
-
-def _configure(setup: Mapping[str, Any], adapter: Any) -> Any:
+def _configure(setup: Mapping[str, Any]) -> Any:
     """Build vLLM's own configuration, which checks options against each other and against the model."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
@@ -190,8 +185,8 @@ def _configure(setup: Mapping[str, Any], adapter: Any) -> Any:
         fixed |= choose_cpu_defaults(options, options.get("max_model_len") or setup["context"])
     if setup["max_rows"]:
         fixed["max_num_seqs"] = setup["max_rows"]
-    if adapter is not None:
-        fixed |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": setup["adapter_rank"]}
+    if setup["adapter"] is not None:
+        fixed |= choose_adapter_options(setup["adapter"], options)
     if setup["purpose"] == "score":
         limit = limit_scored_tokens(setup["vocabulary"], setup["memory_bytes"])
         fixed |= {
@@ -204,7 +199,7 @@ def _configure(setup: Mapping[str, Any], adapter: Any) -> Any:
         return EngineArgs(**{**fixed, **options}).create_engine_config()
     except (ValueError, TypeError, NotImplementedError) as error:
         what = shorten_validation(error)
-        if "max_model_len" in what:
+        if "derived max_model_len" in what:
             raise RefusedError(
                 f"the context asked for is longer than the model's: {what}",
                 where="max_model_len",

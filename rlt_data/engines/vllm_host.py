@@ -174,6 +174,7 @@ def main() -> None:
         outbox.send(
             {"event": "refused", "what": refused.what, "where": refused.where, "remedy": refused.remedy}
         )
+        code = 0
     except Exception as error:
         traceback.print_exc()
         outbox.send({"event": "died", "error": f"{type(error).__name__}: {error}"})

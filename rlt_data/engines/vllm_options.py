@@ -13,6 +13,7 @@ from typing import Any
 
 RESERVED = {
     "model": "the teacher is named by --teacher",
+    "model_weights": "the model is already resolved to exact files",
     "tokenizer": "prompts are rendered with the model's own tokenizer",
     "tokenizer_revision": "prompts are rendered with the model's own tokenizer",
     "revision": "the model is already resolved to exact files",
@@ -29,7 +30,19 @@ RESERVED = {
 }
 """Options that are not passed through, and why."""
 
-_SAFE_LOAD_FORMATS = ("safetensors", "fastsafetensors", "runai_streamer", "instanttensor", "dummy")
+MODEL_OPTIONS = (
+    "hf_config_path",
+    "hf_overrides",
+    "kv_cache_dtype",
+    "logits_processors",
+    "lora_target_modules",
+    "model_class_overrides",
+    "quantization",
+    "quantization_config",
+)
+"""Options that change what a model computes by more than rounding: they are part of what was made with it."""
+
+_SAFE_LOAD_FORMATS = ("safetensors", "fastsafetensors", "runai_streamer", "instanttensor")
 _DEFAULT_CPU_CACHE_BYTES = 4 << 30
 _CPU_BATCH_TOKENS = 4096
 _PYDANTIC_TAIL = re.compile(r" \[type=.*?(?=\n|$)|\n\s+For further information visit \S+", re.DOTALL)
@@ -43,6 +56,11 @@ class RefusedError(Exception):
         self.what = what
         self.where = where
         self.remedy = remedy
+
+
+def select_model_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the options that change what the model computes."""
+    return {name: options[name] for name in MODEL_OPTIONS if options.get(name) is not None}
 
 
 def check_option_names(options: Mapping[str, Any], known: set[str]) -> None:
@@ -126,6 +144,12 @@ def choose_cpu_defaults(options: Mapping[str, Any], context: int) -> dict[str, A
             "on a CPU, vLLM dies when a prompt with a seed is processed in parts",
             where="enable_chunked_prefill",
             remedy="leave it out",
+        )
+    if context < 0:
+        raise RefusedError(
+            "on a CPU, vLLM must be told how long a prompt may be, since prompts enter whole",
+            where="max_model_len",
+            remedy="give it as a number of tokens, or leave it out",
         )
     defaults: dict[str, Any] = {
         "enforce_eager": True,

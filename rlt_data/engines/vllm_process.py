@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rlt_data.engines.base import wait_for
 from rlt_data.errors import EngineError, UsageError
 
 Message = dict[str, Any]
@@ -23,6 +25,8 @@ Message = dict[str, Any]
 _GRACE_SECONDS = 8.0
 _TERM_SECONDS = 2.0
 _LOG_LINES = 15
+_ERRORS = 3
+_ERROR = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .*\S)")
 _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
@@ -30,6 +34,16 @@ _ENVIRONMENT = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     "PYTHONUNBUFFERED": "1",
 }
+
+
+def find_errors(lines: Iterable[str]) -> list[str]:
+    """Find the first few errors that a log of vLLM names, without those that only point to others.
+
+    vLLM's processes hand an error up: the last lines of the log are often those of a process that knows
+    only that another one failed.
+    """
+    found = [match[1] for line in lines if (match := _ERROR.search(line)) and "above" not in match[1]]
+    return list(dict.fromkeys(found))[:_ERRORS]
 
 
 class HostProcess:
@@ -103,9 +117,12 @@ class HostProcess:
         except BrokenPipeError as error:
             raise self._explain_death(None) from error
 
-    def receive(self) -> Message:
-        """Return the next message of the engine, waiting for it; raises `EngineError` where it died."""
-        message = self._inbox.get()
+    def receive(self, on_wait: Callable[[], None] | None = None) -> Message:
+        """Return the next message of the engine, waiting for it, with `on_wait` called every second.
+
+        Raises `EngineError` where the engine died.
+        """
+        message = wait_for(self._inbox, on_wait)
         if message is None:
             raise self._explain_death(None)
         if message["event"] == "died":
@@ -140,10 +157,14 @@ class HostProcess:
     def _explain_death(self, error: str | None) -> EngineError:
         self.close()
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        tail = "\n".join(f"    {line[:400]}" for line in lines[-_LOG_LINES:])
         how = error or f"its process ended with code {self._process.returncode}"
+        told = f"the vLLM engine died: {how}"
+        causes = [cause for cause in find_errors(lines) if cause not in how]
+        if causes:
+            told += "\n  its log names:" + "".join(f"\n    {cause[:800]}" for cause in causes)
+        tail = "".join(f"\n    {line[:400]}" for line in lines[-_LOG_LINES:])
         return EngineError(
-            f"the vLLM engine died: {how}\n  the last lines of its log:\n{tail}",
+            f"{told}\n  the last lines of its log:{tail}",
             where=str(self.log_path),
             remedy="what is committed stays: run the same command again to go on; if memory ran out, "
             "lower max_num_seqs, max_model_len or gpu_memory_utilization",

@@ -20,6 +20,7 @@ from typing import Any
 MODEL = "faulty"
 PROBE = "The"
 SLOW_SECONDS = 1.5
+TRICKLE_SECONDS = 0.2
 
 
 @dataclass
@@ -38,13 +39,19 @@ class Plan:
 
 @dataclass
 class FaultServer:
-    """The server on a loopback port; `plan` maps a prompt to its plan, `answer` to its text."""
+    """The server on a loopback port; `plan` maps a prompt to its plan, `answer` to its text.
+
+    While `broken`, it fails on whatever it is asked; until `back_at`, there is only a gateway before it.
+    """
 
     plan: Callable[[str], Plan]
     answer: Callable[[str], str] = lambda prompt: "because.<|end_of_explanation|>"
     api_key: str | None = None
     logprobs: bool = True
     completions: bool = True
+    broken: bool = False
+    back_at: float = 0.0
+    probes: int = 0
     tries: Counter[str] = field(default_factory=Counter)
     served: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
@@ -99,6 +106,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
         if prompt == PROBE:
+            faulty.probes += 1
+        if faulty.broken:
+            self._do_error(chat, prompt, body)
+            return
+        if prompt == PROBE:
             self._send(200, self._write(chat, "x", "length", body))
             return
         faulty.bodies.append(body)
@@ -124,6 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _do_busy(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
         self._send(429, {"error": "slow down"}, {"Retry-After": "0.3"})
 
+    def _do_limited(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self._send(429, {"error": "too many requests"}, {"Retry-After": "0.02"})
+
     def _do_error(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
         self._send(500, {"error": "out of order"})
 
@@ -132,6 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _do_refused(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
         self._send(400, {"error": f"bad request, and your key is {self.headers['authorization']}"})
+
+    def _do_refused_at_length(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self._send(400, {"error": "x" * 465 + str(self.headers["authorization"])})
 
     def _do_too_long(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
         self._send(400, {"error": "This model's maximum context length is 128 tokens."})
@@ -153,6 +171,21 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(SLOW_SECONDS)
         self._send(200, self._write(chat, "too late", "stop", body))
 
+    def _do_trickle(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", "500")
+        self.end_headers()
+        with suppress(OSError):
+            for _ in range(20):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(TRICKLE_SECONDS)
+        self.close_connection = True
+
+    def _do_odd(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self._send(200, {"choices": [{"text": {"parts": []}, "finish_reason": "stop"}], "usage": "none"})
+
     def _do_garbage(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
         self._send(200, b"<html>not what you asked for</html>")
 
@@ -160,6 +193,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"choices": []})
 
     def _allow(self) -> bool:
+        if time.monotonic() < self.faulty.back_at:
+            self._send(503, {"error": "no upstream"})
+            return False
         key = self.faulty.api_key
         if key is None or self.headers["authorization"] == f"Bearer {key}":
             return True

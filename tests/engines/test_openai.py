@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,6 @@ from rlt_data.engines import (
     SamplingParameters,
     open_engine,
 )
-from rlt_data.engines.openai_client import read_retry_after
-from rlt_data.engines.openai_options import hide_secrets, read_server_options
-from rlt_data.engines.openai_protocol import ServerTraits, read_answer
 from rlt_data.errors import EngineError, UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
@@ -43,15 +38,19 @@ PLANS = {
     "error": (Plan(("error", "unavailable", "error")), "trace"),
     "cut": (Plan(("cut", "cut_midway")), "trace"),
     "slow": (Plan(("slow",)), "trace"),
+    "trickle": (Plan(("trickle",)), "trace"),
     "garbage": (Plan(("garbage", "empty")), "trace"),
     "partial": (Plan(("partial",), forever=True), "trace"),
     "length": (Plan(("length",), forever=True), "trace"),
     "always_error": (Plan(("error",), forever=True), "http_500"),
     "always_cut": (Plan(("cut",), forever=True), "connection"),
     "always_slow": (Plan(("slow",), forever=True), "timeout"),
+    "always_trickle": (Plan(("trickle",), forever=True), "timeout"),
     "always_garbage": (Plan(("garbage",), forever=True), "invalid_answer"),
     "always_empty": (Plan(("empty",), forever=True), "empty_answer"),
+    "odd": (Plan(("odd",), forever=True), "invalid_answer"),
     "refused": (Plan(("refused",), forever=True), "http_400"),
+    "cut_off": (Plan(("refused_at_length",), forever=True), "http_400"),
     "too_long": (Plan(("too_long",), forever=True), "over_context"),
 }
 NAMES = list(PLANS)
@@ -77,6 +76,22 @@ def ask(server: FaultServer, prompts: list[str], **options: Any) -> dict[str, Co
     return {answer.key: answer for answer in answers}
 
 
+def make_lake(folder: Path, questions: list[str]) -> Lake:
+    lake = Lake(folder / "lake")
+    rows = [
+        {
+            "question_id": hash_content("question", question),
+            "question": question,
+            "solution": "7",
+            "solution_rendered": False,
+            "run_id": "test",
+        }
+        for question in questions
+    ]
+    lake.table("questions").append(pl.DataFrame(rows), run_id="test")
+    return lake
+
+
 @pytest.fixture
 def faulty() -> Iterator[FaultServer]:
     with FaultServer(choose_plan) as server:
@@ -96,7 +111,7 @@ def test_every_request_is_answered_once_whatever_the_server_does(faulty: FaultSe
         else:
             assert isinstance(answer, FailedRequest)
             assert answer.reason == fate
-            assert faulty.tries[prompt] == (1 if fate in ("http_400", "over_context") else QUICK["attempts"])
+            assert faulty.tries[prompt] == (QUICK["attempts"] if prompt.startswith("[always") else 1)
     assert isinstance(partial := answers["[partial] 0"], Completion)
     assert (partial.text, partial.finish_reason) == ("because it", "partial")
     assert isinstance(cut := answers["[length] 0"], Completion)
@@ -123,18 +138,7 @@ def test_questions_end_as_traces_or_rejects_exactly_once(
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     faulty.api_key = KEY
     questions = [f"[{name}] question {copy}" for copy in range(4) for name in NAMES]
-    lake = Lake(tmp_path / "lake")
-    rows = [
-        {
-            "question_id": hash_content("question", question),
-            "question": question,
-            "solution": "7",
-            "solution_rendered": False,
-            "run_id": "test",
-        }
-        for question in questions
-    ]
-    lake.table("questions").append(pl.DataFrame(rows), run_id="test")
+    lake = make_lake(tmp_path, questions)
     config = GenerateConfig(
         teacher=MODEL,
         tokenizer=str(tiny_model),
@@ -153,14 +157,15 @@ def test_questions_end_as_traces_or_rejects_exactly_once(
     assert traces.height == summary.rows_out == 8 * fates.pop("trace")
     assert Counter(rejects["reason"]) == {reason: 8 * count for reason, count in fates.items()}
     states = Counter(traces["state"])
-    assert states == {"closed": 48, "missing_close": 16}
-    assert Counter(traces["finish_reason"]) == {"stop": 48, "length": 8, "partial": 8}
+    assert states == {"closed": 56, "missing_close": 16}
+    assert Counter(traces["finish_reason"]) == {"stop": 56, "length": 8, "partial": 8}
     assert traces["truncated"].sum() == 8
     assert traces["completion_token_ids"].null_count() == traces.height
     assert traces["logprob_mode"].unique().to_list() == ["processed"]
     assert traces["think"].str.contains(CLOSE, literal=True).sum() == 0
     # A request sent over a connection that the server has just cut is never seen there.
-    seen = sum(faulty.tries.values())
+    # Two more probes came before the work, when the server was asked what it can do.
+    seen = sum(faulty.tries.values()) + faulty.probes - 2
     assert seen <= summary.extra["requests_sent"] <= seen + len(questions)
     assert generate(lake, config).status == "already finished"
     for file in (tmp_path / "lake").rglob("*"):
@@ -196,6 +201,83 @@ def test_a_server_that_goes_away_stops_the_work(faulty: FaultServer) -> None:
         list(answers)
 
 
+def test_a_server_behind_a_gateway_is_waited_for(faulty: FaultServer) -> None:
+    engine = open_server(faulty, concurrency=4, attempts=2)
+    answers = engine.generate((GenerationRequest(str(n), f"[good] {n}", n) for n in range(40)), SAMPLING)
+    found = [next(answers)]
+    faulty.back_at = time.monotonic() + 1.0
+    found += answers
+    assert len({answer.key for answer in found}) == 40
+    assert all(isinstance(answer, Completion) for answer in found)
+
+
+def test_a_server_that_answers_nothing_more_spoils_no_request(
+    faulty: FaultServer, tmp_path: Path, tiny_model: Path
+) -> None:
+    lake = make_lake(tmp_path, [f"[good] question {place}" for place in range(30)])
+
+    def answer(prompt: str) -> str:
+        faulty.broken = sum(faulty.served.values()) > 10
+        return f"because.{CLOSE}"
+
+    faulty.answer = answer
+    config = GenerateConfig(
+        teacher=MODEL,
+        tokenizer=str(tiny_model),
+        base_url=faulty.base_url,
+        engine_options={**QUICK, "concurrency": 2},
+        max_tokens=64,
+    )
+    with pytest.raises(EngineError, match="answers no request any more") as caught:
+        generate(lake, config)
+    assert "run the same command again" in str(caught.value)
+    assert 10 <= lake.table("traces").count() < 30
+    assert lake.table("rejects").count() == 0
+    faulty.answer, faulty.broken = (lambda prompt: f"because.{CLOSE}"), False
+    assert generate(lake, config).rows_out == lake.table("traces").count() == 30
+    assert lake.table("rejects").count() == 0
+
+
+def test_a_server_that_fails_is_not_taken_for_one_with_chat_alone(faulty: FaultServer) -> None:
+    faulty.broken = True
+    with pytest.raises(EngineError, match=r"fails on /completions: .*status 500"):
+        open_server(faulty)
+
+
+def test_waiting_that_the_server_asks_for_is_no_failed_try() -> None:
+    with FaultServer(lambda prompt: Plan(("limited",) * 7)) as server:
+        answers = ask(server, ["a", "b"], attempts=2, timeout=20.0)
+    assert all(isinstance(answer, Completion) for answer in answers.values())
+    with FaultServer(lambda prompt: Plan(("limited",), forever=True)) as server:
+        answers = ask(server, ["a"], attempts=2, timeout=0.3)
+    assert isinstance(failed := answers["a"], FailedRequest)
+    assert failed.reason == "http_429"
+
+
+def test_what_is_finished_is_committed_while_others_are_waited_for(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLT_DATA_COMMIT_SECONDS", "0.1")
+    lake = make_lake(tmp_path, [*(f"early {place}" for place in range(5)), "late"])
+    committed = 0
+
+    def answer(prompt: str) -> str:
+        nonlocal committed
+        deadline = time.monotonic() + 20
+        while "late" in prompt and committed < 5 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            committed = Lake(lake.uri).table("traces").count()
+        return f"because.{CLOSE}"
+
+    with FaultServer(lambda prompt: Plan(), answer=answer) as server:
+        options = {**QUICK, "timeout": 30.0}
+        config = GenerateConfig(
+            teacher=MODEL, tokenizer=str(tiny_model), base_url=server.base_url, engine_options=options
+        )
+        assert generate(lake, config).rows_out == 6
+    assert committed == 5
+
+
 def test_a_server_that_is_not_there_is_waited_for_so_long() -> None:
     options = EngineOptions(extra={"base_url": "http://127.0.0.1:9/v1", "ready_timeout": 0.4})
     begin = time.monotonic()
@@ -213,6 +295,22 @@ def test_a_wrong_key_stops_at_once_and_is_not_shown(
         open_server(faulty)
     assert KEY not in str(caught.value)
     assert "OPENAI_API_KEY" in str(caught.value)
+
+
+def test_a_key_is_sent_without_its_line_break_and_never_shown_in_part(
+    faulty: FaultServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty.api_key = KEY
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
+    failed = ask(faulty, ["[cut_off] key"])["[cut_off] key"]
+    assert isinstance(failed, FailedRequest)
+    assert "[hidden]" in failed.detail
+    assert KEY[:4] not in failed.detail
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\r\nX-Other: 1")
+    with pytest.raises(UsageError, match="cannot be sent") as caught:
+        open_server(faulty)
+    assert "OPENAI_API_KEY" in str(caught.value)
+    assert KEY[:4] not in str(caught.value)
 
 
 def test_a_model_that_is_not_served_is_named(faulty: FaultServer) -> None:
@@ -254,68 +352,6 @@ def test_completions_need_a_chat_template_here(faulty: FaultServer, tmp_path: Pa
     with pytest.raises(Exception, match="chat template") as caught:
         generate(lake, config)
     assert "--tokenizer" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "where"),
-    [
-        ({"engine_options": {"api_key": KEY}}, "api_key"),
-        ({"engine_options": {"Authorization": f"Bearer {KEY}"}}, "Authorization"),
-        ({"base_url": f"http://me:{KEY}@127.0.0.1/v1"}, "base_url"),
-        ({"base_url": f"http://127.0.0.1/v1?api_key={KEY}"}, "base_url"),
-    ],
-)
-def test_secrets_are_refused_before_anything_is_stored(options: dict[str, Any], where: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        GenerateConfig(teacher="x", **options)
-    assert caught.value.where == where
-    assert KEY not in str(caught.value)
-
-
-def test_unknown_options_are_refused_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match="no option 'concurency'") as caught:
-        read_server_options({"base_url": "http://localhost/v1", "concurency": 3})
-    assert caught.value.remedy == "did you mean 'concurrency'?"
-    with pytest.raises(UsageError, match="needs the address"):
-        read_server_options({})
-    with pytest.raises(UsageError, match="greater than or equal to 1"):
-        read_server_options({"base_url": "http://localhost/v1", "concurrency": 0})
-
-
-def test_retry_after_is_seconds_or_a_date() -> None:
-    assert read_retry_after(None) is None
-    assert read_retry_after("2") == 2.0
-    assert read_retry_after("-3") == 0.0
-    assert read_retry_after("soon") is None
-    later = read_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
-    assert later == pytest.approx(30, abs=2)
-    assert read_retry_after("1e9") == 600.0
-
-
-def test_hidden_secrets_leave_no_trace() -> None:
-    assert hide_secrets(f"a {KEY} b {KEY}", [None, KEY]) == "a [hidden] b [hidden]"
-
-
-@pytest.mark.parametrize(
-    ("choice", "text", "finish", "known"),
-    [
-        ({"text": "a", "finish_reason": "stop", "stop_reason": CLOSE}, f"a{CLOSE}", "stop", True),
-        ({"text": f"a{CLOSE}", "finish_reason": "stop", "stop_reason": CLOSE}, f"a{CLOSE}", "stop", True),
-        ({"text": "a", "finish_reason": "stop", "stop_reason": None}, "a", "end", True),
-        ({"text": "a", "finish_reason": "stop", "matched_stop": 2}, "a", "end", True),
-        ({"text": "a", "finish_reason": "stop"}, f"a{CLOSE}", "stop", False),
-        ({"text": "a", "finish_reason": "length"}, "a", "length", True),
-        ({"text": "a", "finish_reason": "abort"}, "a", "partial", True),
-        ({"text": None, "finish_reason": "content_filter"}, "", "partial", True),
-        ({"text": "a\ud800b", "finish_reason": "length"}, "a\ufffdb", "length", True),
-        ({"message": {"content": "a"}, "finish_reason": "eos"}, "a", "end", True),
-    ],
-)
-def test_what_ended_an_answer(choice: dict[str, Any], text: str, finish: str, known: bool) -> None:
-    traits = ServerTraits("completions", None, False, None, MODEL)
-    answer = read_answer({"choices": [choice]}, GenerationRequest("k", "p", 0), SAMPLING, traits)
-    assert (answer.completion.text, answer.completion.finish_reason) == (text, finish)
-    assert answer.ending_known == known
 
 
 def test_the_seed_of_a_request_reaches_the_server(faulty: FaultServer) -> None:

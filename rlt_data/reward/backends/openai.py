@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rlt_data.engines.openai import explore_server, name_failure
+from rlt_data.engines.openai import explore_server, settle_failure
 from rlt_data.engines.openai_client import RequestFailedError, ServerClient
 from rlt_data.engines.openai_options import read_server_options
 from rlt_data.engines.openai_worker import RequestWorker
@@ -44,7 +44,7 @@ class ServerSource:
         self.name = identity.name
         self.tokenizer = load_tokenizer(identity)
         self.context = traits.context - 1 if traits.context is not None else None
-        self._model = traits.model
+        self._traits = traits
 
     def score(self, texts: Iterable[Text]) -> Iterator[Scored]:
         """Score texts with bounded concurrency; see `TokenSource`."""
@@ -56,7 +56,7 @@ class ServerSource:
     async def _score_text(self, client: ServerClient, text: Text) -> Scored:
         key, token_ids = text
         body = {
-            "model": self._model,
+            "model": self._traits.model,
             "prompt": token_ids,
             "max_tokens": 1,
             "temperature": 1.0,
@@ -65,7 +65,7 @@ class ServerSource:
         try:
             answer = await client.post("completions", body)
         except RequestFailedError as error:
-            return key, SourceFailure(name_failure(error), error.detail)
+            return key, SourceFailure(await settle_failure(client, self._traits, error), error.detail)
         return key, read_prompt_logprobs(answer, token_ids)
 
 
