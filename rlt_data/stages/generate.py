@@ -1,7 +1,8 @@
 """Generate: teachers explain each question, given its solution; one row a sample in `traces`.
 
 Left out of a generation's identity: the engine, its floating-point type and batching. They change speed
-and, by rounding, single draws, not what is sampled from; each row says what made it.
+and, by rounding, single draws, not what is sampled from; each row says what made it. Engine options that
+change the model, such as quantisation, are part of it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from rlt_data.stages.generate_plan import (
     reject_sample,
     resolve_teachers,
 )
-from rlt_data.stages.overlong import StudentContext, find_student_context
+from rlt_data.stages.overlong import OVERLONG_COUNTS, StudentContext, find_student_context
 from rlt_data.stages.run import StageRun, StageSummary, open_run
 from rlt_data.stages.truncation import TruncationWatch
 
@@ -65,6 +66,8 @@ def generate(
         identity["renderers"] = [renderer.content_key if renderer else None for _, renderer in teachers]
     if student is not None:
         identity["student"] = student.identity
+    if config.model_options:
+        identity["model_options"] = config.model_options
     with open_run(
         lake,
         "generate",
@@ -89,6 +92,9 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
     watch = TruncationWatch(config)
     missing = list_missing(run, generation, watch)
     run.count(rows_in=len(missing))
+    if student is not None:
+        # That there are none is to be told too.
+        run.count(**dict.fromkeys(OVERLONG_COUNTS[config.overlong], 0))
     refusals: list[FailedRequest] = []
     if missing:
         engine = open_engine(
@@ -102,7 +108,11 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
                     pending = writer.write(pending, draw, task)
                     if not pending:
                         break
-            run.summary.extra |= {"rows_per_second": writer.rows_per_second, **engine.figures}
+            figures = {"rows_per_second": writer.rows_per_second, **engine.figures}
+            if len(config.teacher) > 1:
+                run.summary.extra[generation.teacher.name] = figures
+            else:
+                run.summary.extra |= figures
             for note in engine.notes:
                 run.note(note)
             run.flush()
@@ -147,7 +157,8 @@ class _TraceWriter:
         """Make the traces of `samples`; return those that must be drawn again because they are over-long."""
         engine = self._engine
         requests = make_requests(self._run, self._generation, samples, draw=draw, prefills=engine.prefills)
-        with closing(engine.generate(requests, self._generation.sampling)) as answers:
+        sampling, flush = self._generation.sampling, self._run.flush_when_due
+        with closing(engine.generate(requests, sampling, on_wait=flush)) as answers:
             return self._take(answers, samples, draw, task)
 
     def _take(

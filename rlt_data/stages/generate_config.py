@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rlt_data.engines import EngineName, EngineOptions
-from rlt_data.engines.openai_options import refuse_secrets
+from rlt_data.engines.openai_options import read_server_options, refuse_secrets
+from rlt_data.engines.vllm_options import select_model_options
 from rlt_data.stages.run import StageConfig
 
 
@@ -99,12 +100,22 @@ class GenerateConfig(StageConfig):
             raise ValueError(f"base_url names a server, but the engine is {self.engine}")
         if self.overlong != "keep" and self.student is None:
             raise ValueError(f"overlong = {self.overlong!r} needs the student whose context is the measure")
+        if self.is_served:
+            # Here, since what is no option of the connection (a header, say) must not be stored.
+            options = read_server_options(self.make_engine_options().extra)
+            if options.served_model is not None and len(self.teacher) > 1:
+                raise ValueError("served_model names one model, and there are several teachers")
         return self
 
     @property
     def is_served(self) -> bool:
         """Whether the teacher is behind a server."""
         return self.engine == "openai" or self.base_url is not None
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Those engine options that change the teacher, such as quantisation."""
+        return {} if self.is_served else select_model_options(self.engine_options)
 
     def make_engine_options(self) -> EngineOptions:
         """Build the options that the engine gets."""

@@ -91,6 +91,8 @@ def describe_generation(
     if config.is_served:
         chat = config.engine_options.get("api") == "chat"
         parts.append(["served", renderer.content_key if renderer is not None and not chat else None])
+    if config.model_options:
+        parts.append(["model options", config.model_options])
     if config.overlong == "resample" and student is not None:
         parts.append(["resample", student.identity, config.resamples])
     sampling = SamplingParameters(

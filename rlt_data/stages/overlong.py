@@ -12,6 +12,13 @@ from rlt_data.formats.spans import encode_texts
 from rlt_data.models import ModelIdentity, load_tokenizer, read_model_config, resolve_model
 from rlt_data.stages.generate_config import GenerateConfig
 
+OVERLONG_COUNTS = {
+    "keep": ("over_long_kept",),
+    "drop": ("over_long_lost",),
+    "resample": ("over_long_recollected", "over_long_draws", "over_long_lost"),
+}
+"""What the summary counts under each way to treat over-long explanations."""
+
 
 @dataclass(frozen=True)
 class StudentContext:

@@ -294,6 +294,9 @@ def test_options_are_checked_by_vllm_itself(vllm_model: Path) -> None:
         ({"enforce_eager": "perhaps"}, "true or false, not 'perhaps'"),
         ({"trust_remote_code": True}, "never run"),
         ({"load_format": "pt"}, "safetensors files only"),
+        ({"load_format": "dummy"}, "safetensors files only"),
+        ({"model_weights": "x"}, "resolved to exact files"),
+        ({"quantization": "fp8", "max_num_seqs": "16", "dtype": "half"}, ["fp8", 16, "half"]),
         ({"compilation_config": {"modee": 1}}, "Unexpected keyword argument"),
     ]
     done = subprocess.run(
@@ -316,7 +319,9 @@ def test_a_model_that_vllm_has_no_kernel_for_is_refused_before_it_is_loaded(tiny
     if unusable is None:
         pytest.skip("this build of vLLM has kernels for every size of head")
     assert "heads of size 8" in unusable
-    assert open_engine("auto", identity).name == "transformers"
+    other = open_engine("auto", identity)
+    assert other.name == "transformers"
+    assert "vLLM is installed, but does not run this" in other.notes[0]
     engine = VllmEngine(identity, EngineOptions())
     with pytest.raises(UsageError, match="no attention kernel for heads of size 8"):
         engine.start()

@@ -12,12 +12,14 @@ import pytest
 
 from rlt_data.engines import derive_sample_seed
 from rlt_data.errors import ModelError, StageStoppedError, UsageError
+from rlt_data.formats import load_format
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.models import load_tokenizer, resolve_model
+from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
 from rlt_data.progress import Reporter, Task
 from rlt_data.settings import Settings
 from rlt_data.stages.generate import GenerateConfig, TruncationWatch, generate
+from rlt_data.stages.generate_plan import describe_generation
 
 QUESTIONS = [
     ("How many dollars are 3 eggs at $2?", "3 * 2 = 6"),
@@ -285,3 +287,13 @@ def test_when_the_truncated_share_stops_the_stage(
 
 def test_no_completion_at_all_is_no_reason_to_stop() -> None:
     TruncationWatch(GenerateConfig(teacher="x", max_truncated_share=0.0)).check_at_end("run")
+
+
+def test_options_that_change_the_teacher_make_a_generation_of_their_own() -> None:
+    teacher, format = ModelIdentity("teacher", "x", "x", "1"), load_format("stratos")
+    ids = []
+    for options in ({}, {"tensor_parallel_size": 2}, {"quantization": "fp8"}, {"hf_overrides": {"a": 1}}):
+        config = GenerateConfig(teacher="x", engine="vllm", engine_options=options)
+        ids.append(describe_generation(config, teacher, teacher, format, None, 0).id)
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3

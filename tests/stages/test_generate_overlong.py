@@ -54,6 +54,7 @@ def test_two_teachers_fill_one_corpus(tmp_path: Path, tiny_model: Path, other_mo
     summary = generate(lake, make_config(tiny_model, teacher=both))
     rows = read_traces(lake)
     assert (summary.rows_in, summary.rows_out) == (24, 24)
+    assert [summary.extra[name]["rows_per_second"] > 0 for name in both] == [True, True]
     assert len(rows) == len({row["trace_id"] for row in rows}) == 24
     by_teacher = {name: [row for row in rows if row["teacher"] == name] for name in both}
     assert {name: len(found) for name, found in by_teacher.items()} == dict.fromkeys(both, 12)
@@ -96,6 +97,13 @@ def test_kept_explanations_are_counted(tmp_path: Path, tiny_model: Path) -> None
     assert len(lengths) == 4 * SAMPLES
     assert 0 < over < len(lengths)
     assert summary.extra["over_long_kept"] == over
+
+
+def test_that_none_is_over_long_is_said(tmp_path: Path, tiny_model: Path) -> None:
+    config = make_strict(tiny_model, "resample", samples=1, student_context=10_000)
+    extra = generate(make_lake(tmp_path), config).extra
+    names = ("over_long_recollected", "over_long_draws", "over_long_lost")
+    assert [extra[name] for name in names] == [0, 0, 0]
 
 
 def test_dropped_explanations_are_rejects(tmp_path: Path, tiny_model: Path) -> None:
