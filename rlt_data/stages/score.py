@@ -60,7 +60,11 @@ def score(
         inputs=("questions", "traces"),
         outputs=("scores",),
         models=[*students, *teachers.values()],
-        identity={"dtype": dtype, "formats": formats},
+        identity={
+            "dtype": dtype,
+            "formats": formats,
+            **({"model_options": config.model_options} if config.model_options else {}),
+        },
         force=force,
         reporter=reporter,
     ) as run:
@@ -100,7 +104,8 @@ def _score_on(
     dtype: str,
 ) -> None:
     # Nobody says in which type a server computes.
-    stated = "unknown" if config.backend == "openai" else dtype
+    quantised = config.model_options.get("quantization")
+    stated = "unknown" if config.backend == "openai" else f"{dtype}+{quantised}" if quantised else dtype
     questions = run.read("questions").select("question_id", "question", "solution")
     for group in groups:
         traces = group.filter(select_rows(run, "traces", config.where)).select(TRACE_COLUMNS)

@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rlt_data.engines.openai_options import refuse_secrets
+from rlt_data.engines.openai_options import read_server_options, refuse_secrets
+from rlt_data.engines.vllm_options import select_model_options
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.summary import StageConfig
 
@@ -117,7 +118,23 @@ class ScoreConfig(StageConfig):
             raise ValueError(f"base_url names a server, but the backend is {self.backend}")
         if self.backend == "openai" and self.noise_check:
             raise ValueError("the noise check runs the students here, and with backend openai they are not")
+        if self.backend == "openai":
+            options = read_server_options({**self.backend_options, "base_url": self.base_url})
+            if options.served_model is not None and len(self.students) > 1:
+                raise ValueError("served_model names one model, and there are several students")
+            if self.temperature != 1.0:
+                raise ValueError(
+                    f"a server's prompt_logprobs are those of temperature 1, not {self.temperature:g}: set "
+                    "temperature to 1; or use backend vllm or torch, where the model's files are here"
+                )
+        if self.backend == "vllm" and "dtype" in self.backend_options:
+            raise ValueError("the floating-point type, which is written beside each score, is set by dtype")
         return self
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """Those backend options that change the models, such as quantisation."""
+        return select_model_options(self.backend_options) if self.backend == "vllm" else {}
 
     @property
     def stores_divergences(self) -> bool:

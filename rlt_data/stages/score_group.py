@@ -55,11 +55,13 @@ class GroupWork:
         config, teacher = self.config, self.group.teacher if with_teacher else None
         temperature, teacher_temperature = config.side_temperatures
         if self.sources is not None:
-            return self.sources.open_scorer(
+            prompt_scorer = self.sources.open_scorer(
                 load_format(self.group.format),
                 [(student, temperature) for student in students],
                 (teacher, teacher_temperature) if teacher is not None else None,
             )
+            self._tell(prompt_scorer.notes)
+            return prompt_scorer
         from rlt_data.reward.scorer import Scorer
 
         memory = parse_memory(config.memory) if config.memory is not None else None
@@ -71,9 +73,12 @@ class GroupWork:
             exact=config.stores_divergences,
             **(sizes | options),
         )
-        for note in scorer.notes:
-            self.run.note(note)
+        self._tell(scorer.notes)
         return scorer
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            self.run.note(note)
 
 
 def score_rows(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.DataFrame) -> None:
@@ -220,14 +225,30 @@ def _check_gap(
     mean, largest = sum(gaps) / len(gaps), max(gaps)
     told = f"{mean:.2g} on average, {largest:.2g} at most (nats a token, {count} traces)"
     scored_by = "vllm" if work.config.backend == "vllm" else "torch"
-    work.run.note(f"the teacher's side is the engine's own; it differs from {scored_by} by {told}")
-    work.run.summary.extra["engine_gap"] = {"rows": count, "mean": mean, "largest": largest}
-    if mean > work.config.max_gap:
+    name = work.group.teacher.name if work.group.teacher is not None else ""
+    work.run.note(f"the side of teacher {name} is its engine's own; it differs from {scored_by} by {told}")
+    work.run.summary.extra["engine_gap"] = _join_gaps(
+        work.run.summary.extra.get("engine_gap"), {"rows": count, "mean": mean, "largest": largest}
+    )
+    # Also where it is no number at all.
+    if not mean <= work.config.max_gap:
         raise StageStoppedError(
             f"the log-probabilities stored with the traces differ from those of {scored_by} by {told}",
-            where=f"teacher {work.group.teacher.name if work.group.teacher is not None else ''}",
+            where=f"teacher {name}",
             remedy="score with --rescore-teacher, or allow the gap with --max-gap",
         )
+
+
+def _join_gaps(one: Mapping[str, float] | None, other: Mapping[str, float]) -> Mapping[str, float]:
+    """Join the gaps of two groups of traces; `mean` is weighted by their rows."""
+    if one is None:
+        return other
+    rows = one["rows"] + other["rows"]
+    return {
+        "rows": rows,
+        "mean": (one["mean"] * one["rows"] + other["mean"] * other["rows"]) / rows,
+        "largest": max(one["largest"], other["largest"]),
+    }
 
 
 def _tell_estimate(run: StageRun, scorer: Scorer, requests: Sequence[ScoreRequest]) -> None:

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from rlt_data.reward.scorer import FailedScore, TokenScores
     from rlt_data.reward.texts import ScoreRequest
 
-COLUMNS = ("trace_id", "question_id", "think", "state", "truncated")
-SAMPLED_COLUMNS = ("completion_token_ids", "completion_logprobs")
-
 
 class ScoreKey:
     """The identity of one score, short of trace and student."""
@@ -42,6 +39,7 @@ class ScoreKey:
             config.rescore_teacher,
             attempt,
             *([config.backend] if config.backend != "torch" else []),
+            *([config.model_options] if config.model_options else []),
         ]
 
     def make_id(self, trace_id: str, student: ModelIdentity) -> str:

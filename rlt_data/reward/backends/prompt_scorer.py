@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from rlt_data.errors import UsageError
 from rlt_data.formats.definition import ConversationFormat
@@ -58,7 +59,7 @@ class PromptScorer:
         for open_student in self._students:
             with open_student() as source:
                 if teacher_tokenizer is not None:
-                    _check_tokenizers(teacher_tokenizer, source)
+                    check_tokenizers(teacher_tokenizer, source.tokenizer, source.name)
                 texts = build_student_texts(self.format, source.tokenizer, asked, context=source.context)
                 yield from self._score_student(source, asked, texts, teacher_texts, known)
 
@@ -138,11 +139,12 @@ def _find_failure(
     return values if isinstance(values, FailedText) else compare_think_tokens(request, text, teacher)
 
 
-def _check_tokenizers(teacher: object, source: TokenSource) -> None:
-    reason = compare_tokenizers(teacher, source.tokenizer)
+def check_tokenizers(teacher: Any, student: Any, name: str) -> None:
+    """Refuse tokenizers that cut text differently. Raises `UsageError`; `name` is the student's."""
+    reason = compare_tokenizers(teacher, student)
     if reason is not None:
         raise UsageError(
             f"r_KL compares teacher and student token by token, and {reason}",
-            where=f"student {source.name}",
+            where=f"student {name}",
             remedy="score r_SS alone with --teacher none, or use models of one tokenizer family",
         )

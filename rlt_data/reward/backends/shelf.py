@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
 from rlt_data.formats.definition import ConversationFormat
-from rlt_data.models import ModelIdentity
-from rlt_data.reward.backends.prompt_scorer import PromptScorer
+from rlt_data.models import ModelIdentity, load_tokenizer
+from rlt_data.reward.backends.prompt_scorer import PromptScorer, check_tokenizers
 from rlt_data.reward.backends.source import TokenSource
+from rlt_data.reward.backends.temperature import check_scalable
 from rlt_data.reward.loading import ModelShelf
 
 
@@ -44,11 +46,29 @@ class SourceShelf:
         students: Sequence[tuple[ModelIdentity, float]],
         teacher: tuple[ModelIdentity, float] | None,
     ) -> PromptScorer:
-        """Make a scorer for models, each with its temperature."""
+        """Make a scorer for models, each with its temperature.
+
+        Raises, before any of them runs, `UsageError` where teacher and student cut text into different
+        tokens, and `ModelError` where a temperature cannot be put into a model's weights.
+        """
+        for student, temperature in students:
+            if teacher is not None:
+                check_tokenizers(load_tokenizer(teacher[0]), load_tokenizer(student), student.name)
+            if self._backend == "vllm":
+                check_scalable(student, temperature)
+        if teacher is not None and self._backend == "vllm":
+            check_scalable(*teacher)
         served = [partial(self._lend, student, temperature, "student") for student, temperature in students]
-        return PromptScorer(
+        scorer = PromptScorer(
             format, served, partial(self._lend, *teacher, "teacher") if teacher is not None else None
         )
+        inexact = [t for _, t in [*students, *([teacher] if teacher else [])] if math.frexp(t)[0] != 0.5]
+        if self._backend == "vllm" and self._dtype != "float32" and inexact:
+            scorer.notes.append(
+                f"temperature {inexact[0]:g} stands in {self._dtype} weights, up to their rounding: it is "
+                "exact with --dtype float32, or --backend torch"
+            )
+        return scorer
 
     def close(self) -> None:
         """End the engine that is open."""

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rlt_data.errors import ModelError
-from rlt_data.models.config import read_config_file
+from rlt_data.models.config import read_model_config
+from rlt_data.models.identity import ModelIdentity
 
 NORM = "model.norm.weight"
 SCALABLE = frozenset(
@@ -32,21 +33,38 @@ SCALABLE = frozenset(
 _TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
+def check_scalable(identity: ModelIdentity, temperature: float) -> None:
+    """Find out whether `temperature` can be put into a model's weights, without touching them.
+
+    Raises `ModelError` for a LoRA adapter, and where the architecture is not known to allow it or the last
+    norm is not found.
+    """
+    if temperature == 1.0:
+        return
+    if identity.base is not None:
+        raise ModelError(
+            "prompt_logprobs ignore the temperature, and it cannot be put into a LoRA adapter",
+            where=identity.model,
+            remedy="merge the adapter, score with --backend torch, or at --temperature 1",
+        )
+    architecture = read_model_config(identity).architecture
+    if architecture not in SCALABLE:
+        raise ModelError(
+            f"prompt_logprobs ignore the temperature, and how to put it into a {architecture} is not known",
+            where=identity.model,
+            remedy="score with --backend torch, or at --temperature 1",
+        )
+    _find_file(identity.require_directory())
+
+
 def write_scaled_copy(model: Path, directory: Path, temperature: float, *, dtype: str) -> Path:
-    """Make `directory` a copy of `model` whose logits are divided by `temperature`.
+    """Make `directory` a copy of `model` whose logits are divided by `temperature`; see `check_scalable`.
 
     Every file but the one that holds the last norm is a link. `dtype` is the type that the engine computes
     in; the norm is written in float32 where that is float32, else in the type it has.
 
-    Raises `ModelError` where the architecture is not known to allow it.
+    Raises `ModelError` where no file holds the last norm.
     """
-    architecture = read_config_file(model).architecture
-    if architecture not in SCALABLE:
-        raise ModelError(
-            f"prompt_logprobs ignore the temperature, and how to put it into a {architecture} is not known",
-            where=str(model),
-            remedy="score with --backend torch, or at --temperature 1",
-        )
     file = _find_file(model)
     directory.mkdir(parents=True, exist_ok=True)
     for path in model.iterdir():

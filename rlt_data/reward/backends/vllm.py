@@ -10,10 +10,10 @@ from typing import Any
 from rlt_data.engines.base import EngineOptions
 from rlt_data.engines.vllm import describe_setup, find_vllm
 from rlt_data.engines.vllm_process import HostProcess
-from rlt_data.errors import MissingExtraError, ModelError
+from rlt_data.errors import MissingExtraError
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.reward.backends.source import SourceFailure
-from rlt_data.reward.backends.temperature import write_scaled_copy
+from rlt_data.reward.backends.temperature import check_scalable, write_scaled_copy
 
 DEFAULT_MEMORY = 2 << 30
 _WAITING = 256
@@ -42,12 +42,7 @@ class VllmSource:
             raise MissingExtraError(
                 "this needs the package 'vllm', which is not installed", remedy="pip install 'rlt-data[vllm]'"
             )
-        if identity.base is not None and temperature != 1.0:
-            raise ModelError(
-                "prompt_logprobs ignore the temperature, and it cannot be put into a LoRA adapter",
-                where=identity.model,
-                remedy="merge the adapter, score with --backend torch, or at --temperature 1",
-            )
+        check_scalable(identity, temperature)
         self.name = identity.name
         self.tokenizer = load_tokenizer(identity)
         setup = describe_setup(identity, EngineOptions(dtype=dtype, device=device, extra=dict(options or {})))

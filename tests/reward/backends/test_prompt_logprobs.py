@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from rlt_data.errors import UsageError
+from rlt_data.errors import ModelError, UsageError
+from rlt_data.formats import load_format
 from rlt_data.models import resolve_model
+from rlt_data.models.identity import ModelIdentity
 from rlt_data.reward.backends.openai import ServerSource, read_prompt_logprobs
+from rlt_data.reward.backends.shelf import SourceShelf
 from rlt_data.reward.backends.source import SourceFailure
+from rlt_data.reward.loading import ModelShelf
 from rlt_data.settings import Settings
 from rlt_data.stages.score import ScoreConfig
+from rlt_data.stages.score_plan import ScoreGroup
+from rlt_data.stages.score_rows import ScoreKey
 
 
 def answer(entries: Any) -> dict[str, Any]:
@@ -55,11 +64,49 @@ def test_a_temperature_is_refused_before_the_server_is_asked(tiny_model: Path) -
         ({"backend": "openai"}, "needs base_url"),
         ({"base_url": "http://x/v1"}, "the backend is torch"),
         ({"backend": "openai", "base_url": "http://x/v1", "noise_check": 3}, "noise check"),
+        ({"backend": "openai", "base_url": "http://x/v1"}, "those of temperature 1, not 0.7"),
+        (
+            {
+                "backend": "openai",
+                "base_url": "http://x/v1",
+                "students": ("x", "y"),
+                "backend_options": {"served_model": "z"},
+            },
+            "several students",
+        ),
+        ({"backend": "vllm", "backend_options": {"dtype": "bfloat16"}}, "is set by dtype"),
     ],
 )
 def test_what_a_backend_cannot_do_is_refused_with_the_reason(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        ScoreConfig(students=("x",), **options)
+        ScoreConfig(**{"students": ("x",), **options})
+
+
+def test_what_cannot_be_scored_is_refused_before_a_model_runs(tiny_model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "architectures": ["Gemma2ForCausalLM"]}))
+    good, bad = (resolve_model(str(m), role="m", settings=Settings()) for m in (tiny_model, other))
+    local = ModelShelf(dtype="bfloat16", device="cpu")
+    shelf = SourceShelf("vllm", local, dtype="bfloat16", device="cpu", memory=None, options={})
+    format = load_format("stratos")
+    for students, teacher in (([(bad, 0.7)], None), ([(good, 0.7)], (bad, 0.7))):
+        with pytest.raises(ModelError, match="Gemma2ForCausalLM"):
+            shelf.open_scorer(format, students, teacher)
+    assert shelf.open_scorer(format, [(bad, 1.0), (good, 0.5)], None).notes == []
+    notes = shelf.open_scorer(format, [(good, 0.7)], None).notes
+    assert "temperature 0.7 stands in bfloat16 weights" in notes[0]
+
+
+def test_options_that_change_a_model_are_part_of_its_scores() -> None:
+    group = ScoreGroup("stratos", None, pl.lit(True))
+    student = ModelIdentity("student", "x", "x", None)
+    ids = []
+    for options in ({}, {"max_num_seqs": 4}, {"quantization": "fp8"}):
+        config = ScoreConfig(students=("x",), backend="vllm", backend_options=options)
+        ids.append(ScoreKey(config, group, "float32", 0).make_id("t", student))
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_secrets_stay_out_of_the_configuration() -> None:

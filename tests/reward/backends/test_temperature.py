@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from rlt_data.errors import ModelError
 from rlt_data.models import load_model, resolve_model
-from rlt_data.reward.backends.temperature import NORM, write_scaled_copy
+from rlt_data.reward.backends.temperature import NORM, check_scalable, write_scaled_copy
 from rlt_data.settings import Settings
 
 IDS = torch.tensor([[5, 17, 200, 3, 44, 9]])
@@ -73,6 +73,8 @@ def test_an_architecture_that_is_not_known_is_refused(tiny_model: Path, tmp_path
     shutil.copytree(tiny_model, model)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"architectures": ["Gemma2ForCausalLM"]}))
+    identity = resolve_model(str(model), role="student", settings=Settings())
     with pytest.raises(ModelError, match="ignore the temperature") as caught:
-        write_scaled_copy(model, tmp_path / "copy", 0.7, dtype="float32")
+        check_scalable(identity, 0.7)
     assert "--backend torch" in str(caught.value)
+    check_scalable(identity, 1.0)
