@@ -6,9 +6,13 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "trl", "vllm", "ray", "datasets", "accelerate", "peft")
@@ -86,16 +90,44 @@ def test_tested_versions_are_those_installed_here():
     assert {"torch", "transformers", "trl", "deltalake", "duckdb", "polars", "pyarrow"} <= set(installed)
 
 
-def test_every_extra_that_an_error_names_exists():
-    pattern = r"""require_module\([^)]*, ["'](\w+)["']\)|rlt-data\[(\w+)\]"""
+def list_brought(extra: str) -> set[str]:
+    """List the packages that an extra installs, with what they need themselves."""
+    project = read_pyproject()["project"]
+    waiting = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    found: set[str] = set()
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        name = canonicalize_name(requirement.name)
+        if name == "rlt-data":
+            waiting += [
+                line for other in requirement.extras for line in project["optional-dependencies"][other]
+            ]
+        elif name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+            found.add(name)
+            with suppress(metadata.PackageNotFoundError):
+                waiting += metadata.requires(name) or []
+    return found
+
+
+def test_extras_bring_the_modules_for_which_errors_name_them():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "rlt_data").rglob("*.py")]
-    named = {first or second for text in texts for first, second in re.findall(pattern, text)}
-    assert {"models", "vllm"} <= named <= set(read_pyproject()["project"]["optional-dependencies"])
+    asked = {
+        pair for text in texts for pair in re.findall(r'require_module\(\s*"(\w+)[^"]*",\s*"(\w+)"', text)
+    }
+    assert {"models", "train", "verify"} <= {extra for _, extra in asked}
+    brought = {extra: list_brought(extra) for _, extra in asked}
+    packages = metadata.packages_distributions()
+    lacking = [
+        (module, extra)
+        for module, extra in asked
+        if not brought[extra] & {canonicalize_name(name) for name in packages.get(module, [module])}
+    ]
+    assert lacking == []
+    named = {extra for text in texts for extra in re.findall(r"rlt-data\[(\w+)\]", text)}
+    assert {"vllm"} <= named <= set(read_pyproject()["project"]["optional-dependencies"])
 
 
 def test_declared_ranges_hold_the_tested_versions():
-    from packaging.requirements import Requirement
-
     from rlt_data_cli.doctor import read_tested_versions
 
     project = read_pyproject()["project"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from typing import Any
 
 from rlt_data.errors import UsageError, require_module
@@ -83,7 +84,8 @@ def _gather(model: Any, writer: int | None = None) -> AbstractContextManager[Any
     spread = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
     if not spread:
         return nullcontext()
-    zero = require_module("deepspeed", "train").zero
+    # DeepSpeed itself marked the parameters, so it is here.
+    zero = import_module("deepspeed").zero
     context: AbstractContextManager[Any] = zero.GatheredParameters(spread, modifier_rank=writer)
     return context
 
