@@ -17,7 +17,7 @@ from rlt_data.settings import ModelSettings, Settings, load_settings, use_settin
 from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.summary import StageSummary
 from rlt_data.toml import validate_data
-from rlt_data.training.distributed import World
+from rlt_data.training.distributed import World, end_training
 from rlt_data.training.fresh import FreshConfig, build_fresh_model
 from rlt_data.training.grpo import train_policy
 from rlt_data.training.grpo_config import GrpoConfig, GrpoSection
@@ -166,6 +166,7 @@ def _run(stage: Callable[[], StageSummary], keep: Callable[[StageSummary], None]
     summary = stage()
     if world.is_main:
         keep(summary)
+    end_training()
     return str(_share(lambda: summary.extra["model"]))
 
 

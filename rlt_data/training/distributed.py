@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rlt_data.errors import StageStoppedError, require_module
 
 _FAILED = "failed before the work was handed out"
+# While one process reads data, or its completions take longer, the others wait for it.
+_PATIENCE = timedelta(hours=2)
+# What tells a process of the others.
+_LAUNCHED = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_FSDP",
+)
 
 
 class World:
@@ -42,8 +56,33 @@ class World:
             return
         accelerate = require_module("accelerate", "train")
         # The state sets the process group up, with gloo on CPUs.
-        accelerate.PartialState(cpu=not _has_accelerator())
+        accelerate.PartialState(cpu=not _has_accelerator(), timeout=_PATIENCE)
         require_module("accelerate.utils", "train").broadcast_object_list(box, from_process=0)
+
+
+@contextmanager
+def train_alone() -> Iterator[None]:
+    """Train something small in this process only, before the others are met; they know nothing of it."""
+    launched = {name: os.environ.pop(name) for name in _LAUNCHED if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(launched)
+        state = require_module("accelerate.state", "train")
+        state.AcceleratorState._reset_state(reset_partial_state=bool(launched))
+
+
+def end_training() -> None:
+    """Forget a training that is over, so that the next one in this process may set itself up.
+
+    Its weights leave the device, and so does accelerate's record of how they were spread: with DeepSpeed a
+    second trainer is refused while that stands.
+    """
+    gc.collect()
+    torch = require_module("torch", "train")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    require_module("accelerate.state", "train").AcceleratorState._reset_state()
 
 
 def _has_accelerator() -> bool:

@@ -32,6 +32,7 @@ from rlt_data.sources.arithmetic import (
 )
 from rlt_data.tasks.answers import render_answer
 from rlt_data.training.callbacks import ProgressCallback
+from rlt_data.training.distributed import train_alone
 from rlt_data.training.estimate import ModelSize
 from rlt_data.training.examples import (
     Explained,
@@ -196,7 +197,7 @@ def train_tiny(
     torch.set_num_threads(1)
     model.train()
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, train_alone():
             run_supervised(
                 model,
                 tokenizer,

@@ -20,8 +20,15 @@ pytest.importorskip("trl")
 
 RECIPE = """
 output = "{output}"
-teacher = "{teacher}"
+teacher = "fresh"
 students = ["{student}"]
+
+# Made in one process while the other waits.
+[fresh]
+examples = 24
+batch_size = 12
+epochs = 1
+shape = {{ hidden_size = 32, heads = 2, key_value_heads = 2, feed_forward = 48, context = 512 }}
 
 [sft.trainer]
 max_steps = 2
@@ -53,7 +60,6 @@ def write_recipe(folder: Path, models: dict[str, str], processes: int) -> Path:
     recipe.write_text(
         RECIPE.format(
             output=folder / f"out-{processes}",
-            teacher=models["teacher"],
             student=models["student"],
             texts=8 // processes,
         )
