@@ -28,7 +28,7 @@ class IngestConfig(StageConfig):
         {"source", "layout", "subset", "split", "revision", "size", "seed", "options", "format"}
     )
 
-    source: str = Field(description="File, directory, hub id, or reasoning-gym:NAME.")
+    source: str = Field(description="File, directory, hub id, reasoning-gym:NAME, or arithmetic:chain_sum.")
     layout: str | None = Field(
         None,
         description="Layout of the rows; told from the columns where not given. "
