@@ -36,6 +36,8 @@ def command(
     if json:
         print_json([describe_run(record) for record in shown])
         return
+    if not shown:
+        make_console().print(f"no run of the stage {stage!r}" if stage else "nothing ran in this lake yet")
     print_rows([_make_row(record) for record in shown], right=frozenset({"rows in", "rows out", "rejected"}))
     if len(runs) > len(shown):
         make_console().print(f"... and {len(runs) - len(shown)} older; --limit 0 lists all")

@@ -113,7 +113,7 @@ class ConversationFormat(BaseModel):
 
 
 def load_format(name_or_path: str, settings: Settings | None = None) -> ConversationFormat:
-    """Load a format by name (the user's own first, then built in) or from a TOML file.
+    """Load a format by name (the user's own first, then built in) or from a TOML file, by its path.
 
     `settings` default to the nearest `rlt-data.toml`. A user's format may say `base = "stratos"` and
     then only what differs. Raises `UsageError` for an unknown name, for a key that no format has (with
@@ -124,7 +124,7 @@ def load_format(name_or_path: str, settings: Settings | None = None) -> Conversa
         return _build_from_settings(name_or_path, settings)
     if name_or_path in BUILT_IN:
         return load_built_in(name_or_path)
-    path = Path(settings.resolve_path(name_or_path)).expanduser()
+    path = Path(name_or_path).expanduser()
     if path.suffix == ".toml" or path.is_file():
         document = load_document(path)
         table = _inherit({"name": path.stem, **document.data}, settings, document.name)
@@ -132,7 +132,7 @@ def load_format(name_or_path: str, settings: Settings | None = None) -> Conversa
     raise UsageError(
         f"there is no conversation format {name_or_path!r}",
         where=f"known formats: {', '.join(list_formats(settings))}",
-        remedy=f"{suggest_nearest(name_or_path, list_formats(settings))} Or name a TOML file, or add "
+        remedy=f"{suggest_nearest(name_or_path, list_formats(settings))}; or name a TOML file, or add "
         f"[formats.{name_or_path}] to rlt-data.toml",
     )
 

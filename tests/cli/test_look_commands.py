@@ -108,6 +108,12 @@ def test_tables_lists_versions_with_the_run_that_wrote_them(filled: QuickProgram
     assert run["run_id"] in {version["run"] for version in versions}
 
 
+def test_log_says_where_there_is_no_run(filled: QuickProgram):
+    assert "no run of the stage 'nope'" in filled.succeed("log", "--stage", "nope")
+    filled.succeed("init", "empty")
+    assert "nothing ran" in filled.succeed("log", "--lake", "empty/lake")
+
+
 def test_log_lists_runs_newest_first_and_one_in_full(filled: QuickProgram):
     runs = json.loads(filled.succeed("log", "--json"))
     assert [run["stage"] for run in runs] == ["generate", "ingest"]

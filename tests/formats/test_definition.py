@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,18 @@ def test_a_format_is_loaded_from_a_file(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.toml", f"[teacher]\n{TEACHER}[student]\n{STUDENT}")
     mine = load_format(str(path), Settings())
     assert (mine.name, mine.teacher.close, mine.student.think_open) == ("mine", "</e>", "<t>")
+
+
+def test_the_path_of_a_format_is_relative_to_the_working_directory(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path / "rlt-data.toml", ""))
+    folder = tmp_path / "below"
+    folder.mkdir()
+    for place, name in ((tmp_path, "above"), (folder, "here")):
+        write(place / "mine.toml", f'name = "{name}"\n[teacher]\n{TEACHER}[student]\n{STUDENT}')
+    with chdir(folder):
+        assert load_format("mine.toml", settings).name == "here"
+        assert load_format("./mine.toml", settings).name == "here"
+        assert load_format("../mine.toml", settings).name == "above"
 
 
 def test_the_name_is_no_part_of_the_identity_and_every_text_is(tmp_path: Path) -> None:
