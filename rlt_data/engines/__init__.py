@@ -9,8 +9,8 @@ from rlt_data.engines.base import (
     GenerationRequest,
     SamplingParameters,
     derive_sample_seed,
-    open_engine,
 )
+from rlt_data.engines.opening import open_engine
 
 __all__ = [
     "Completion",

@@ -9,9 +9,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import pydantic
 
-from rlt_data.errors import UsageError, require_module
+from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
-from rlt_data.models.identity import ModelIdentity
 
 Item = TypeVar("Item")
 EngineName = Literal["auto", "transformers", "vllm", "openai"]
@@ -172,34 +171,3 @@ def check_max_tokens(max_tokens: int, context: int | None) -> None:
             where="max_tokens",
             remedy=f"set max_tokens below {context} minus the length of the prompts",
         )
-
-
-def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOptions | None = None) -> Engine:
-    """Open an engine by name for one model; `auto` is vLLM wherever it is installed and can run the model.
-
-    Raises `MissingExtraError` where the engine's packages are absent, `UsageError` for an unknown name.
-    """
-    options = options or EngineOptions()
-    unused = None
-    if name == "auto":
-        from rlt_data.engines.vllm import explain_unusable, find_vllm
-
-        reason = explain_unusable(identity, options)
-        name = "transformers" if reason else "vllm"
-        unused = f"vLLM is installed, but does not run this: {reason}" if reason and find_vllm() else None
-    if name == "vllm":
-        from rlt_data.engines.vllm import VllmEngine
-
-        return VllmEngine(identity, options)
-    if name == "openai":
-        require_module("httpx", "openai")
-        from rlt_data.engines.openai import OpenAIEngine
-
-        return OpenAIEngine(identity, options)
-    if name == "transformers":
-        require_module("torch", "models")
-        require_module("transformers", "models")
-        from rlt_data.engines.transformers import TransformersEngine
-
-        return TransformersEngine(identity, options, notes=[unused] if unused else ())
-    raise UsageError(f"unknown engine {name!r}", remedy="one of auto, vllm, transformers, openai")
