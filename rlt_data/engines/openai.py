@@ -157,7 +157,11 @@ async def settle_failure(client: ServerClient, traits: ServerTraits, error: Requ
 
 
 async def explore_server(options: ServerOptions, identity: ModelIdentity) -> tuple[ServerTraits, str]:
-    """Wait for the server, and find out by what name it serves a model and what it can do."""
+    """Wait for the server, and find out by what name it serves a model and what it can do.
+
+    Raises `UsageError` where it does not serve the model or does not answer on the endpoint asked for,
+    `EngineError` where it is not ready in time or refuses access.
+    """
     async with ServerClient(options) as client:
         model, entry = _find_model(await client.get_models(), identity, options)
         is_vllm = entry.get("owned_by") == "vllm"

@@ -87,7 +87,10 @@ def check_option_names(options: Mapping[str, Any], known: set[str]) -> None:
 
 
 def write_arguments(options: Mapping[str, Any], parser: argparse.ArgumentParser) -> list[str]:
-    """Write typed options as vLLM's own command-line arguments, so that its parser checks their values."""
+    """Write typed options as vLLM's own command-line arguments, so that its parser checks their values.
+
+    Raises `RefusedError` for a switch that is neither true nor false.
+    """
     actions = {action.dest: action for action in parser._actions}
     arguments: list[str] = []
     for name, value in options.items():
@@ -137,7 +140,7 @@ def choose_cpu_defaults(options: Mapping[str, Any], context: int) -> dict[str, A
 
     No compilation. A modest cache of keys and values: vLLM itself would take nine tenths of the memory.
     Prompts enter whole: vLLM 0.31 rewinds a seeded generator after each part of a prompt, which the
-    CPU's generators cannot do, and its worker dies.
+    CPU's generators cannot do, and its worker dies. Raises `RefusedError` where that is asked for.
     """
     if options.get("enable_chunked_prefill"):
         raise RefusedError(

@@ -83,7 +83,10 @@ class HostProcess:
         self.send({"op": "start", **setup})
 
     def await_ready(self) -> Message:
-        """Wait until the engine is ready, and return the facts that it tells about itself."""
+        """Wait until the engine is ready, and return the facts that it tells about itself.
+
+        Raises `UsageError` where the engine refuses its options, `EngineError` where it dies.
+        """
         if self._facts is None:
             try:
                 message = self.receive()
@@ -107,7 +110,7 @@ class HostProcess:
         return self._closed
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send one message."""
+        """Send one message. Raises `EngineError` where the engine is closed or has died."""
         stream = self._process.stdin
         if stream is None or stream.closed:
             raise EngineError("the vLLM engine is closed")

@@ -106,7 +106,10 @@ def describe_generation(
 
 
 def list_missing(run: StageRun, generation: Generation, watch: TruncationWatch) -> dict[str, Sample]:
-    """List the traces to make, by trace_id: all of the generation less what is committed or rejected."""
+    """List the traces to make, by trace_id: all of the generation less what is committed or rejected.
+
+    Raises `UsageError` where the selection keeps no question.
+    """
     config = generation.config
     questions = (
         select_rows(run, "questions", config.where)

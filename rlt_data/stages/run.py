@@ -51,7 +51,10 @@ class StageRun:
         self._tally = Tally()
 
     def read(self, table: str) -> pl.LazyFrame:
-        """Scan an input at the version that was newest when this run first started."""
+        """Scan an input at the version that was newest when this run first started.
+
+        Raises `LakeError` for a table that the stage did not declare.
+        """
         if table not in self._pinned:
             what = f"stage {self.summary.stage} did not declare that it reads {table!r}"
             raise LakeError(what, where=table)

@@ -274,7 +274,10 @@ def _find_flaw(example: SupervisedExample, limit: int | None) -> tuple[str, str]
 
 
 def count_steps(config: WarmUpConfig, examples: int, *, world: int) -> int:
-    """Count the optimiser steps of a warm-up on so many examples in so many processes."""
+    """Count the optimiser steps of a warm-up on so many examples in so many processes.
+
+    Raises `UsageError` for a number of epochs that is not above 0.
+    """
     options: Mapping[str, Any] = config.trainer
     if int(options.get("max_steps", -1)) > 0:
         return int(options["max_steps"])
