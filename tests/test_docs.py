@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
@@ -34,6 +35,28 @@ def test_the_commands_of_the_readme_exist():
     named = set(re.findall(r"(?:^|`|bin/)rlt-data ([a-z][a-z-]+)", text, re.MULTILINE))
     assert {"ingest", "generate", "score", "rank", "substitute", "export", "run", "sql"} <= named
     assert named <= {entry.name for entry in COMMANDS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_on_a_page_are_those_of_their_command(page: Path):
+    """docs/cli.md, which another test keeps in step with --help, says which there are."""
+    reference = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    known = {
+        name: set(OPTION.findall(text))
+        for name, text in re.findall(
+            r"^## rlt-data (\S+)\n(.*?)(?=^## |\Z)", reference, re.MULTILINE | re.DOTALL
+        )
+    }
+    called = re.findall(
+        r"rlt-data ([a-z-]+)( [^\n`#]*)", page.read_text(encoding="utf-8").replace("\\\n", " ")
+    )
+    wrong = [
+        f"{name} {option}"
+        for name, rest in called
+        for option in OPTION.findall(rest)
+        if option not in known.get(name, {option})
+    ]
+    assert wrong == []
 
 
 def test_the_targets_of_the_readme_and_of_ci_exist():
