@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from rlt_data.recipe.schema import Recipe, Step
+from rlt_data.recipe.schema import LINKS, Recipe, Step
 from rlt_data.stages.policies import parse_policy
 
 
@@ -28,7 +28,9 @@ def _find_repeated_steps(recipe: Recipe) -> Iterator[Contradiction]:
     steps = recipe.list_steps()
     for position, step in enumerate(steps):
         if any(
-            step.config == earlier.config for earlier in steps[:position] if earlier.section == step.section
+            step.config == earlier.config and recipe.find_maker(step) == recipe.find_maker(earlier)
+            for earlier in steps[:position]
+            if earlier.section == step.section
         ):
             yield Contradiction(
                 step, None, f"[[{step.section}]] stands twice with the same settings", "drop one"
@@ -97,6 +99,22 @@ def _find_gaps(recipe: Recipe) -> Iterator[Contradiction]:
                 yield Contradiction(step, None, reason, "add [substitute]")
 
 
+def _find_unpaired(recipe: Recipe) -> Iterator[Contradiction]:
+    """Several sets and several readers of them go together one by one, so there must be as many of each."""
+    for section, (maker, field) in LINKS.items():
+        makers, takers = len(getattr(recipe, maker)), len(getattr(recipe, section))
+        if makers < 2 or takers < 2 or makers == takers:
+            continue
+        for step in _list_steps(recipe, section):
+            if getattr(step.config, field) is None:
+                yield Contradiction(
+                    step,
+                    None,
+                    f"which of {makers} [[{maker}]] each of {takers} [[{section}]] reads cannot be told",
+                    f"have as many of each, or name the run: {section}.{step.place}.{field}",
+                )
+
+
 def _find_shared_targets(recipe: Recipe) -> Iterator[Contradiction]:
     paths = [config.path for config in recipe.export]
     for step in _list_steps(recipe, "export"):
@@ -114,5 +132,6 @@ CHECKS: Sequence[Callable[[Recipe], Iterator[Contradiction]]] = (
     _find_greedy_samples,
     _find_estimators_without_scores,
     _find_gaps,
+    _find_unpaired,
     _find_shared_targets,
 )

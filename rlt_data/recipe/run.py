@@ -10,7 +10,7 @@ from typing import Literal
 from rlt_data.lake import Lake
 from rlt_data.progress import Reporter
 from rlt_data.recipe.load import LoadedRecipe
-from rlt_data.recipe.schema import Step
+from rlt_data.recipe.schema import LINKS, Recipe, Step
 from rlt_data.settings import use_settings
 from rlt_data.stages.plan import plan_stage
 from rlt_data.stages.summary import StageConfig, StageSummary
@@ -50,7 +50,7 @@ def run_recipe(
         build_demo_models(Path(tiny.path), seed=tiny.seed, reporter=reporter)
     with use_settings(loaded.settings):
         for step in loaded.recipe.list_steps():
-            config = _link_config(step, summaries)
+            config = _link_config(loaded.recipe, step, summaries)
             summary = step.stage(lake, config, force=force, reporter=reporter)
             summaries.append(summary)
             if on_summary:
@@ -74,21 +74,18 @@ def plan_recipe(loaded: LoadedRecipe, lake: Lake) -> list[PlannedStep]:
             if waits or any(plan.state != "finished" for plan in planned):
                 planned.append(PlannedStep(step, "waits", None))
                 continue
-            plan = plan_stage(step.stage, lake, _link_config(step, finished))
+            plan = plan_stage(step.stage, lake, _link_config(loaded.recipe, step, finished))
             planned.append(PlannedStep(step, plan.state, plan.run_id))
             if plan.summary is not None:
                 finished.append(plan.summary)
     return planned
 
 
-def _link_config(step: Step, summaries: list[StageSummary]) -> StageConfig:
+def _link_config(recipe: Recipe, step: Step, summaries: list[StageSummary]) -> StageConfig:
     """Let a stage that reads a set of another stage's making take the set that this recipe made."""
-    linked = LINKS.get(step.section)
-    if linked is None or getattr(step.config, linked[1]) is not None:
+    place = recipe.find_maker(step)
+    if place is None:
         return step.config
-    made = [summary.run_id for summary in summaries if summary.stage == linked[0]]
-    return step.config.model_copy(update={linked[1]: made[-1]}) if made else step.config
-
-
-# Section -> the stage whose newest run it reads, and the field that names that run.
-LINKS = {"substitute": ("rank", "ranking"), "export": ("substitute", "distillation")}
+    maker, field = LINKS[step.section]
+    made = [summary.run_id for summary in summaries if summary.stage == maker]
+    return step.config.model_copy(update={field: made[place]})

@@ -73,6 +73,19 @@ class Recipe(BaseModel):
     substitute: Tables[SubstituteConfig] = ()
     export: Tables[ExportConfig] = ()
 
+    def find_maker(self, step: Step) -> int | None:
+        """Find the step whose set `step` reads, by its place in its section; None where none here makes it.
+
+        As many takers as makers go together one by one; otherwise the last maker's set is read.
+        """
+        if step.section not in LINKS:
+            return None
+        maker, field = LINKS[step.section]
+        makers, takers = len(getattr(self, maker)), len(getattr(self, step.section))
+        if not makers or getattr(step.config, field) is not None:
+            return None
+        return step.place if makers == takers else makers - 1
+
     def list_steps(self) -> list[Step]:
         """List the stages in the order in which they run."""
         return [
@@ -90,4 +103,10 @@ PIPELINE: dict[str, Callable[..., StageSummary]] = {
     "rank": rank,
     "substitute": substitute,
     "export": export,
+}
+
+# Section -> the section whose set it reads, and the field that names the run which made that.
+LINKS: dict[str, tuple[str, str]] = {
+    "substitute": ("rank", "ranking"),
+    "export": ("substitute", "distillation"),
 }

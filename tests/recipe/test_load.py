@@ -192,6 +192,47 @@ def test_the_same_stage_twice_is_refused(tmp_path: Path):
     assert "twice.toml:3" in str(caught.value.where)
 
 
+COMPARED = """
+[[rank]]
+[[rank]]
+policy = "random(1)"
+[[substitute]]
+student = "x"
+[[substitute]]
+student = "x"
+[[export]]
+path = "best"
+[[export]]
+path = "baseline"
+"""
+
+
+def test_as_many_rankings_as_substitutions_go_together_one_by_one(tmp_path: Path):
+    recipe = load_recipe([write(tmp_path, "compared.toml", COMPARED)]).recipe
+    makers = {(step.section, step.place): recipe.find_maker(step) for step in recipe.list_steps()}
+    assert makers == {
+        (section, place): None if section == "rank" else place
+        for section in ("rank", "substitute", "export")
+        for place in (0, 1)
+    }
+
+
+def test_one_reader_takes_the_last_set_and_a_named_run_goes_before(tmp_path: Path):
+    text = '[[rank]]\n[[rank]]\npolicy = "random(1)"\n[substitute]\nstudent = "x"\n'
+    recipe = load_recipe([write(tmp_path, "last.toml", text)]).recipe
+    assert recipe.find_maker(recipe.list_steps()[-1]) == 1
+    recipe = load_recipe([write(tmp_path, "named.toml", text + 'ranking = "4f1c"\n')]).recipe
+    assert recipe.find_maker(recipe.list_steps()[-1]) is None
+
+
+def test_readers_that_cannot_be_told_apart_are_refused(tmp_path: Path):
+    path = write(tmp_path, "three.toml", COMPARED + '[[export]]\npath = "third"\n')
+    with pytest.raises(UsageError) as caught:
+        load_recipe([path])
+    assert "which of 2 [[substitute]] each of 3 [[export]] reads" in caught.value.what
+    assert "three.toml:9" in str(caught.value.where)
+
+
 def test_an_empty_recipe_is_refused(tmp_path: Path):
     with pytest.raises(UsageError, match="no stage"):
         load_recipe([write(tmp_path, "empty.toml", 'lake = "x"\n')])
