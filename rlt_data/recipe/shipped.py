@@ -21,12 +21,13 @@ def list_shipped_recipes() -> dict[str, Path]:
 def find_recipe(name: str) -> Path:
     """Find the file that `name` means: a path, or the name of a shipped recipe.
 
-    Raises `UsageError` with the nearest names where it is neither.
+    A directory is neither: a recipe's output may bear its name. Raises `UsageError` with the nearest names
+    where nothing is found.
     """
     path = Path(name)
-    if path.exists():
-        return path
     shipped = list_shipped_recipes()
+    if path.exists() and not (path.is_dir() and name in shipped):
+        return path
     if name not in shipped:
         raise UsageError(
             "there is no such file, and no shipped recipe of that name",

@@ -13,7 +13,7 @@ from rlt_data.errors import UsageError
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.summary import StageConfig
 from rlt_data.training.distributed import World, choose_precision
-from rlt_data.training.options import RESERVED, RESERVED_GRPO, build_lora, build_options
+from rlt_data.training.options import RESERVED, RESERVED_GRPO, build_lora, build_options, select_deciding
 
 ItemT = TypeVar("ItemT")
 
@@ -121,7 +121,7 @@ class GrpoConfig(GrpoSection):
     """A whole GRPO training."""
 
     # Where results go, and how work is cut up: the reward does not depend on them.
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({*_PLACES, "student_device"})
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({*_PLACES, "student_device", "student_server"})
 
     teacher: str = Field(description="The model to train: an alias, a hub id or a local path.")
     students: tuple[str, ...] = Field((), description="Frozen students whose understanding is the reward.")
@@ -134,6 +134,10 @@ class GrpoConfig(GrpoSection):
         if self.reward == "rlt" and not self.students:
             raise ValueError("the RLT reward needs a student: name one in students")
         return self
+
+    def list_identity(self) -> dict[str, Any]:
+        """Return what decides the result: of the trainer's options, those that do."""
+        return {**super().list_identity(), "trainer": select_deciding(self.trainer)}
 
 
 def list_options(config: GrpoConfig, output: Path, *, world: int) -> dict[str, Any]:

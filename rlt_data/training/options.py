@@ -60,6 +60,20 @@ RESERVED_GRPO = {
     "reward_weights": "the [reward] section",
 }
 
+# Options that decide where and how fast a training runs, and what is told of it, but not what is learned:
+# with others of these a run that was cut off goes on, as after memory was short.
+_NOT_DECIDING = re.compile(
+    r"gradient_checkpointing(_kwargs)?|torch_empty_cache_steps|skip_memory_metrics|dataloader_\w+|ddp_\w+"
+    r"|vllm_(gpu_memory_utilization|enable_sleep_mode|tensor_parallel_size|group_port|server_\w+)"
+    r"|report_to|run_name|project|trackio_\w+|log_(level|level_replica|on_each_node|completions)"
+    r"|num_completions_to_print|save_on_each_node"
+)
+
+
+def select_deciding(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the trainer's options that decide what is learned: those that make a run another run."""
+    return {name: value for name, value in options.items() if not _NOT_DECIDING.fullmatch(name)}
+
 
 def build_options(
     class_name: str,

@@ -27,7 +27,7 @@ from rlt_data.training.examples import (
     check_example,
     describe_example,
 )
-from rlt_data.training.options import RESERVED, RESERVED_SFT, build_lora, build_options
+from rlt_data.training.options import RESERVED, RESERVED_SFT, build_lora, build_options, select_deciding
 from rlt_data.training.policy import explain_coarse_weights, is_sharded
 from rlt_data.training.refusals import find_missing_packages, refuse
 from rlt_data.training.rollouts import MetricsCallback
@@ -64,6 +64,10 @@ class WarmUpConfig(WarmUpSection):
     output: str = Field(description="Directory for checkpoints and for the trained model.")
     format: str = Field("stratos", description="Conversation format.")
     seed: int = Field(0, ge=0, description="Seed of the order of texts.")
+
+    def list_identity(self) -> dict[str, Any]:
+        """Return what decides the result: of the trainer's options, those that do."""
+        return {**super().list_identity(), "trainer": select_deciding(self.trainer)}
 
 
 class _Work(NamedTuple):

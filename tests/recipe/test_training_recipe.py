@@ -100,6 +100,13 @@ def test_recipes_that_make_no_sense_are_refused(tmp_path: Path, text: str, messa
         load_training([path])
 
 
+def test_the_output_of_a_shipped_recipe_does_not_hide_it(tmp_path: Path, monkeypatch: Any) -> None:
+    """Run the same command again: the output of teacher-cpu bears the recipe's name."""
+    monkeypatch.chdir(tmp_path)
+    Path(load_training(["teacher-cpu"]).recipe.output).mkdir()
+    assert load_training(["teacher-cpu"]).recipe.output == "teacher-cpu"
+
+
 def test_a_dry_run_tells_arithmetic_and_refusals(recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl")
     lake = Lake(tmp_path / "lake")

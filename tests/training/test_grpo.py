@@ -104,7 +104,10 @@ def test_the_result_loads_and_differs_from_its_base(
 
 def test_a_finished_run_is_not_run_again(trained: tuple[Lake, GrpoConfig, StageSummary]) -> None:
     lake, config, summary = trained
-    again = train_policy(lake, config.model_copy(update={"micro_batch_size": 2, "output": "elsewhere"}))
+    # Nor where only what it takes to run was changed.
+    trainer = {**config.trainer, "gradient_checkpointing": True, "dataloader_num_workers": 1}
+    changes = {"micro_batch_size": 2, "output": "elsewhere", "trainer": trainer}
+    again = train_policy(lake, config.model_copy(update=changes))
     assert again.status == "already finished"
     assert again.run_id == summary.run_id
     assert again.extra["model"] == summary.extra["model"]
@@ -247,6 +250,15 @@ def test_questions_come_once_each_before_any_comes_again(models: dict[str, str])
     assert sorted(plan[:10]) == sorted(plan[10:20]) == list(range(10))
     assert plan == plan_questions(list(range(10)), config)
     assert plan != plan_questions(list(range(10)), config.model_copy(update={"seed": 1}))
+
+
+def test_what_is_learned_makes_a_run_another_run(models: dict[str, str]) -> None:
+    def identify(**changes: Any) -> dict[str, Any]:
+        return make_config(models, Path(), trainer={**TRAINER, **changes}).list_identity()
+
+    assert identify(report_to="wandb", vllm_gpu_memory_utilization=0.2, ddp_timeout=9) == identify()
+    for change in ({"beta": 0.1}, {"learning_rate": 1.0}, {"loss_type": "grpo"}, {"use_vllm": True}):
+        assert identify(**change) != identify()
 
 
 def test_rewards_are_pinned_to_the_data_that_was_read(
