@@ -148,3 +148,31 @@ def test_a_student_behind_the_server_scores_as_here(
     compare_with_torch(lake, vllm_model, temperature=1.0, **options)
     row = lake.table("scores").scan().filter(pl.col("backend") == "openai").collect().to_dicts()[0]
     assert (row["dtype"], row["student_revision"], row["teacher_source"]) == ("unknown", None, "torch")
+
+
+def test_a_reward_in_training_takes_its_student_from_the_server(
+    server: str, engine: OpenAIEngine, vllm_model: Path
+) -> None:
+    """The student behind the server and the one loaded here are worth the same, divergence and all."""
+    pytest.importorskip("trl")
+    from rlt_data.training.reward import RltReward
+    from rlt_data.training.students import load_student, open_served_student
+
+    tokenizer = load_tokenizer(resolve_model(str(vllm_model), role="student", settings=Settings()))
+    texts = ["First add, then multiply: 3 + 4 = 7.<|end_of_explanation|>", "It is so, and it never ends"]
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    sampled = [[-0.5 - 0.01 * place for place in range(len(written))] for written in ids]
+    students = [
+        open_served_student(str(vllm_model), 1.0, {"base_url": server, "served_model": SERVED}),
+        load_student(str(vllm_model), 1.0, dtype="float32", device="cpu"),
+    ]
+    served, loaded = (
+        RltReward(
+            [student], policy_tokenizer=tokenizer, teacher_side="sampled", sampling_temperature=0.7
+        ).score(["What is 3 + 4?"] * 2, ["The answer is 7."] * 2, texts, ids, sampled)
+        for student in students
+    )
+    for one, other in zip(served, loaded, strict=True):
+        assert one.failure is None
+        for part in ("solution_logprob_min", "kl_avg", "kl_max", "format_penalty", "reward"):
+            assert one.parts[part] == pytest.approx(other.parts[part], abs=1e-3), part
