@@ -3,7 +3,7 @@
 Importing this package imports no torch and no transformers.
 """
 
-from rlt_data.models.config import ModelConfig, read_model_config
+from rlt_data.models.config import ModelConfig, find_context, read_model_config
 from rlt_data.models.describe import ModelDescription, describe_models
 from rlt_data.models.identity import ModelIdentity, resolve_model
 from rlt_data.models.loading import choose_device, choose_dtype, load_model, load_tokenizer
@@ -15,6 +15,7 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "describe_models",
+    "find_context",
     "load_model",
     "load_tokenizer",
     "read_model_config",

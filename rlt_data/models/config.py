@@ -11,6 +11,9 @@ from rlt_data.errors import ModelError
 from rlt_data.models.files import read_json
 from rlt_data.models.identity import ModelIdentity
 
+# A tokenizer without a limit of its own states an absurd one.
+_NO_LIMIT = 1_000_000_000
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -55,6 +58,13 @@ def read_model_config(identity: ModelIdentity) -> ModelConfig:
     if identity.base is not None:
         return read_model_config(identity.base)
     return read_config_file(identity.require_directory())
+
+
+def find_context(identity: ModelIdentity, tokenizer: Any) -> int | None:
+    """Find the longest text that a model reads, in tokens: the smaller of what model and tokenizer state."""
+    limits = [read_model_config(identity).context, getattr(tokenizer, "model_max_length", None)]
+    stated = [int(limit) for limit in limits if limit and limit < _NO_LIMIT]
+    return min(stated, default=None)
 
 
 def read_config_file(directory: Path) -> ModelConfig:

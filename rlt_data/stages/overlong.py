@@ -9,7 +9,7 @@ from typing import Any
 from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat, render_student_text
 from rlt_data.formats.spans import encode_texts
-from rlt_data.models import ModelIdentity, load_tokenizer, read_model_config, resolve_model
+from rlt_data.models import ModelIdentity, find_context, load_tokenizer, resolve_model
 from rlt_data.stages.generate_config import GenerateConfig
 
 OVERLONG_COUNTS = {
@@ -44,14 +44,14 @@ def find_student_context(config: GenerateConfig, format: ConversationFormat) -> 
     if config.student is None:
         return None
     student = resolve_model(config.student, role="student", need="tokenizer")
-    limit = config.student_context or read_model_config(student).context
+    tokenizer = load_tokenizer(student)
+    limit = config.student_context or find_context(student, tokenizer)
     if limit is None:
         raise UsageError(
             "the student's configuration does not say how long its context is",
             where=str(student.directory),
             remedy="--student-context TOKENS",
         )
-    tokenizer = load_tokenizer(student)
 
     def count_tokens(question: str, think: str, solution: str) -> int:
         text = render_student_text(format, tokenizer, question, think, solution).text

@@ -6,14 +6,12 @@ substitution). The text ends with the end token that the student's chat template
 
 from __future__ import annotations
 
-from typing import Any
-
 import polars as pl
 
 from rlt_data.errors import UsageError
 from rlt_data.formats import load_format, require_end_token
 from rlt_data.lake import Lake, RunRecord
-from rlt_data.models import ModelIdentity, load_tokenizer, read_model_config, resolve_model
+from rlt_data.models import find_context, load_tokenizer, read_model_config, resolve_model
 from rlt_data.progress import Reporter
 from rlt_data.stages.run import StageRun, StageSummary, open_run
 from rlt_data.stages.selection import find_run
@@ -21,9 +19,6 @@ from rlt_data.stages.substitute_config import SubstituteConfig
 from rlt_data.stages.substitute_examples import ExampleWriter
 
 __all__ = ["SubstituteConfig", "substitute"]
-
-# A tokenizer without a limit of its own states an absurd one.
-NO_LIMIT = 1_000_000_000
 
 
 def substitute(
@@ -71,13 +66,6 @@ def substitute(
         writer = ExampleWriter(run, config, format, tokenizer, identity, limit)
         writer.write_examples(_read_ranking(run, ranking.run_id, ranked_by))
     return run.summary
-
-
-def find_context(identity: ModelIdentity, tokenizer: Any) -> int | None:
-    """Find the longest text that a model reads, in tokens: the smaller of what model and tokenizer state."""
-    limits = [read_model_config(identity).context, getattr(tokenizer, "model_max_length", None)]
-    stated = [int(limit) for limit in limits if limit and limit < NO_LIMIT]
-    return min(stated, default=None)
 
 
 def _choose_ranked_by(lake: Lake, ranking: RunRecord, config: SubstituteConfig) -> str:

@@ -52,7 +52,7 @@ class GrpoSection(StageConfig):
     teacher_side: Literal["auto", "policy", "sampled", "reference", "none"] = Field(
         "auto", description="Whose log-probabilities stand on the teacher's side; auto spares a forward pass."
     )
-    combine: Literal["mean", "min"] = Field(
+    combine: Literal["mean", "minimum"] = Field(
         "mean", description="Over several students: mean or least reward."
     )
     shuffle_rewards: bool = Field(

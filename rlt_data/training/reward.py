@@ -32,7 +32,7 @@ from rlt_data.training.policy import borrow_policy, is_sharded
 from rlt_data.training.students import AnyScorer, LoadedStudents, ServedStudents, Students, load_student
 
 TeacherSide = Literal["auto", "policy", "reference", "sampled", "none"]
-Combine = Literal["mean", "min"]
+Combine = Literal["mean", "minimum"]
 
 _OTHER_TOKENS = (
     "other_tokens",
@@ -245,7 +245,7 @@ class RltReward:
         ]
         frame = pl.DataFrame(rows, schema={"place": pl.Int64, **_TOKENS})
         derived = frame.select("place", *derive_reward(self.settings))
-        if self.combine == "min":
+        if self.combine == "minimum":
             combined = derived.sort("place", "reward").group_by("place", maintain_order=True).first()
         else:
             rest = [pl.col(name).first() for name in ("estimator", "alpha", "lambda_kl")]

@@ -147,7 +147,7 @@ def test_several_students_are_averaged_or_the_least_counts(
     one, other = (call(make_reward(models, tokenizer, trainer, name), rows) for name in ("student", "other"))
     both = ("student", "other")
     mean = call(make_reward(models, tokenizer, trainer, *both), rows)
-    least = call(make_reward(models, tokenizer, trainer, *both, combine="min"), rows)
+    least = call(make_reward(models, tokenizer, trainer, *both, combine="minimum"), rows)
     assert mean == pytest.approx([(a + b) / 2 for a, b in zip(one, other, strict=True)], abs=1e-5)
     assert least == pytest.approx([min(a, b) for a, b in zip(one, other, strict=True)], abs=1e-5)
     assert one != pytest.approx(other, abs=1e-2)
