@@ -33,9 +33,15 @@ class Finding:
 def command(lake: LakeOption = None, json: JsonOption = False) -> None:
     """Say what is installed, what is missing and which extra brings it, and whether the lake opens.
 
-    Exit code 1 if something that every command needs is missing or broken; what extras bring may be absent.
+    Exit code 1 if something that every command needs is missing or broken; what extras bring may be absent,
+    and so may the lake.
     """
-    findings = [*check_python(), *check_packages(), *check_machine(), *check_network(), check_lake(lake)]
+    findings = [*check_python(), *check_packages(), *check_machine(), *check_network()]
+    settings = check_settings()
+    findings.append(settings)
+    # Without settings there is no telling where the lake is.
+    if lake is not None or settings.state == "ok":
+        findings.append(check_lake(lake))
     broken = [finding for finding in findings if finding.state == "wrong"]
     if json:
         print_json([asdict(finding) for finding in findings])
@@ -98,15 +104,29 @@ def check_network() -> list[Finding]:
     return [Finding("models", "cache", "ok", f"{cache}{there}"), Finding("models", "network", "ok", mode)]
 
 
-def check_lake(uri: str | None) -> Finding:
-    """Try to open the lake."""
+def check_settings() -> Finding:
+    """Try to read rlt-data.toml."""
     from rlt_data.errors import RltDataError
+    from rlt_data.settings import SETTINGS_FILE, load_settings
+
+    try:
+        path = load_settings().path
+    except RltDataError as error:
+        return Finding("settings", error.where or SETTINGS_FILE, "wrong", error.what, error.remedy or "")
+    return Finding("settings", SETTINGS_FILE, "ok", str(path or "none, which is fine"))
+
+
+def check_lake(uri: str | None) -> Finding:
+    """Try to open the lake; one that is not there yet is nothing wrong."""
+    from rlt_data.errors import RltDataError
+    from rlt_data.lake import NoLakeError
 
     try:
         lake = open_lake(uri)
         rows = lake.table("questions").count()
     except RltDataError as error:
-        return Finding("lake", error.where or str(uri), "note", error.what, error.remedy or "")
+        state: State = "note" if isinstance(error, NoLakeError) else "wrong"
+        return Finding("lake", error.where or str(uri), state, error.what, error.remedy or "")
     return Finding("lake", lake.uri, "ok", f"opens; {rows:,} questions")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlt_data.lake.lake import Lake
+from rlt_data.lake.lake import Lake, NoLakeError
 from rlt_data.lake.lineage import LineageStep
 from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.table import Table, TableState, TableVersion
@@ -12,6 +12,7 @@ __all__ = [
     "Compaction",
     "Lake",
     "LineageStep",
+    "NoLakeError",
     "RunRecord",
     "Table",
     "TableState",

@@ -19,6 +19,10 @@ from rlt_data.lake.upkeep import RETENTION_HOURS, Compaction, Vacuum, compact_ta
 from rlt_data.schemas import TABLES
 
 
+class NoLakeError(LakeError):
+    """A place holds no lake yet, where one must be."""
+
+
 class Lake:
     """Versioned tables in a directory or at a URI.
 
@@ -54,7 +58,7 @@ class Lake:
         record = open_record(self._location, self.storage_options)
         check_record(record)
         if not create and record.version() == NO_VERSION:
-            raise LakeError(
+            raise NoLakeError(
                 "there is no lake here", where=self.uri, remedy="`rlt-data init`, or name another with --lake"
             )
 

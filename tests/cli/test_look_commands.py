@@ -236,3 +236,18 @@ def test_vacuum_is_a_dry_run_unless_told(filled: QuickProgram, tmp_path: Path):
     before = filled.succeed("sql", "select * from questions order by question_id", "-f", "csv")
     filled.succeed("vacuum", "--apply", "--retention-hours", "0")
     assert filled.succeed("sql", "select * from questions order by question_id", "-f", "csv") == before
+
+
+def test_doctor_fails_over_settings_and_lakes_that_cannot_be_read(filled: QuickProgram):
+    def find(topic: str) -> dict[str, str]:
+        findings = json.loads(filled("doctor", "--json").stdout)
+        return next(finding for finding in findings if finding["topic"] == topic)
+
+    filled.succeed("doctor", "--lake", "nowhere")
+    for entry in (filled.folder / "lake/questions/_delta_log").glob("*.json"):
+        entry.write_text("{broken", encoding="utf-8")
+    filled.fail(1, "doctor")
+    assert (find("lake")["state"], find("settings")["state"]) == ("wrong", "ok")
+    (filled.folder / "rlt-data.toml").write_text("lkae = 1\n", encoding="utf-8")
+    filled.fail(1, "doctor", "--lake", "nowhere")
+    assert (find("settings")["state"], find("settings")["remedy"]) == ("wrong", "did you mean 'lake'?")
