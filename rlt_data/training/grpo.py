@@ -25,7 +25,7 @@ from rlt_data.training.grpo_config import GrpoConfig, check_options, list_option
 from rlt_data.training.options import build_lora, build_options
 from rlt_data.training.policy import explain_coarse_weights
 from rlt_data.training.refusals import find_refusals, refuse
-from rlt_data.training.rollouts import MetricsCallback, RolloutRecorder, count_rollouts
+from rlt_data.training.rollouts import MetricsCallback, RolloutRecorder, count_earlier_rows, count_rollouts
 from rlt_data.training.saving import describe_result, save_result
 from rlt_data.training.view import HealthCallback, TrainingView
 
@@ -189,8 +189,16 @@ def _train(
             sync=SyncCheck(config.sync_limit),
         )
         if run is not None:
-            recorder = RolloutRecorder(run, decode=partial(decode_completion, tokenizer), policy=teacher.name)
-            trainer.record = recorder.record
+            earlier = 0 if trainer.draws_by_seed else count_earlier_rows(run)
+            if earlier:
+                run.note(
+                    "steps since the last checkpoint were sampled anew after an interruption; what was "
+                    "sampled the first time stays in rollouts, in groups of its own"
+                )
+            decode = partial(decode_completion, tokenizer)
+            trainer.record = RolloutRecorder(
+                run, decode=decode, policy=teacher.name, earlier_rows=earlier
+            ).record
         if hasattr(reward, "follow"):
             reward.follow(trainer)
         if run is not None and (coarse := explain_coarse_weights(trainer)):

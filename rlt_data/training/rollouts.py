@@ -22,7 +22,8 @@ _LEFT_OUT = frozenset({"epoch", "total_flos", "train_runtime", "train_loss"})
 class RolloutRecorder:
     """Turns what `RltTrainer` hands over into rows of `rollouts`.
 
-    `decode` turns token ids into the raw completion.
+    `decode` turns token ids into the raw completion. `earlier_rows` counts those that the same run left
+    before an interruption where it samples otherwise the second time: groups are then told apart by it.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class RolloutRecorder:
         *,
         decode: Callable[[Sequence[int]], str],
         policy: str,
+        earlier_rows: int = 0,
     ) -> None:
         self.run = run
+        self.leg = [earlier_rows] if earlier_rows else []
         self.decode = decode
         self.policy = policy
 
@@ -52,7 +55,7 @@ class RolloutRecorder:
             "rollout_id": hash_content("rollout", self.run.run_id, step, place, sample, completion),
             "step": step,
             "question_id": rollout["question_id"],
-            "group_id": hash_content("group", self.run.run_id, place),
+            "group_id": hash_content("group", self.run.run_id, place, *self.leg),
             "sample_index": sample,
             "completion": completion,
             "think": scored.think if scored is not None else None,
@@ -64,6 +67,12 @@ class RolloutRecorder:
             "policy_step": step,
             "policy": self.policy,
         }
+
+
+def count_earlier_rows(run: StageRun) -> int:
+    """Count the rollouts that this run left before it was interrupted."""
+    mine = run.written("rollouts").filter(pl.col("run_id") == run.run_id)
+    return int(mine.select(pl.len()).collect().item())
 
 
 def count_rollouts(run: StageRun) -> None:

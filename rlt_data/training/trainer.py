@@ -65,12 +65,17 @@ class RltTrainer(GRPOTrainer):
         self._mask_cut_off = bool(self.args.mask_truncated_completions)
         self.mask_truncated_completions = False
 
+    @property
+    def draws_by_seed(self) -> bool:
+        """Whether a row's own seed decides what is sampled: the same again after an interruption."""
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching
+        return not elsewhere and self.repetition_penalty == 1.0 and not self.min_p
+
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **options: Any
     ) -> Any:
         self._drawn = None
-        plain = not (self.use_vllm or self.use_transformers_continuous_batching or multimodal_fields)
-        if not plain or self.repetition_penalty != 1.0 or self.min_p:
+        if not self.draws_by_seed or multimodal_fields:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, **options
             )
