@@ -14,10 +14,8 @@ import polars as pl
 
 from rlt_data.reward.settings import RewardSettings
 
-REWARD_COLUMN_NAMES = (
-    "estimator",
-    "alpha",
-    "lambda_kl",
+SETTING_COLUMNS = ("estimator", "alpha", "lambda_kl")
+PART_COLUMNS = (
     "solution_logprob_avg",
     "solution_logprob_min",
     "kl_avg",
@@ -27,6 +25,7 @@ REWARD_COLUMN_NAMES = (
     "r_kl",
     "reward",
 )
+REWARD_COLUMN_NAMES = (*SETTING_COLUMNS, *PART_COLUMNS)
 
 _REALS = pl.List(pl.Float64)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Literal
 
 import polars as pl
 
 from rlt_data.reward.backends.prompt_scorer import PromptScorer
-from rlt_data.reward.derive import REWARD_COLUMN_NAMES, derive_reward
+from rlt_data.reward.derive import PART_COLUMNS, REWARD_COLUMN_NAMES, derive_reward
 from rlt_data.reward.scorer import FailedScore, Scorer, TokenScores
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.reward.texts import FailedText, ScoreRequest
+
+Combine = Literal["mean", "minimum"]
+"""Several students' rewards of one explanation: their mean, or the least."""
 
 _REALS = pl.List(pl.Float32)
 _SCORED: dict[str, pl.DataType] = {
@@ -56,6 +61,21 @@ def derive_parts(scores: Iterable[TokenScores], settings: RewardSettings) -> lis
     rows = [{name: score.as_row()[name] for name in _SCORED} for score in scores]
     frame = pl.DataFrame(rows, schema=_SCORED).select(derive_reward(settings))
     return [RewardParts(**row) for row in frame.select(REWARD_COLUMN_NAMES).iter_rows(named=True)]
+
+
+def combine_parts(parts: Sequence[RewardParts], how: Combine) -> RewardParts:
+    """Combine what several students say of one explanation, under the same settings: at least one of them.
+
+    `mean` takes the mean of every part, of those students that have it; `minimum` all parts of the
+    student with the least reward, or of one that has none.
+    """
+    if how == "minimum":
+        return min(parts, key=lambda part: float("-inf") if part.reward is None else part.reward)
+    means = {}
+    for name in PART_COLUMNS:
+        values = [value for part in parts if (value := getattr(part, name)) is not None]
+        means[name] = fmean(values) if values else None
+    return RewardParts(**(asdict(parts[0]) | means))
 
 
 def score_texts(

@@ -13,16 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
-
-import polars as pl
 
 from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat, load_format, parse_teacher_completion
 from rlt_data.reward.backends.source import TokenSource
-from rlt_data.reward.derive import REWARD_COLUMN_NAMES, derive_reward
+from rlt_data.reward.derive import PART_COLUMNS
 from rlt_data.reward.reuse import SampledTokens, add_teacher_side, find_reusable
+from rlt_data.reward.rewards import Combine, combine_parts, derive_parts
 from rlt_data.reward.scorer import FailedScore, TokenScores
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.reward.side import ScoringModel
@@ -32,21 +31,12 @@ from rlt_data.training.policy import borrow_policy, is_sharded
 from rlt_data.training.students import AnyScorer, LoadedStudents, ServedStudents, Students, load_student
 
 TeacherSide = Literal["auto", "policy", "reference", "sampled", "none"]
-Combine = Literal["mean", "minimum"]
 
 _OTHER_TOKENS = (
     "other_tokens",
     "the explanation's text is cut into other tokens than were sampled, so their log-probabilities are not "
     "those of the teacher's side",
 )
-_NUMBERS = [name for name in REWARD_COLUMN_NAMES if name not in ("estimator", "alpha", "lambda_kl")]
-_TOKENS: dict[str, Any] = {
-    "solution_logprobs": pl.List(pl.Float32),
-    "think_student_logprobs": pl.List(pl.Float32),
-    "think_teacher_logprobs": pl.List(pl.Float32),
-    "think_divergences": pl.List(pl.Float32),
-    "closed": pl.Boolean,
-}
 
 
 @dataclass(frozen=True)
@@ -237,29 +227,18 @@ class RltReward:
 
     def _derive(self, groups: Sequence[Sequence[TokenScores | FailedScore]]) -> list[dict[str, Any]]:
         """Reward columns a completion; with several students, those of the least or the mean of all."""
-        rows = [
-            {"place": place, **{name: result.as_row()[name] for name in _TOKENS}}
-            for place, group in enumerate(groups)
-            for result in group
-            if isinstance(result, TokenScores)
-        ]
-        frame = pl.DataFrame(rows, schema={"place": pl.Int64, **_TOKENS})
-        derived = frame.select("place", *derive_reward(self.settings))
-        if self.combine == "minimum":
-            combined = derived.sort("place", "reward").group_by("place", maintain_order=True).first()
-        else:
-            rest = [pl.col(name).first() for name in ("estimator", "alpha", "lambda_kl")]
-            means = [pl.col(name).mean() for name in _NUMBERS]
-            combined = derived.group_by("place", maintain_order=True).agg(*rest, *means)
-        found = {row.pop("place"): row for row in combined.to_dicts()}
-        # A student that could not read the text leaves no fair mean, nor a least.
-        whole = {
-            place for place, group in enumerate(groups) if all(isinstance(r, TokenScores) for r in group)
-        }
-        return [found.get(place, {}) if place in whole else {} for place in range(len(groups))]
+        scored = [result for group in groups for result in group if isinstance(result, TokenScores)]
+        parts = iter(derive_parts(scored, self.settings))
+        columns: list[dict[str, Any]] = []
+        for group in groups:
+            own = [next(parts) for result in group if isinstance(result, TokenScores)]
+            # A student that could not read the text leaves no fair mean, nor a least.
+            whole = own and len(own) == len(group)
+            columns.append(asdict(combine_parts(own, self.combine)) if whole else {})
+        return columns
 
     def _log(self, log_extra: Any, log_metric: Any) -> None:
-        for name in _NUMBERS:
+        for name in PART_COLUMNS:
             values = [scored.parts.get(name) for scored in self.last]
             numbers = [value for value in values if value is not None]
             if log_extra is not None:
