@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rlt_data.errors import ModelError
 from rlt_data.reward.backbone import Mode, UnknownAttentionError, iterate_hidden
-from rlt_data.reward.head import read_head, score_targets
+from rlt_data.reward.head import LogitsHead, read_head, score_targets
 from rlt_data.reward.memory import TileSize
 from rlt_data.reward.packing import PackItem
 
@@ -85,7 +85,6 @@ def _score_whole(model: Any, item: PackItem) -> Tensor:
 
 
 def _score_in_mode(model: Any, items: list[PackItem], mode: Mode) -> list[Tensor]:
-    from rlt_data.reward.head import LogitsHead
 
     found: dict[int, Tensor] = {}
     for hidden, places in iterate_hidden(model, items, 3 * _LENGTH, mode=mode):
