@@ -82,7 +82,8 @@ class FilePart:
                 number + 1, "unreadable", f"from row {number + 1} on the file cannot be read: {message}"
             )
         except InputError as error:
-            raise InputError(error.what, where=error.where or self.name, remedy=error.remedy) from error
+            where = f"{self.name}, {error.where}" if error.where else self.name
+            raise InputError(error.what, where=where, remedy=error.remedy) from error
 
     def _open_rows(self) -> Iterator[SourceRow | BadRow]:
         match self.format:

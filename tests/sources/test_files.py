@@ -180,3 +180,10 @@ def test_a_selection_saved_by_datasets_is_read_as_selected(tmp_path: Path) -> No
     datasets.Dataset.from_list(ROWS).select([5, 3]).save_to_disk(tmp_path / "saved")
     (part,), _ = find_files(tmp_path / "saved")
     assert [row.values for row in part.read() if isinstance(row, SourceRow)] == [ROWS[5], ROWS[3]]
+
+
+def test_a_header_that_cannot_be_read_is_named_with_its_file(tmp_path: Path) -> None:
+    (tmp_path / "twice.csv").write_text("question,question\na,b\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        list(open_file(tmp_path / "twice.csv").read())
+    assert caught.value.where == "twice.csv, columns: question, question"
