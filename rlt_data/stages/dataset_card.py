@@ -34,7 +34,6 @@ def write_dataset_card(
     title: str,
     license: str | None,
     examples: int,
-    shards: Sequence[str],
     schema: pa.Schema,
 ) -> str:
     """Return the Markdown card, YAML front matter first, of the examples that run `source` substituted.
@@ -56,7 +55,6 @@ def write_dataset_card(
         size=next((name for limit, name in SIZES if examples < limit), "n>1M"),
         features=[(field.name, TYPES[field.type]) for field in schema],
         examples=examples,
-        shards=shards,
         version=version("rlt-data"),
         figures=_list_figures(lake, mine),
         runs=[_describe_run(run) for run in runs],

@@ -172,14 +172,13 @@ def _write_form(run: StageRun, config: ExportConfig, source: RunRecord, target: 
             case "sharegpt":
                 _write_lines(draft, (_convert_to_sharegpt(b, config.sharegpt_roles) for b in batches))
             case "dataset":
-                shards = _write_shards(draft, batches)
+                _write_shards(draft, batches)
                 card = write_dataset_card(
                     run.lake,
                     source,
                     title=config.title or target.name,
                     license=config.license,
                     examples=len(order),
-                    shards=shards,
                     schema=EXAMPLE_SCHEMA,
                 )
                 (draft / "README.md").write_text(card, encoding="utf-8")
@@ -251,7 +250,7 @@ def _write_parquet(draft: Path, batches: Iterator[pa.Table]) -> None:
             writer.write_table(batch.select(EXAMPLE_SCHEMA.names))
 
 
-def _write_shards(draft: Path, batches: Iterator[pa.Table]) -> list[str]:
+def _write_shards(draft: Path, batches: Iterator[pa.Table]) -> None:
     """Write data/train-00000-of-0000N.parquet; shards end where enough has come, in memory terms."""
     folder = draft / "data"
     folder.mkdir(parents=True)
@@ -270,10 +269,8 @@ def _write_shards(draft: Path, batches: Iterator[pa.Table]) -> list[str]:
             close_shard()
     if held:
         close_shard()
-    names = [f"data/train-{i:05d}-of-{len(written):05d}.parquet" for i in range(len(written))]
-    for path, name in zip(written, names, strict=True):
-        path.rename(draft / name)
-    return names
+    for place, path in enumerate(written):
+        path.rename(folder / f"train-{place:05d}-of-{len(written):05d}.parquet")
 
 
 def _check_replaceable(target: Path, form: Form) -> None:
