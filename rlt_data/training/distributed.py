@@ -73,16 +73,11 @@ def train_alone() -> Iterator[None]:
 
 
 def end_training() -> None:
-    """Forget a training that is over, so that the next one in this process may set itself up.
-
-    Its weights leave the device, and so does accelerate's record of how they were spread: with DeepSpeed a
-    second trainer is refused while that stands.
-    """
+    """Let go of a training that is over: trainers hold on to themselves, and their weights to the device."""
     gc.collect()
     torch = require_module("torch", "train")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    require_module("accelerate.state", "train").AcceleratorState._reset_state()
 
 
 def _has_accelerator() -> bool:
