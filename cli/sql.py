@@ -74,6 +74,13 @@ def answer_query(
 def _find_query(query: str | None) -> str | None:
     if query == "-" or (query is None and not sys.stdin.isatty()):
         return sys.stdin.read()
-    if query is not None and "\n" not in query and len(query) < 1000 and Path(query).is_file():
+    if query is not None and _names_file(query):
         return Path(query).read_text(encoding="utf-8")
     return query
+
+
+def _names_file(query: str) -> bool:
+    try:
+        return Path(query).is_file()
+    except OSError:  # A query is soon too long for a file's name.
+        return False

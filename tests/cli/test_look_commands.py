@@ -238,6 +238,15 @@ def test_vacuum_is_a_dry_run_unless_told(filled: QuickProgram, tmp_path: Path):
     assert filled.succeed("sql", "select * from questions order by question_id", "-f", "csv") == before
 
 
+def test_a_query_may_be_longer_than_the_name_of_a_file(filled: QuickProgram):
+    query = "select count(*) as n from questions where " + " and ".join(
+        ["question <> 'nobody asks this'"] * 20
+    )
+    assert json.loads(filled.succeed("sql", query, "--format", "json")) == json.loads(
+        filled.succeed("sql", "select count(*) as n from questions", "--format", "json")
+    )
+
+
 def test_doctor_fails_over_settings_and_lakes_that_cannot_be_read(filled: QuickProgram):
     def find(topic: str) -> dict[str, str]:
         findings = json.loads(filled("doctor", "--json").stdout)
