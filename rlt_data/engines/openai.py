@@ -151,7 +151,7 @@ async def settle_failure(client: ServerClient, traits: ServerTraits, error: Requ
     words = error.detail.lower()
     if error.status in (400, 413, 422) and any(phrase in words for phrase in _OVER_CONTEXT):
         return "over_context"
-    probe = build_probe(traits.model, traits.api, 1.0, logprobs=False)
+    probe = build_probe(traits.model, traits.api, 1.0, logprobs=False, is_vllm=traits.is_vllm)
     await client.confirm_works(ENDPOINTS[traits.api], probe, error)
     return error.reason
 
@@ -168,7 +168,7 @@ async def explore_server(options: ServerOptions, identity: ModelIdentity) -> tup
         apis = ["completions", "chat"] if options.api == "auto" else [options.api]
         for api in apis:
             try:
-                mode = await _probe_logprobs(client, model, api)
+                mode = await _probe_logprobs(client, model, api, is_vllm=is_vllm)
             except RequestFailedError as error:
                 if error.status is None:
                     # It has the endpoint, and fails on it: another one would lose the prefill for nothing.
@@ -214,17 +214,18 @@ def _find_model(
     return found or names[0], served.get(found or "", {})
 
 
-async def _probe_logprobs(client: ServerClient, model: str, api: str) -> str | None:
+async def _probe_logprobs(client: ServerClient, model: str, api: str, *, is_vllm: bool) -> str | None:
     """Ask for one token at two temperatures: do log-probabilities come, and do they change with it?"""
     found = []
     for temperature in (0.5, 1.0):
-        probe = build_probe(model, api, temperature, logprobs=True)
+        probe = build_probe(model, api, temperature, logprobs=True, is_vllm=is_vllm)
         try:
             answer = await client.post(ENDPOINTS[api], probe)
         except RequestFailedError as error:
             if error.status is None or error.status in _MISSING_ENDPOINT:
                 raise
-            await client.post(ENDPOINTS[api], build_probe(model, api, temperature, logprobs=False))
+            plain = build_probe(model, api, temperature, logprobs=False, is_vllm=is_vllm)
+            await client.post(ENDPOINTS[api], plain)
             return None
         found.append(read_top_logprob(answer))
     if found[0] is None or found[1] is None:

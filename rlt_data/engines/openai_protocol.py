@@ -14,6 +14,14 @@ from rlt_data.engines.base import Completion, FinishReason, GenerationRequest, S
 
 PROBE_PROMPT = "The"
 
+# What a request leaves out, vLLM takes from the model's generation_config.json.
+_VLLM_NEUTRAL = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
 _LARGE = 1 << 31
 _ROUNDING = 1e-3
 
@@ -63,21 +71,19 @@ def build_body(
             "skip_special_tokens": False,
             "spaces_between_special_tokens": False,
             "return_token_ids": True,
-            # Else the server's own defaults hold, which vLLM takes from the model's generation_config.json.
+            **_VLLM_NEUTRAL,
             "top_k": sampling.top_k,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
         }
         if traits.api == "completions":
             body["add_special_tokens"] = False
     return body
 
 
-def build_probe(model: str, api: str, temperature: float, *, logprobs: bool) -> dict[str, Any]:
+def build_probe(model: str, api: str, temperature: float, *, logprobs: bool, is_vllm: bool) -> dict[str, Any]:
     """Build a request for one token, with the log-probability of the likeliest."""
-    body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": temperature}
+    body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": temperature, "top_p": 1.0}
+    if is_vllm:
+        body |= _VLLM_NEUTRAL
     if api == "chat":
         body["messages"] = [{"role": "user", "content": PROBE_PROMPT}]
         if logprobs:

@@ -68,10 +68,13 @@ class RequestWorker(Generic[Question, Result]):
             self._stop()
 
     def _stop(self) -> None:
-        """Drop what is under way and end the thread."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._cancel)
-            self._thread.join()
+        """Drop what is under way and end the thread.
+
+        The loop is closed here, not by the thread, which may end while the caller still hands it questions.
+        """
+        self._loop.call_soon_threadsafe(self._cancel)
+        self._thread.join()
+        self._loop.close()
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -86,8 +89,9 @@ class RequestWorker(Generic[Question, Result]):
             self._results.put((None, EngineError("the requests were stopped")))
         except BaseExceptionGroup as group:
             self._results.put((None, group.exceptions[0]))
-        finally:
-            self._loop.close()
+        except Exception as error:
+            # Whatever it is: raised where somebody waits for an answer.
+            self._results.put((None, error))
 
     async def _serve(self) -> None:
         async with ServerClient(self._options) as client, asyncio.TaskGroup() as group:
