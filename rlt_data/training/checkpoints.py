@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rlt_data.errors import require_module
+from rlt_data.errors import UsageError, require_module
 from rlt_data.training.callbacks import Callback
 from rlt_data.training.policy import read_weights, write_weights
 
@@ -79,8 +79,18 @@ class CheckpointCallback(Callback):
         self.trainer: Any = None
 
     def watch(self, trainer: Any) -> None:
-        """Take the trainer whose checkpoints are completed."""
+        """Take the trainer whose checkpoints are completed.
+
+        Raises `UsageError` where a moving reference could not be read whole, as under FSDP1.
+        """
         self.trainer = trainer
+        plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.fsdp_version == 1 and getattr(trainer.args, "sync_ref_model", False):
+            raise UsageError(
+                "FSDP1 does not show the weights of a moving reference, so no checkpoint could hold them",
+                where="grpo.trainer.sync_ref_model",
+                remedy="take FSDP2 (fsdp_version: 2), or DeepSpeed",
+            )
 
     def on_save(self, args: Any, state: Any, control: Any, **values: Any) -> None:
         """Complete the checkpoint that the trainer has just written."""
