@@ -181,10 +181,11 @@ class _TraceWriter:
                 continue
             parsed = parse_teacher_completion(self._generation.format, answer.text, prefilled=engine.prefills)
             tokens = answer.token_count or 0
+            run.count(tokens=tokens)
             if not self._take_overlong(sample, parsed, answer, draw, again):
                 row = self._build_row(sample, answer, parsed, draw)
                 self._watch.count(truncated=row["truncated"])
-                run.count(tokens=tokens, truncated=int(row["truncated"]))
+                run.count(truncated=int(row["truncated"]))
                 run.append("traces", [row])
             task.advance(0 if answer.key in again else 1, tokens=tokens)
             self._watch.check_on_the_way(run.run_id)

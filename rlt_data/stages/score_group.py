@@ -144,6 +144,8 @@ def _commit(
         )
         tokens = result.student_tokens + (result.teacher_tokens or 0 if first else 0)
         run.count(rows_in=int(first), tokens=tokens, truncated=int(trace["truncated"]))
+        if teacher_source == "engine" and first:
+            run.count(teacher_sides_reused=1)
         task.advance(int(first), tokens)
         if len(buffer) >= COMMIT_ROWS:
             append_scores(run, buffer, settings)

@@ -221,6 +221,7 @@ def test_log_probabilities_of_the_engine_are_not_computed_again(shared_golden: P
     assert summary.extra["engine_gap"]["mean"] < 1e-5
     # A completion without its closing tag merges with it in the rendered text, or not: both are right.
     assert sum(row["teacher_source"] == "engine" for row in rows.values()) >= 10
+    assert summary.extra["teacher_sides_reused"] >= 10
     again = score(sampled, config.model_copy(update={"rescore_teacher": True}))
     assert again.rows_out == 12
     assert "engine_gap" not in again.extra
