@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.progress import Reporter
 from rlt_data.recipe.load import merge_settings, read_documents
@@ -17,12 +18,14 @@ from rlt_data.settings import ModelSettings, Settings, load_settings, use_settin
 from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.summary import StageSummary
 from rlt_data.toml import validate_data
-from rlt_data.training.distributed import World, end_training
+from rlt_data.training.distributed import World, end_training, train_alone
 from rlt_data.training.fresh import FreshConfig, build_fresh_model
 from rlt_data.training.grpo import train_policy
-from rlt_data.training.grpo_config import GrpoConfig, GrpoSection
+from rlt_data.training.grpo_config import GrpoConfig, GrpoSection, check_options
+from rlt_data.training.refusals import find_missing_packages, find_refusals, refuse
 from rlt_data.training.saving import publish_model
 from rlt_data.training.warm_up import WarmUpConfig, WarmUpSection, warm_up
+from rlt_data.training.warm_up import check_options as check_warm_up
 
 FRESH = "fresh"
 """The name by which teacher and students mean the fresh model of [fresh]."""
@@ -154,10 +157,22 @@ def train_teacher(
 def _prepare(
     recipe: TrainingRecipe, lake: Lake, reporter: Reporter | None, keep: Callable[[StageSummary], None]
 ) -> None:
+    with train_alone():
+        _check(recipe)
     if recipe.fresh is not None:
         build_fresh_model(Path(recipe.output) / FRESH, recipe.fresh, reporter)
     for config in recipe.ingest:
         keep(ingest(lake, config, reporter=reporter))
+
+
+def _check(recipe: TrainingRecipe) -> None:
+    """Refuse what the last section would refuse before the first one has taken its hours."""
+    load_format(recipe.format)
+    warm, grpo = recipe.make_warm_up(), recipe.make_grpo(recipe.name_model(recipe.teacher))
+    if warm is not None:
+        refuse(find_missing_packages(check_warm_up(warm)), where="sft.trainer")
+    if grpo is not None:
+        refuse(find_refusals(grpo, check_options(grpo), context=None), where="grpo")
 
 
 def _run(stage: Callable[[], StageSummary], keep: Callable[[StageSummary], None]) -> str:

@@ -71,7 +71,8 @@ def train_policy(
     context = read_model_config(teacher).context
     refuse(find_refusals(config, options, context=context), where="grpo")
     need: Need = "tokenizer" if config.student_server else "weights"
-    students = [resolve_model(name, role="student", need=need) for name in config.students]
+    scoring = config.students if config.reward == "rlt" else ()
+    students = [resolve_model(name, role="student", need=need) for name in scoring]
     format = load_format(config.format)
     if not world.is_main:
         work = world.receive()

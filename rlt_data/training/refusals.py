@@ -49,6 +49,8 @@ def find_refusals(config: GrpoConfig, options: Any, *, context: int | None) -> l
         found.append("teacher_side is reference, and without beta there is no reference policy: set beta")
     if options.use_vllm and find_spec("vllm") is None:
         found.append("use_vllm needs the package 'vllm': pip install 'rlt-data[vllm]'")
+    if config.student_quantization != "none" and find_spec("bitsandbytes") is None:
+        found.append("8-bit and 4-bit students need the package 'bitsandbytes': pip install bitsandbytes")
     return [*found, *find_missing_packages(options)]
 
 

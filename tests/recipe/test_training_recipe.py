@@ -183,6 +183,7 @@ def test_wrong_usage_leaves_with_2_and_no_traceback(quick: QuickProgram, recipe:
     errors = quick.fail(2, "train-teacher", str(recipe), "--set", "grpo.trainer.betta=1", "--quiet")
     assert "no option 'betta'" in errors
     assert "beta" in errors
+    assert not recipe.with_name("out").exists(), "the last section is checked before the first one runs"
 
 
 @pytest.mark.slow
