@@ -59,7 +59,7 @@ def test_a_killed_toy_stage_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert result.stdout.replace("already finished", "finished") == straight.stdout
     run = killed.runs()[0]
     assert [r.status for r in killed.runs()] == ["finished"]
-    assert run.counts["extra"] == {"sevens": 9}
+    assert run.counts["extra"] == {"sevens": 9, "rejected_multiple_of_five": 12}
     assert run.counts["tokens"] == sum(range(60))
     assert 1 < run.sequence <= result.kills + 1
     again = run_killed(make_command(TOY, killed.uri), [], env=env)
