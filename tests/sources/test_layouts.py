@@ -218,7 +218,7 @@ def test_layouts_that_fit_equally_are_not_chosen_between() -> None:
     row = {"messages": [], "conversations": []}
     with pytest.raises(UsageError, match="messages, sharegpt") as refused:
         recognize(row)
-    assert "--layout messages" in (refused.value.remedy or "")
+    assert refused.value.remedy == "name one: --layout messages or --layout sharegpt"
     assert recognize(row, layout="sharegpt") == "sharegpt"
 
 

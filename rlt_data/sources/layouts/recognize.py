@@ -122,7 +122,7 @@ def _choose(sample: Sequence[Mapping[str, Any]], found: Sequence[str], where: st
         raise UsageError(
             f"the columns fit several layouts equally well: {', '.join(layout.name for layout in chosen)}",
             where=f"{where}: {', '.join(found)}",
-            remedy=f"name one, such as --layout {chosen[0].name}, or map columns: {_suggest_mapping(found)}",
+            remedy="name one: " + " or ".join(f"--layout {layout.name}" for layout in chosen),
         )
     return chosen[0]
 
