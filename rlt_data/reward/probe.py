@@ -85,7 +85,6 @@ def _score_whole(model: Any, item: PackItem) -> Tensor:
 
 
 def _score_in_mode(model: Any, items: list[PackItem], mode: Mode) -> list[Tensor]:
-
     found: dict[int, Tensor] = {}
     for hidden, places in iterate_hidden(model, items, 3 * _LENGTH, mode=mode):
         head = LogitsHead(hidden.shape[-1], 1.0) if mode == "dense" else read_head(model, 1.0)
