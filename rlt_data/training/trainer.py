@@ -59,8 +59,10 @@ class RltTrainer(GRPOTrainer):
             # One token: an end token like any other, for TRL's own counts too.
             self.stop = None
             self.eos_token_ids = [*self.eos_token_ids, ids[0]]
-            self.generation_config.eos_token_id = self.eos_token_ids
-            self.generation_kwargs["eos_token_id"] = self.eos_token_ids
+            # vLLM has neither, and stops at the text.
+            if not self.use_vllm:
+                self.generation_config.eos_token_id = self.eos_token_ids
+                self.generation_kwargs["eos_token_id"] = self.eos_token_ids
         # TRL takes a completion that ends at a text for one that was cut off: masked here instead.
         self._mask_cut_off = bool(self.args.mask_truncated_completions)
         self.mask_truncated_completions = False
