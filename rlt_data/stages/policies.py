@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,9 +52,9 @@ class Policy:
             case "best-of-n":
                 return f"best-of-n({int(self.number)})"
             case "top-quantile":
-                return f"top-quantile({self.number:g}{', corpus' if self.corpus else ''})"
+                return f"top-quantile({_write_number(self.number)}{', corpus' if self.corpus else ''})"
             case "threshold":
-                return f"threshold({self.number:g})"
+                return f"threshold({_write_number(self.number)})"
             case "random":
                 return f"random({int(self.number)}, seed={self.seed})"
 
@@ -143,7 +144,10 @@ def _read_quantile(arguments: list[str]) -> Policy:
 
 def _read_threshold(arguments: list[str]) -> Policy:
     (number,) = arguments
-    return Policy("threshold", float(number))
+    threshold = float(number)
+    if math.isnan(threshold):
+        raise ValueError("nothing is above or below what is no number")
+    return Policy("threshold", threshold)
 
 
 def _read_random(arguments: list[str]) -> Policy:
@@ -158,6 +162,11 @@ def _read_count(text: str) -> int:
     if number < 1:
         raise ValueError("the number must be at least 1")
     return number
+
+
+def _write_number(number: float) -> str:
+    """Write a number with every digit that tells it from its neighbours, and none that says nothing."""
+    return repr(number).removesuffix(".0")
 
 
 def _explain(text: str, what: str) -> UsageError:

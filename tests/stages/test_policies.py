@@ -169,10 +169,21 @@ def test_policies_are_read_and_written(text: str, policy: Policy, shown: str) ->
 @pytest.mark.parametrize(
     "text",
     ["best", "best-of-n", "best-of-n(0)", "best-of-n(x)", "best-of-n(1, 2)", "top-quantile(0)",
-     "top-quantile(1.5)", "top-quantile(0.5, student)", "threshold()", "random(1, 2, 3)", "all(3)", "",
+     "top-quantile(1.5)", "top-quantile(0.5, student)", "threshold()", "threshold(nan)", "random(1, 2, 3)",
+     "all(3)", "",
      "best-of-n(1"],
 )  # fmt: skip
 def test_a_policy_that_cannot_be_meant_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_policy(text)
     assert "best-of-n(1)" in str(caught.value.remedy)
+
+
+@given(
+    policy=st.one_of(
+        st.builds(Policy, st.just("threshold"), st.floats(allow_nan=False)),
+        st.builds(Policy, st.just("top-quantile"), st.floats(0, 1, exclude_min=True), corpus=st.booleans()),
+    )
+)
+def test_a_policy_is_written_with_every_digit(policy: Policy) -> None:
+    assert parse_policy(str(policy)) == policy
