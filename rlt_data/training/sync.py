@@ -56,6 +56,6 @@ class SyncCheck:
                 f"log-probabilities differ from the trainer's by {self.gap:.3f} nats a token on average "
                 f"({self.largest:.2f} at most, over {gaps.numel()} tokens)",
                 remedy="generate with transformers (use_vllm = false), or find out why the weight transfer "
-                "fails; where the gap is the noise of low precision, or top_p, top_k or min_p are set, "
-                "raise sync_limit",
+                "fails; a server needs --logprobs-mode processed_logprobs; where the gap is the noise of low "
+                "precision, or top_p, top_k or min_p are set, raise sync_limit",
             )
