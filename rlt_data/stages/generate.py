@@ -97,9 +97,12 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
         run.count(**dict.fromkeys(OVERLONG_COUNTS[config.overlong], 0))
     refusals: list[FailedRequest] = []
     if missing:
-        engine = open_engine(
-            "openai" if config.is_served else config.engine, generation.teacher, config.make_engine_options()
-        )
+        with run.track(f"start the engine of {generation.teacher.name}", None, "engines"):
+            engine = open_engine(
+                "openai" if config.is_served else config.engine,
+                generation.teacher,
+                config.make_engine_options(),
+            )
         try:
             writer = _TraceWriter(run, generation, engine, watch, student, refusals)
             with run.track(f"generate with {generation.teacher.name}", len(missing), "traces") as task:
