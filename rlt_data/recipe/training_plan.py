@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -10,7 +11,7 @@ import polars as pl
 from rlt_data.errors import RltDataError
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
-from rlt_data.models import resolve_model
+from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.recipe.training import FRESH, LoadedTraining, TrainingRecipe
 from rlt_data.settings import Settings, use_settings
 from rlt_data.stages.selection import keep_rows
@@ -109,8 +110,12 @@ class _Plan:
             rounds = config.generations * config.questions_per_step / questions
             lines = {"questions": f"{questions:,} in the lake now, each {rounds:.2g} times", **lines}
         teacher = self._measure(recipe.teacher)
-        loaded = recipe.students if config.reward == "rlt" and not config.student_server else ()
-        students = {name: size for name in loaded if (size := self._measure(name)) is not None}
+        asked = recipe.students if config.reward == "rlt" else ()
+        sizes = {name: self._measure(name) for name in asked}
+        loaded = () if config.student_server else asked
+        students = {name: size for name in loaded if (size := sizes[name]) is not None}
+        if config.rlt.lambda_kl and config.teacher_side != "none":
+            self._compare_tokens([name for name in asked if sizes[name] is not None])
         if options is not None:
             context = teacher.context if teacher is not None else None
             self.refused += find_refusals(config, options, context=context)
@@ -139,6 +144,19 @@ class _Plan:
             self.guessed.add(name)
             return known
         return size if isinstance(size, ModelSize) else None
+
+    def _compare_tokens(self, students: Sequence[str]) -> None:
+        """Refuse students whose tokens are others than the teacher's, of those that are here."""
+        from rlt_data.training.reward import refuse_other_tokens
+
+        names = [self.recipe.teacher, *students]
+        if FRESH in names or self.guessed & set(names):
+            return
+        teacher, *others = (
+            load_tokenizer(resolve_model(name, role="student", need="tokenizer")) for name in names
+        )
+        for tokenizer in others:
+            self._try(partial(refuse_other_tokens, teacher, tokenizer))
 
     def _try(self, act: Callable[[], Any]) -> Any:
         """Do something that may be refused; the refusal is kept as a sentence, and None returned."""

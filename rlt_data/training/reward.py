@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from rlt_data.errors import UsageError
-from rlt_data.formats import ConversationFormat, load_format, parse_teacher_completion
+from rlt_data.formats import ConversationFormat, compare_tokenizers, load_format, parse_teacher_completion
 from rlt_data.reward.backends.source import TokenSource
 from rlt_data.reward.derive import PART_COLUMNS
 from rlt_data.reward.reuse import SampledTokens, add_teacher_side, find_reusable
@@ -108,6 +108,9 @@ class RltReward:
         self._sampled_is_teacher = sampling_temperature == teacher_temperature
         self._trainer: Any = None
         self._alone = self.students.make_scorer(None, exact=False)
+        if self.teacher_side != "none":
+            for tokenizer in self.students.tokenizers:
+                refuse_other_tokens(policy_tokenizer, tokenizer)
         if teacher_side == "sampled" and self.settings.estimator == "full":
             raise UsageError(
                 "the exact divergence needs the teacher's whole distribution, not the sampled tokens' alone",
@@ -248,6 +251,16 @@ class RltReward:
         if log_metric is not None and self.last:
             failed = sum(scored.reward is None for scored in self.last)
             log_metric("rlt/unscored_share", failed / len(self.last))
+
+
+def refuse_other_tokens(teacher: Any, student: Any) -> None:
+    """Raise `UsageError` where teacher and student cut text into different tokens."""
+    reason = compare_tokenizers(teacher, student)
+    if reason is not None:
+        raise UsageError(
+            f"the divergence compares teacher and student token by token, and {reason}",
+            remedy="take a student of the teacher's family, or lambda_kl = 0, which needs no divergence",
+        )
 
 
 def _gather_students(

@@ -70,7 +70,7 @@ class RltTrainer(GRPOTrainer):
     @property
     def draws_by_seed(self) -> bool:
         """Whether a row's own seed decides what is sampled: the same again after an interruption."""
-        elsewhere = self.use_vllm or self.use_transformers_continuous_batching
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching or self.args.generation_kwargs
         return not elsewhere and self.repetition_penalty == 1.0 and not self.min_p
 
     def _generate_single_turn(

@@ -10,9 +10,12 @@ import pytest
 from command_line import Program, QuickProgram
 
 from rlt_data.errors import UsageError
+from rlt_data.formats import load_format
 from rlt_data.lake import Lake
+from rlt_data.models.tiny import TinyShape, build_tiny_model, save_model
 from rlt_data.recipe.training import load_training
 from rlt_data.recipe.training_plan import plan_training
+from rlt_data.training.fresh import build_chain_tokenizer
 
 SMALL = """
 output = "out"
@@ -162,6 +165,20 @@ def test_a_dry_run_reckons_with_models_that_are_not_here(tmp_path: Path, monkeyp
     assert plan["grpo"]["models not here"].startswith("bespoke7b, qwen7b")
     for model in ("Qwen/Qwen2.5-7B-Instruct", "bespokelabs/Bespoke-Stratos-7B"):
         assert any(model in text for text in plan["refused"])
+
+
+def test_a_dry_run_refuses_a_student_of_other_tokens(recipe: Path, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    from tiny_models import save_tiny_model
+
+    teacher, student = tmp_path / "teacher", save_tiny_model(tmp_path / "student")
+    tokenizer = build_chain_tokenizer(load_format("stratos"), terms=3, context=512)
+    save_model(build_tiny_model(TinyShape(context=512), tokenizer, seed=0), tokenizer, teacher)
+    names = [f"teacher={teacher}", f"students=['{student}']"]
+    plan = plan_training(load_training([recipe], names), Lake(tmp_path / "lake"))
+    assert any("token by token" in text for text in plan["refused"])
+    names.append("grpo.rlt.lambda_kl=0.0")
+    assert plan_training(load_training([recipe], names), Lake(tmp_path / "lake"))["refused"] == []
 
 
 def test_the_papers_numbers_stand_in_its_recipe() -> None:

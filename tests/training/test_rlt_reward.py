@@ -11,6 +11,7 @@ import pytest
 from rlt_data.errors import UsageError
 from rlt_data.formats import load_format, render_teacher_prompt
 from rlt_data.lake import Lake
+from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.generate import GenerateConfig, generate
 from rlt_data.stages.score import ScoreConfig, score
@@ -234,6 +235,17 @@ def test_what_is_missing_is_named(scored: pl.DataFrame, models: dict[str, str], 
         call(reward, scored.head(1))
     with pytest.raises(UsageError, match="whole distribution"):
         make_reward(models, tokenizer, None, settings={"estimator": "full"}, teacher_side="sampled")
+
+
+def test_a_student_of_other_tokens_is_refused_before_anything_is_sampled(
+    models: dict[str, str], tmp_path: Path
+) -> None:
+    from tiny_models import save_tiny_model
+
+    other = load_tokenizer(resolve_model(str(save_tiny_model(tmp_path / "other")), role="teacher"))
+    with pytest.raises(UsageError, match="token by token, and the two tokenizers differ"):
+        make_reward(models, other, None)
+    make_reward(models, other, None, settings={"lambda_kl": 0.0})
 
 
 def test_checkpoints_hold_a_moving_reference(trainer: Any, tmp_path: Path) -> None:
