@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .answers import render_table
-from .common import QuietOption, make_console, open_lake
+from .common import QuietOption, open_lake
 from .summary import print_summary
 
 # Explanations by what they are: to be chosen, one must help the student and not give the answer away.
@@ -67,11 +67,11 @@ def command(
         reporter=Reporter(quiet=quiet),
         on_summary=lambda summary: print_summary(lake, summary, as_json=False),
     )
-    console = make_console()
+    # Printed as it is: what a terminal would wrap could not be copied, and the table is drawn already.
     for title, query in (
         ("Which explanations were chosen, and why?", CHOICES),
         ("Where did one that gives the answer away leak it?", LEAKED_TOKENS),
     ):
-        console.print(f'{title}\n\nrlt-data sql --lake {folder / "lake"} "\n{query}"\n')
-        console.print(render_table(lake.sql(query)))
-    console.print(f"The distillation set is in {folder / 'distillation'}; ask more with rlt-data sql.")
+        print(f'{title}\n\nrlt-data sql --lake {folder / "lake"} "\n{query}"\n')
+        print(render_table(lake.sql(query)))
+    print(f"The distillation set is in {folder / 'distillation'}; ask more with rlt-data sql.")
