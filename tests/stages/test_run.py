@@ -11,26 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
-import polars as pl
 import pytest
+from counting import CountConfig, count_all, count_missing, make_row, open_count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlt_data.errors import LakeError, UsageError
+from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.lake.commits import FenceLostError
 from rlt_data.stages.run import StageConfig, StageRun, StageSummary, open_run
-
-Row = dict[str, object]
-
-
-class CountConfig(StageConfig):
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"batch"})
-    size: int = 6
-    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -48,67 +39,6 @@ class FakeModel:
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path / "lake")
-
-
-def make_row(number: int) -> Row:
-    return {
-        "question_id": hash_content(number),
-        "question": f"{number}?",
-        "solution": str(number),
-        "solution_rendered": False,
-    }
-
-
-def open_count(
-    lake: Lake, config: CountConfig | None = None, *, force: bool = False, pinned: tuple[str, ...] = ()
-) -> AbstractContextManager[StageRun]:
-    return open_run(
-        lake,
-        "count",
-        config or CountConfig(),
-        inputs=(),
-        outputs=("questions", "rewards"),
-        pinned=pinned,
-        force=force,
-    )
-
-
-def count_all(
-    lake: Lake, config: CountConfig | None = None, *, stop_at: int | None = None, force: bool = False
-) -> StageSummary:
-    """Go through all numbers again in each leg, as a stage does that reads a file."""
-    config = config or CountConfig()
-    with open_count(lake, config, force=force) as run:
-        if run.already_done:
-            return run.summary
-        for number in range(config.size):
-            if number == stop_at:
-                raise UsageError("stopped here")
-            run.count(rows_in=1, tokens=10, evens=number % 2 == 0)
-            if number % 3 == 2:
-                run.reject(source="numbers", source_row=number, reason="third", detail="is a third")
-            else:
-                run.append("questions", [make_row(number)])
-    return run.summary
-
-
-def count_missing(
-    lake: Lake, config: CountConfig | None = None, *, stop_at: int | None = None
-) -> StageSummary:
-    """Take up only what is left in each leg, as a stage does that generates."""
-    config = config or CountConfig()
-    with open_count(lake, config) as run:
-        if run.already_done:
-            return run.summary
-        done = set(run.written("questions").collect().get_column("question_id"))
-        left = [number for number in range(config.size) if hash_content(number) not in done]
-        run.count(rows_in=len(left))
-        for number in left:
-            if number == stop_at:
-                raise UsageError("stopped here")
-            run.count(tokens=10, evens=number % 2 == 0)
-            run.append("questions", [make_row(number)])
-    return run.summary
 
 
 def list_statuses(lake: Lake) -> list[tuple[str, int]]:
@@ -262,90 +192,6 @@ def test_failures_are_recorded_with_their_words_and_keep_their_rows(lake: Lake) 
     record = lake.runs()[0]
     assert (record.status, record.error) == ("failed", "interrupted")
     assert record.counts["rows_out"] == 2
-
-
-def test_rows_are_visible_to_the_stage_at_once_and_to_others_in_time(
-    lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RLT_DATA_COMMIT_SECONDS", "0.2")
-    with open_count(lake) as run:
-        run.append("questions", [make_row(1)])
-        assert lake.table("questions").count() == 0
-        assert run.written("questions").collect().height == 1
-        run.append("questions", [make_row(2)])
-        time.sleep(0.25)
-        run.append("questions", [make_row(3)])
-        assert lake.table("questions").count() == 3
-    monkeypatch.setenv("RLT_DATA_COMMIT_SECONDS", "often")
-    with pytest.raises(UsageError, match="no number"), open_count(lake, CountConfig(size=1)):
-        pass
-
-
-def test_rows_may_come_in_any_shape_and_the_same_key_counts_once(lake: Lake) -> None:
-    with open_count(lake) as run:
-        run.append("questions", [make_row(1), make_row(1), make_row(2)])
-        run.append("questions", pl.DataFrame([make_row(2), make_row(3)]))
-        run.append("questions", pl.DataFrame([make_row(4)]).to_arrow())
-        run.append("questions", [])
-    assert run.summary.rows_out == lake.table("questions").count() == 4
-    assert run.summary.rows_in == 0
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{**make_row(1), "colour": "red"}], "no column 'colour'"),
-        ([{"question_id": "x"}], "required and absent"),
-        ([{**make_row(1), "source_row": "three"}], "do not fit"),
-        ([make_row(1), {**make_row(2), "question": None}], "null"),
-        ([make_row(1), {**make_row(2), "source_row": "three"}], "do not fit"),
-    ],
-)
-def test_rows_that_do_not_fit_stop_the_stage_in_words(lake: Lake, rows: list[Row], message: str) -> None:
-    with pytest.raises(LakeError, match=message), open_count(lake) as run:
-        run.append("questions", rows)
-    assert lake.runs()[0].status == "failed"
-    assert lake.table("questions").count() == 0
-
-
-def test_a_row_is_taken_as_it_was_when_it_was_appended(lake: Lake) -> None:
-    row = make_row(1)
-    with open_count(lake) as run:
-        run.append("questions", [row])
-        row["question"] = "changed"
-    assert lake.table("questions").to_arrow().column("question").to_pylist() == ["1?"]
-
-
-def test_tables_must_be_declared(lake: Lake) -> None:
-    with pytest.raises(LakeError, match="did not declare that it reads 'traces'"), open_count(lake) as run:
-        run.read("traces")
-    with pytest.raises(LakeError, match="did not declare that it writes 'traces'"), open_count(lake) as run:
-        run.append("traces", [{"trace_id": "x"}])
-
-
-def test_two_runs_may_write_the_same_keys_to_a_set_and_not_to_rows(lake: Lake) -> None:
-    def reward(number: int) -> Row:
-        return {
-            "reward_id": hash_content(number),
-            "score_id": "s",
-            "trace_id": "t",
-            "question_id": "q",
-            "student": "small",
-        }
-
-    for size in (1, 2):
-        with open_count(lake, CountConfig(size=size)) as run:
-            run.append("rewards", [reward(1), reward(2)])
-        assert run.summary.tables["rewards"] == 2
-    assert lake.table("rewards").count() == 4
-    with open_count(lake, CountConfig(size=3)) as run:
-        # Another run commits one of the rows while this one is at work.
-        with open_count(Lake(lake.uri), CountConfig(size=4)) as other:
-            other.append("questions", [make_row(1)])
-        run.append("questions", [make_row(1), make_row(2)])
-    assert lake.table("questions").count() == 2
-    assert run.summary.rows_out == 1
-    assert run.summary.notes == ["1 rows were left out: another run committed them in the meantime"]
 
 
 def test_the_newer_of_two_processes_with_one_run_holds_it(lake: Lake) -> None:

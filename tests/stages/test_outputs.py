@@ -1,0 +1,103 @@
+"""Rows of a run: in any shape, once, whole or not at all, visible in time."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+from counting import CountConfig, Row, make_row, open_count
+
+from rlt_data.errors import LakeError, UsageError
+from rlt_data.hashing import hash_content
+from rlt_data.lake import Lake
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "lake")
+
+
+def test_rows_are_visible_to_the_stage_at_once_and_to_others_in_time(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLT_DATA_COMMIT_SECONDS", "0.2")
+    with open_count(lake) as run:
+        run.append("questions", [make_row(1)])
+        assert lake.table("questions").count() == 0
+        assert run.written("questions").collect().height == 1
+        run.append("questions", [make_row(2)])
+        time.sleep(0.25)
+        run.append("questions", [make_row(3)])
+        assert lake.table("questions").count() == 3
+    monkeypatch.setenv("RLT_DATA_COMMIT_SECONDS", "often")
+    with pytest.raises(UsageError, match="no number"), open_count(lake, CountConfig(size=1)):
+        pass
+
+
+def test_rows_may_come_in_any_shape_and_the_same_key_counts_once(lake: Lake) -> None:
+    with open_count(lake) as run:
+        run.append("questions", [make_row(1), make_row(1), make_row(2)])
+        run.append("questions", pl.DataFrame([make_row(2), make_row(3)]))
+        run.append("questions", pl.DataFrame([make_row(4)]).to_arrow())
+        run.append("questions", [])
+    assert run.summary.rows_out == lake.table("questions").count() == 4
+    assert run.summary.rows_in == 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{**make_row(1), "colour": "red"}], "no column 'colour'"),
+        ([{"question_id": "x"}], "required and absent"),
+        ([{**make_row(1), "source_row": "three"}], "do not fit"),
+        ([make_row(1), {**make_row(2), "question": None}], "null"),
+        ([make_row(1), {**make_row(2), "source_row": "three"}], "do not fit"),
+    ],
+)
+def test_rows_that_do_not_fit_stop_the_stage_in_words(lake: Lake, rows: list[Row], message: str) -> None:
+    with pytest.raises(LakeError, match=message), open_count(lake) as run:
+        run.append("questions", rows)
+    assert lake.runs()[0].status == "failed"
+    assert lake.table("questions").count() == 0
+
+
+def test_a_row_is_taken_as_it_was_when_it_was_appended(lake: Lake) -> None:
+    row = make_row(1)
+    with open_count(lake) as run:
+        run.append("questions", [row])
+        row["question"] = "changed"
+    assert lake.table("questions").to_arrow().column("question").to_pylist() == ["1?"]
+
+
+def test_tables_must_be_declared(lake: Lake) -> None:
+    with pytest.raises(LakeError, match="did not declare that it reads 'traces'"), open_count(lake) as run:
+        run.read("traces")
+    with pytest.raises(LakeError, match="did not declare that it writes 'traces'"), open_count(lake) as run:
+        run.append("traces", [{"trace_id": "x"}])
+
+
+def test_two_runs_may_write_the_same_keys_to_a_set_and_not_to_rows(lake: Lake) -> None:
+    def reward(number: int) -> Row:
+        return {
+            "reward_id": hash_content(number),
+            "score_id": "s",
+            "trace_id": "t",
+            "question_id": "q",
+            "student": "small",
+        }
+
+    for size in (1, 2):
+        with open_count(lake, CountConfig(size=size)) as run:
+            run.append("rewards", [reward(1), reward(2)])
+        assert run.summary.tables["rewards"] == 2
+    assert lake.table("rewards").count() == 4
+    with open_count(lake, CountConfig(size=3)) as run:
+        # Another run commits one of the rows while this one is at work.
+        with open_count(Lake(lake.uri), CountConfig(size=4)) as other:
+            other.append("questions", [make_row(1)])
+        run.append("questions", [make_row(1), make_row(2)])
+    assert lake.table("questions").count() == 2
+    assert run.summary.rows_out == 1
+    assert run.summary.notes == ["1 rows were left out: another run committed them in the meantime"]
