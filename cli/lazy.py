@@ -89,7 +89,7 @@ class LazyGroup(TyperGroup):
         ]
 
     def _load(self, entry: Entry) -> Any:
-        function = import_module("." + entry.name.replace("-", "_"), __package__).command
+        function = import_module(".commands." + entry.name.replace("-", "_"), __package__).command
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = dict(self.context_settings)
         single.command(name=entry.name, cls=PlainCommand, context_settings=settings)(function)

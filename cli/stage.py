@@ -13,7 +13,7 @@ from .options import build_config, list_config_options
 from .summary import print_summary
 
 if TYPE_CHECKING:
-    from rlt_data.stages.run import StageConfig, StageSummary
+    from rlt_data.stages.runtime.run import StageConfig, StageSummary
 
 ConfigT = TypeVar("ConfigT", bound="StageConfig")
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from rlt_data import Lake
-from rlt_data.models.tiny import TinyShape, build_tiny_model, build_tiny_tokenizer, save_model
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.generate import GenerateConfig, generate
-from rlt_data.stages.ingest import IngestConfig, ingest
-from rlt_data.stages.score import ScoreConfig, score
+from rlt_data.stages.generate.stage import GenerateConfig, generate
+from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.score.stage import ScoreConfig, score
+from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, build_tiny_tokenizer, save_model
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from rlt_data.lake import Lake
-from rlt_data.stages.run import StageConfig, open_run
+from rlt_data.stages.runtime.run import StageConfig, open_run
 
 ANSWER = 14
 

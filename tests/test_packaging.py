@@ -81,7 +81,7 @@ def test_group_help_imports_neither_commands_nor_their_libraries():
 
 
 def test_tested_versions_are_those_installed_here():
-    from rlt_data_cli.doctor import find_version, read_tested_versions
+    from rlt_data_cli.commands.doctor import find_version, read_tested_versions
 
     tested = read_tested_versions()
     installed = {
@@ -130,7 +130,7 @@ def test_extras_bring_the_modules_for_which_errors_name_them():
 
 
 def test_declared_ranges_hold_the_tested_versions():
-    from rlt_data_cli.doctor import read_tested_versions
+    from rlt_data_cli.commands.doctor import read_tested_versions
 
     project = read_pyproject()["project"]
     tested = read_tested_versions()

@@ -125,7 +125,7 @@ class Engine(Protocol):
 
 class EngineOptions(pydantic.BaseModel):
     """How an engine runs. Nothing here changes what a request's answer is meant to be, but for those options
-    of vLLM's that change the model (`rlt_data.engines.vllm_options.MODEL_OPTIONS`).
+    of vLLM's that change the model (`rlt_data.engines.vllm.options.MODEL_OPTIONS`).
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")

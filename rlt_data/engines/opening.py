@@ -15,18 +15,18 @@ def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOption
     options = options or EngineOptions()
     unused = None
     if name == "auto":
-        from rlt_data.engines.vllm import explain_unusable, find_vllm
+        from rlt_data.engines.vllm.engine import explain_unusable, find_vllm
 
         reason = explain_unusable(identity, options)
         name = "transformers" if reason else "vllm"
         unused = f"vLLM is installed, but does not run this: {reason}" if reason and find_vllm() else None
     if name == "vllm":
-        from rlt_data.engines.vllm import VllmEngine
+        from rlt_data.engines.vllm.engine import VllmEngine
 
         return VllmEngine(identity, options)
     if name == "openai":
         require_module("httpx", "openai")
-        from rlt_data.engines.openai import OpenAIEngine
+        from rlt_data.engines.openai.engine import OpenAIEngine
 
         return OpenAIEngine(identity, options)
     if name == "transformers":

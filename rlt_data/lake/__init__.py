@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlt_data.lake.lake import Lake, NoLakeError
 from rlt_data.lake.lineage import LineageStep
 from rlt_data.lake.runs import RunRecord
-from rlt_data.lake.table import Table, TableState, TableVersion
+from rlt_data.lake.tables.table import Table, TableState, TableVersion
 from rlt_data.lake.upkeep import Compaction, Vacuum
 
 __all__ = [

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from rlt_data.hashing import hash_content
-from rlt_data.lake.table import TableState
+from rlt_data.lake.tables.table import TableState
 
 SCHEME = 1
 

@@ -12,9 +12,9 @@ from rlt_data.errors import LakeError
 from rlt_data.lake.lineage import LineageStep, trace_lineage
 from rlt_data.lake.location import resolve_location
 from rlt_data.lake.migrations import apply_migrations, check_record, open_record
-from rlt_data.lake.query import run_query
 from rlt_data.lake.runs import RunRecord, read_newest_states
-from rlt_data.lake.table import NO_VERSION, Table
+from rlt_data.lake.sql.query import run_query
+from rlt_data.lake.tables.table import NO_VERSION, Table
 from rlt_data.lake.upkeep import RETENTION_HOURS, Compaction, Vacuum, compact_tables, vacuum_tables
 from rlt_data.schemas import TABLES
 

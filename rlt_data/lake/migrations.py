@@ -24,7 +24,7 @@ import rlt_data
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake.location import Location
-from rlt_data.lake.table import Table
+from rlt_data.lake.tables.table import Table
 from rlt_data.schemas import COUNT, TEXT, TIME, Column, TableSchema
 
 RECORD = TableSchema(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rlt_data.hashing import hash_content
-from rlt_data.lake.commits import Fence
-from rlt_data.lake.conform import build_rows
 from rlt_data.lake.fingerprint import NamedModel
-from rlt_data.lake.table import TableState
+from rlt_data.lake.tables.commits import Fence
+from rlt_data.lake.tables.conform import build_rows
+from rlt_data.lake.tables.table import TableState
 
 if TYPE_CHECKING:
     from rlt_data.lake.lake import Lake

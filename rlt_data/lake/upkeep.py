@@ -14,8 +14,8 @@ from deltalake import CommitProperties
 from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
-from rlt_data.lake.table import NO_VERSION, Table
-from rlt_data.lake.writer import describe_failure
+from rlt_data.lake.tables.table import NO_VERSION, Table
+from rlt_data.lake.tables.writer import describe_failure
 
 if TYPE_CHECKING:
     from rlt_data.lake.lake import Lake

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rlt_data.recipe.schema import LINKS, Recipe, Step
-from rlt_data.stages.policies import parse_policy
+from rlt_data.stages.rank.policies import parse_policy
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from rlt_data.progress import Reporter
 from rlt_data.recipe.load import LoadedRecipe
 from rlt_data.recipe.schema import LINKS, Recipe, Step
 from rlt_data.settings import use_settings
-from rlt_data.stages.plan import plan_stage
-from rlt_data.stages.summary import StageConfig, StageSummary
-from rlt_data.training.demo_models import DemoModelsConfig, build_demo_models, has_demo_models
+from rlt_data.stages.runtime.contract import StageConfig, StageSummary
+from rlt_data.stages.runtime.planning import plan_stage
+from rlt_data.training.from_scratch.demo_models import DemoModelsConfig, build_demo_models, has_demo_models
 
 PlannedState = Literal["finished", "interrupted", "new", "waits"]
 

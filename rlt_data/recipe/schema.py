@@ -13,14 +13,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from rlt_data.settings import ModelSettings
-from rlt_data.stages.export import ExportConfig, export
-from rlt_data.stages.generate import GenerateConfig, generate
-from rlt_data.stages.ingest import IngestConfig, ingest
-from rlt_data.stages.rank import RankConfig, rank
-from rlt_data.stages.reward import RewardConfig, reward
-from rlt_data.stages.score import ScoreConfig, score
-from rlt_data.stages.substitute import SubstituteConfig, substitute
-from rlt_data.stages.summary import StageConfig, StageSummary
+from rlt_data.stages.export.stage import ExportConfig, export
+from rlt_data.stages.generate.stage import GenerateConfig, generate
+from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.rank.stage import RankConfig, rank
+from rlt_data.stages.reward.stage import RewardConfig, reward
+from rlt_data.stages.runtime.contract import StageConfig, StageSummary
+from rlt_data.stages.score.stage import ScoreConfig, score
+from rlt_data.stages.substitute.stage import SubstituteConfig, substitute
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 

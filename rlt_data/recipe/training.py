@@ -15,17 +15,17 @@ from rlt_data.progress import Reporter
 from rlt_data.recipe.load import merge_settings, read_documents
 from rlt_data.recipe.schema import Tables
 from rlt_data.settings import ModelSettings, Settings, load_settings, use_settings
-from rlt_data.stages.ingest import IngestConfig, ingest
-from rlt_data.stages.summary import StageSummary
+from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.toml import validate_data
-from rlt_data.training.distributed import World, end_training, train_alone
-from rlt_data.training.fresh import FreshConfig, build_fresh_model
-from rlt_data.training.grpo import train_policy
-from rlt_data.training.grpo_config import GrpoConfig, GrpoSection, check_options
-from rlt_data.training.refusals import find_missing_packages, find_refusals, refuse
-from rlt_data.training.saving import publish_model
-from rlt_data.training.warm_up import WarmUpConfig, WarmUpSection, warm_up
-from rlt_data.training.warm_up import check_options as check_warm_up
+from rlt_data.training.common.distributed import World, end_training, train_alone
+from rlt_data.training.common.saving import publish_model
+from rlt_data.training.from_scratch.fresh import FreshConfig, build_fresh_model
+from rlt_data.training.rl.config import GrpoConfig, GrpoSection, check_options
+from rlt_data.training.rl.grpo import train_policy
+from rlt_data.training.rl.refusals import find_missing_packages, find_refusals, refuse
+from rlt_data.training.sft.warm_up import WarmUpConfig, WarmUpSection, warm_up
+from rlt_data.training.sft.warm_up import check_options as check_warm_up
 
 FRESH = "fresh"
 """The name by which teacher and students mean the fresh model of [fresh]."""

@@ -14,9 +14,9 @@ from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.recipe.training import FRESH, LoadedTraining, TrainingRecipe
 from rlt_data.settings import Settings, use_settings
-from rlt_data.stages.selection import keep_rows
-from rlt_data.training.distributed import World
-from rlt_data.training.estimate import (
+from rlt_data.stages.runtime.selection import keep_rows
+from rlt_data.training.common.distributed import World
+from rlt_data.training.common.forecast import (
     ModelSize,
     count_processes,
     count_work,
@@ -30,11 +30,11 @@ from rlt_data.training.estimate import (
     sum_sharded,
     write_bytes,
 )
-from rlt_data.training.fresh import measure_fresh
-from rlt_data.training.grpo_config import GrpoConfig, check_options
-from rlt_data.training.refusals import find_missing_packages, find_refusals
-from rlt_data.training.warm_up import WarmUpConfig, count_steps, keep_learnable
-from rlt_data.training.warm_up import check_options as check_warm_up
+from rlt_data.training.from_scratch.fresh import measure_fresh
+from rlt_data.training.rl.config import GrpoConfig, check_options
+from rlt_data.training.rl.refusals import find_missing_packages, find_refusals
+from rlt_data.training.sft.warm_up import WarmUpConfig, count_steps, keep_learnable
+from rlt_data.training.sft.warm_up import check_options as check_warm_up
 
 
 def plan_training(loaded: LoadedTraining, lake: Lake, *, processes: int | None = None) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class _Plan:
 
     def _compare_tokens(self, students: Sequence[str]) -> None:
         """Refuse students whose tokens are others than the teacher's, of those that are here."""
-        from rlt_data.training.reward import refuse_other_tokens
+        from rlt_data.training.rewards.rlt import refuse_other_tokens
 
         names = [self.recipe.teacher, *students]
         if FRESH in names or self.guessed & set(names):

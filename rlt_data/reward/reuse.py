@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rlt_data.formats.definition import ConversationFormat
-from rlt_data.reward.scorer import FailedScore, TokenScores
-from rlt_data.reward.texts import (
+from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
+from rlt_data.reward.scoring.texts import (
     ScoreRequest,
     ScoringText,
     build_student_texts,

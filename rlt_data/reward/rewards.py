@@ -11,9 +11,9 @@ import polars as pl
 
 from rlt_data.reward.backends.prompt_scorer import PromptScorer
 from rlt_data.reward.derive import PART_COLUMNS, REWARD_COLUMN_NAMES, derive_reward
-from rlt_data.reward.scorer import FailedScore, Scorer, TokenScores
+from rlt_data.reward.scoring.scorer import FailedScore, Scorer, TokenScores
+from rlt_data.reward.scoring.texts import FailedText, ScoreRequest
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.reward.texts import FailedText, ScoreRequest
 
 Combine = Literal["mean", "minimum"]
 """Several students' rewards of one explanation: their mean, or the least."""

@@ -14,7 +14,7 @@ from urllib.request import getproxies
 
 from rlt_data.errors import InputError, UsageError, require_module
 from rlt_data.hashing import hash_content, hash_file
-from rlt_data.sources.arrow_files import BATCH_ROWS, read_batch
+from rlt_data.sources.files.arrow_files import BATCH_ROWS, read_batch
 from rlt_data.sources.rows import BadRow, SourceRow
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")

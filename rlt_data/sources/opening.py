@@ -8,12 +8,12 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from rlt_data.errors import InputError, UsageError
-from rlt_data.sources.explained import PREFIX as EXPLAINED
-from rlt_data.sources.explained import open_explained
-from rlt_data.sources.files import FORMATS, FilePart, find_files, name_format, open_file
+from rlt_data.sources.files.reading import FORMATS, FilePart, find_files, name_format, open_file
 from rlt_data.sources.hub import is_hub_id, load_hub_parts
-from rlt_data.sources.procedural import open_procedural
-from rlt_data.sources.procedural_options import PREFIX
+from rlt_data.sources.procedural.explained import PREFIX as EXPLAINED
+from rlt_data.sources.procedural.explained import open_explained
+from rlt_data.sources.procedural.options import PREFIX
+from rlt_data.sources.procedural.reasoning_gym import open_procedural
 from rlt_data.sources.rows import Part
 
 DEFAULT_SIZE = 1000

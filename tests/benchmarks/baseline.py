@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from rlt_data.formats import ConversationFormat, render_student_text, render_teacher_text
-from rlt_data.reward.side import ScoringModel
-from rlt_data.reward.texts import ScoreRequest
+from rlt_data.reward.scoring.scoring_model import ScoringModel
+from rlt_data.reward.scoring.texts import ScoreRequest
 
 
 @dataclass(frozen=True)

@@ -24,14 +24,14 @@ from baseline import BaselineScore, score_baseline
 from workload import CASES, Case, build_format, build_models, build_requests
 
 from rlt_data.formats import ConversationFormat
-from rlt_data.reward.linear import apply_linear
-from rlt_data.reward.memory import ModelShape, read_shape
-from rlt_data.reward.packing import PackItem, plan_prefixes
+from rlt_data.reward.forward.linear import apply_linear
 from rlt_data.reward.rewards import derive_parts
-from rlt_data.reward.scorer import Scorer, TokenScores
+from rlt_data.reward.scoring.memory import ModelShape, read_shape
+from rlt_data.reward.scoring.packing import PackItem, plan_prefixes
+from rlt_data.reward.scoring.scorer import Scorer, TokenScores
+from rlt_data.reward.scoring.scoring_model import ScoringModel
+from rlt_data.reward.scoring.texts import ScoreRequest, ScoringText, build_student_texts, build_teacher_texts
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.reward.side import ScoringModel
-from rlt_data.reward.texts import ScoreRequest, ScoringText, build_student_texts, build_teacher_texts
 
 HEADER = (
     "| case | way | ratio | tokens/s | GFLOP/s | of GEMM peak | largest reward difference |\n"

@@ -48,7 +48,7 @@ def write_lake(folder: Path, questions: int) -> Any:
 
 def run_ours(folder: Path, model: str, questions: int) -> dict[str, float]:
     """Run the stage in a new lake; the engine's start does not count."""
-    from rlt_data.stages.generate import GenerateConfig, generate
+    from rlt_data.stages.generate.stage import GenerateConfig, generate
 
     lake = write_lake(folder, questions)
     config = GenerateConfig(
@@ -72,7 +72,7 @@ def run_direct(folder: Path, model: str, questions: int) -> dict[str, float]:
     from vllm import LLM, SamplingParams
 
     from rlt_data.engines import derive_sample_seed
-    from rlt_data.engines.vllm_options import choose_cpu_defaults
+    from rlt_data.engines.vllm.options import choose_cpu_defaults
     from rlt_data.formats import load_format, render_teacher_prompt
     from rlt_data.models import load_tokenizer, resolve_model
 
@@ -145,7 +145,7 @@ def main() -> None:
         way, folder, model, questions = sys.argv[2:6]
         print(json.dumps(WAYS[way](Path(folder) / "lake", model, int(questions))))
         return
-    from rlt_data.engines.vllm import find_vllm
+    from rlt_data.engines.vllm.engine import find_vllm
 
     if find_vllm() is None:
         print("skipped: vLLM is not installed")

@@ -18,10 +18,10 @@ from rlt_data.progress import Reporter
 from rlt_data.recipe.training import load_training, train_teacher
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.sources.arithmetic import judge_explanation
-from rlt_data.stages.generate import GenerateConfig, generate
-from rlt_data.stages.ingest import IngestConfig, ingest
-from rlt_data.stages.score import ScoreConfig, score
+from rlt_data.sources.procedural.arithmetic import judge_explanation
+from rlt_data.stages.generate.stage import GenerateConfig, generate
+from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.score.stage import ScoreConfig, score
 
 ARMS = {
     "trained (lambda 3)": [],

@@ -12,8 +12,8 @@ from benchmarks.workload import build_format
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlt_data.formats import parse_teacher_completion
-from rlt_data.reward.side import ScoringModel
-from rlt_data.reward.texts import ScoreRequest
+from rlt_data.reward.scoring.scoring_model import ScoringModel
+from rlt_data.reward.scoring.texts import ScoreRequest
 
 
 def test_baseline_gives_the_golden_numbers(shared_golden: Path) -> None:

@@ -13,8 +13,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlt_data.formats import ConversationFormat, load_format
-from rlt_data.reward.side import ScoringModel
-from rlt_data.reward.texts import ScoreRequest
+from rlt_data.reward.scoring.scoring_model import ScoringModel
+from rlt_data.reward.scoring.texts import ScoreRequest
 
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"

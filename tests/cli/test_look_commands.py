@@ -12,7 +12,7 @@ import pytest
 from command_line import QuickProgram
 
 from rlt_data.lake import Lake
-from rlt_data.stages.run import StageConfig, open_run
+from rlt_data.stages.runtime.run import StageConfig, open_run
 
 QUESTIONS = [
     {

@@ -36,7 +36,7 @@ def test_the_short_line_of_a_command_is_a_sentence(name: str):
     entry = next(entry for entry in COMMANDS if entry.name == name)
     assert entry.help.endswith(".")
     assert len(entry.help) <= 64
-    assert importlib.import_module("rlt_data_cli." + name.replace("-", "_")).command.__doc__
+    assert importlib.import_module("rlt_data_cli.commands." + name.replace("-", "_")).command.__doc__
 
 
 def test_version(program: Program):
@@ -88,7 +88,8 @@ def test_a_file_that_cannot_be_written_is_no_defect(quick: QuickProgram, format:
 def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file(program: Program, tmp_path: Path):
     program.succeed("init", ".")
     code = (
-        "import rlt_data_cli.main as main, rlt_data_cli.tables as tables, rlt_data_cli.common as common\n"
+        "import rlt_data_cli.main as main, rlt_data_cli.commands.tables as tables\n"
+        "import rlt_data_cli.common as common\n"
         "def broken() -> None:\n"
         "    common.open_lake('lake')\n"
         "    raise ZeroDivisionError('made for the test')\n"
@@ -112,7 +113,7 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file(program:
 
 def test_an_interruption_says_how_to_go_on(tmp_path: Path):
     code = (
-        "import rlt_data_cli.main as main, rlt_data_cli.tables as tables\n"
+        "import rlt_data_cli.main as main, rlt_data_cli.commands.tables as tables\n"
         "def stopped() -> None:\n    raise KeyboardInterrupt\n"
         "tables.command = stopped\nmain.main(['tables'])\n"
     )

@@ -10,8 +10,8 @@ import pytest
 
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.stages.score import ScoreConfig, score
-from rlt_data.stages.summary import StageSummary
+from rlt_data.stages.runtime.contract import StageSummary
+from rlt_data.stages.score.stage import ScoreConfig, score
 
 EXPLANATIONS = [
     "First add, then multiply: 3 + 4 = 7.",

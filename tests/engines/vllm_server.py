@@ -24,7 +24,7 @@ def run_server(model: Path, log: Path, *options: str) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--served-model-name", SERVED, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(1 << 28)]
-    # Prompts with a seed must enter whole on a CPU; see `rlt_data.engines.vllm_options`.
+    # Prompts with a seed must enter whole on a CPU; see `rlt_data.engines.vllm.options`.
     command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", *options]
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     with log.open("wb") as stream:

@@ -14,7 +14,7 @@ TOY = """
 import sys, time
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.stages.run import StageConfig, open_run
+from rlt_data.stages.runtime.run import StageConfig, open_run
 
 class ToyConfig(StageConfig):
     size: int = 60

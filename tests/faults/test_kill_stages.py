@@ -17,7 +17,7 @@ import pytest
 from faults.harness import assert_equal_lakes, draw_delays, make_command, run_killed, watch_table
 
 from rlt_data.lake import Lake
-from rlt_data.stages.run import StageConfig, StageSummary
+from rlt_data.stages.runtime.run import StageConfig, StageSummary
 
 STAGES = ("ingest", "generate", "score", "reward", "rank", "substitute", "export")
 QUESTIONS = 14

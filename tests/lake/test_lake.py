@@ -11,8 +11,8 @@ import pytest
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.lake.writer import describe_failure
-from rlt_data.stages.run import StageConfig, open_run
+from rlt_data.lake.tables.writer import describe_failure
+from rlt_data.stages.runtime.run import StageConfig, open_run
 
 MakeQuestions = Callable[..., pl.DataFrame]
 

@@ -16,8 +16,8 @@ from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
 from rlt_data.lake.location import resolve_location
 from rlt_data.lake.migrations import MIGRATIONS, AddColumn, Migration, apply_migrations, open_record
-from rlt_data.lake.signature import sign_schemas
-from rlt_data.lake.table import Table
+from rlt_data.lake.tables.signature import sign_schemas
+from rlt_data.lake.tables.table import Table
 from rlt_data.schemas import QUESTIONS, TABLES
 
 MakeQuestions = Callable[..., pl.DataFrame]

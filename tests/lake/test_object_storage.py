@@ -14,7 +14,7 @@ import pytest
 
 from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
-from rlt_data.stages.run import StageConfig, open_run
+from rlt_data.stages.runtime.run import StageConfig, open_run
 
 MakeQuestions = Callable[..., pl.DataFrame]
 

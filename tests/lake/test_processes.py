@@ -13,7 +13,7 @@ import pytest
 
 from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
-from rlt_data.lake.commits import Fence, FenceLostError
+from rlt_data.lake.tables.commits import Fence, FenceLostError
 
 MakeQuestions = Callable[..., pl.DataFrame]
 

@@ -253,7 +253,7 @@ def test_names_resolve_without_heavy_imports(tiny_model: Path) -> None:
     script = (
         "import sys\n"
         "from rlt_data.models import describe_models, read_model_config, resolve_model\n"
-        "import rlt_data.engines, rlt_data.stages.generate\n"
+        "import rlt_data.engines, rlt_data.stages.generate.stage\n"
         f"read_model_config(resolve_model({str(tiny_model)!r}, role='x'))\n"
         "describe_models()\n"
         "heavy = {'torch', 'transformers', 'vllm', 'trl', 'datasets', 'huggingface_hub'}\n"

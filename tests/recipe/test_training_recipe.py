@@ -12,10 +12,10 @@ from command_line import Program, QuickProgram
 from rlt_data.errors import UsageError
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
-from rlt_data.models.tiny import TinyShape, build_tiny_model, save_model
 from rlt_data.recipe.training import load_training
 from rlt_data.recipe.training_plan import plan_training
-from rlt_data.training.fresh import build_chain_tokenizer
+from rlt_data.training.from_scratch.fresh import build_chain_tokenizer
+from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, save_model
 
 SMALL = """
 output = "out"

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from rlt_data.formats import ConversationFormat
-from rlt_data.reward.scorer import Scorer, TokenScores
-from rlt_data.reward.side import ScoringModel
-from rlt_data.reward.texts import ScoreRequest
+from rlt_data.reward.scoring.scorer import Scorer, TokenScores
+from rlt_data.reward.scoring.scoring_model import ScoringModel
+from rlt_data.reward.scoring.texts import ScoreRequest
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -13,7 +13,7 @@ REASON = re.compile(r'(?:RowError|BadRow)\(\s*(?:[\w.]+,\s*)?f?"([a-z_]+(?:\{wha
 
 
 def list_reasons() -> set[str]:
-    files = [*ROOT.glob("rlt_data/sources/**/*.py"), ROOT / "rlt_data" / "stages" / "intake.py"]
+    files = [*ROOT.glob("rlt_data/sources/**/*.py"), *ROOT.glob("rlt_data/stages/ingest/*.py")]
     found = {
         name for file in files for pair in REASON.findall(file.read_text("utf-8")) for name in pair if name
     }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rlt_data.errors import UsageError
-from rlt_data.sources.files import open_file
+from rlt_data.sources.files.reading import open_file
 from rlt_data.sources.layouts import LAYOUTS, Example, Row, find_layout, recognize_layout, rename_columns
 from rlt_data.sources.rows import BadRow, RowError, SourceRow
 

@@ -13,10 +13,10 @@ from faults.harness import draw_delays, make_command, read_rows, run_killed, wat
 from polars.testing import assert_frame_equal
 
 from rlt_data.lake import Lake
-from rlt_data.stages.summary import StageConfig, StageSummary
-from rlt_data.training.grpo import train_policy
-from rlt_data.training.grpo_config import GrpoConfig
-from rlt_data.training.warm_up import WarmUpConfig, warm_up
+from rlt_data.stages.runtime.contract import StageConfig, StageSummary
+from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.grpo import train_policy
+from rlt_data.training.sft.warm_up import WarmUpConfig, warm_up
 
 pytest.importorskip("trl")
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from rlt_data.engines.openai import explore_server, settle_failure
-from rlt_data.engines.openai_client import RequestFailedError, ServerClient
-from rlt_data.engines.openai_options import read_server_options
-from rlt_data.engines.openai_worker import RequestWorker
+from rlt_data.engines.openai.client import RequestFailedError, ServerClient
+from rlt_data.engines.openai.engine import explore_server, settle_failure
+from rlt_data.engines.openai.options import read_server_options
+from rlt_data.engines.openai.worker import RequestWorker
 from rlt_data.errors import UsageError
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.reward.backends.source import SourceFailure

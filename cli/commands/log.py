@@ -1,0 +1,103 @@
+"""`rlt-data log`: what ran."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..common import JsonOption, LakeOption, make_console, open_lake, print_json, print_rows
+
+if TYPE_CHECKING:
+    from rlt_data.lake.runs import RunRecord
+
+
+def command(
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="A run id or its beginning, to see that run in full.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="Only runs of this stage.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many runs; 0 lists all.")] = 30,
+    lake: LakeOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the runs, newest first, or show one run in full."""
+    opened = open_lake(lake)
+    if run is not None:
+        record = describe_run(opened.run(run))
+        if json:
+            print_json(record)
+        else:
+            _print_record(record)
+        return
+    runs = [record for record in reversed(opened.runs()) if stage in (None, record.stage)]
+    shown = runs[:limit] if limit else runs
+    if json:
+        print_json([describe_run(record) for record in shown])
+        return
+    if not shown:
+        make_console().print(f"no run of the stage {stage!r}" if stage else "nothing ran in this lake yet")
+    print_rows([_make_row(record) for record in shown], right=frozenset({"rows in", "rows out", "rejected"}))
+    if len(runs) > len(shown):
+        make_console().print(f"... and {len(runs) - len(shown)} older; --limit 0 lists all")
+
+
+def describe_run(run: RunRecord) -> dict[str, Any]:
+    """Write a run's newest state as plain values, tables as name, version, rows and digest."""
+    return {
+        "run_id": run.run_id,
+        "stage": run.stage,
+        "status": run.status,
+        "attempt": run.attempt,
+        "started_at": run.started_at,
+        "ended_at": run.ended_at,
+        "error": run.error,
+        "counts": dict(run.counts),
+        "inputs": [vars(state) for state in run.inputs],
+        "outputs": [vars(state) for state in run.outputs],
+        "models": [dict(model) for model in run.models],
+        "config": dict(run.config),
+        "packages": dict(run.packages),
+        "fingerprint": run.fingerprint,
+        "scheme_version": run.scheme_version,
+    }
+
+
+def _make_row(run: RunRecord) -> dict[str, Any]:
+    wrote = run.counts.get("tables", {})
+    return {
+        "run": run.run_id[:12],
+        "stage": run.stage,
+        "status": "interrupted" if run.error == "interrupted" else run.status,
+        "started": run.started_at.isoformat(sep=" ", timespec="seconds"),
+        "rows in": run.counts.get("rows_in"),
+        "rows out": run.counts.get("rows_out"),
+        "rejected": run.counts.get("rejected"),
+        "tables": ", ".join(
+            f"{state.table}@{state.version}" for state in run.outputs if wrote.get(state.table)
+        ),
+    }
+
+
+def _print_record(record: dict[str, Any]) -> None:
+    console = make_console()
+    for name, value in record.items():
+        if isinstance(value, dict) and value:
+            console.print(f"{name}:")
+            for key, inner in value.items():
+                console.print(f"  {key}: {_write_value(inner)}")
+        elif isinstance(value, list) and value:
+            console.print(f"{name}:")
+            for inner in value:
+                console.print("  " + "  ".join(f"{key}={_write_value(part)}" for key, part in inner.items()))
+        else:
+            console.print(f"{name}: {_write_value(value)}")
+
+
+def _write_value(value: Any) -> str:
+    if value is None or value == [] or value == {}:
+        return "-"
+    if isinstance(value, dict | list):
+        return json_module.dumps(value, ensure_ascii=False, default=str)
+    return str(value)

@@ -1,0 +1,43 @@
+"""`rlt-data models`: the names that a model may go by."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rlt_data.models.describe import ModelDescription, describe_models
+
+from ..common import JsonOption, make_console, print_json, print_rows
+
+
+def command(json: JsonOption = False) -> None:
+    """List the model names that the registry knows, your own first, and what is on this machine.
+
+    Wherever a model is named, a name of this list, a hub id or a local directory will do. Add your own to
+    rlt-data.toml: [models.NAME] model = "PATH or HUB_ID". Nothing is fetched by this command.
+    """
+    models = describe_models()
+    if json:
+        print_json([asdict(model) for model in models])
+        return
+    print_rows([_make_row(model) for model in models], right=frozenset({"size", "context"}), wrap="about")
+    make_console().print("\nadd your own: [models.NAME] model = ... in rlt-data.toml")
+
+
+def _make_row(model: ModelDescription) -> dict[str, Any]:
+    return {
+        "name": model.alias,
+        "model": model.model,
+        "here": model.state,
+        "size": _write_size(model.parameters),
+        "context": "" if model.context is None else f"{model.context:,}",
+        "about": model.about
+        if model.origin == "built-in"
+        else f"{model.about or ''} ({model.origin})".strip(),
+    }
+
+
+def _write_size(billions: float | None) -> str:
+    if billions is None:
+        return ""
+    return f"{billions:.1f}B" if billions >= 1 else f"{billions * 1000:.1f}M"

@@ -1,0 +1,86 @@
+"""`rlt-data sql`: ask the lake."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rlt_data.errors import UsageError
+
+from ..answers import Format, write_answer
+from ..common import LakeOption, open_lake
+
+if TYPE_CHECKING:
+    from rlt_data.lake import Lake
+
+
+def command(
+    query: Annotated[
+        str | None,
+        typer.Argument(
+            help="An SQL query, a file that holds one, or - to read it from stdin. "
+            "Without one, a prompt opens."
+        ),
+    ] = None,
+    format: Annotated[Format, typer.Option("--format", "-f", help="How to write the answer.")] = "table",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write into this file instead of stdout.")
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=0, help="Rows that a table shows at most; 0 shows all. Other formats have all.")
+    ] = 100,
+    full: Annotated[bool, typer.Option("--full", help="Do not shorten long cells of a table.")] = False,
+    allow_files: Annotated[
+        bool, typer.Option("--allow-files", help="Let the query read and write files.")
+    ] = False,
+    lake: LakeOption = None,
+) -> None:
+    """Ask the lake in SQL (DuckDB): read-only, every table by its name, an older version as "traces@3".
+
+    Beside the tables, `token_scores` has one row a scored token, with its text.
+    """
+    opened = open_lake(lake)
+    text = _find_query(query)
+    if text is None:
+        from .sql_prompt import open_prompt
+
+        open_prompt(opened, format, allow_files=allow_files)
+        return
+    answer_query(opened, text, format, output=output, rows=rows, full=full, allow_files=allow_files)
+
+
+def answer_query(
+    lake: Lake,
+    query: str,
+    format: Format,
+    *,
+    output: Path | None = None,
+    rows: int = 100,
+    full: bool = False,
+    allow_files: bool = False,
+) -> None:
+    """Run one query and write its answer to `output` or stdout.
+
+    Raises `UsageError` for Parquet on stdout, `LakeError` with DuckDB's message.
+    """
+    if format == "parquet" and output is None:
+        raise UsageError("Parquet is not for a terminal", where="--format", remedy="add --output FILE")
+    write_answer(lake.sql(query, allow_files=allow_files), format, output=output, rows=rows, full=full)
+
+
+def _find_query(query: str | None) -> str | None:
+    if query == "-" or (query is None and not sys.stdin.isatty()):
+        return sys.stdin.read()
+    if query is not None and _names_file(query):
+        return Path(query).read_text(encoding="utf-8")
+    return query
+
+
+def _names_file(query: str) -> bool:
+    try:
+        return Path(query).is_file()
+    except OSError:  # A query is soon too long for a file's name.
+        return False

@@ -1,0 +1,164 @@
+"""The interactive prompt of `rlt-data sql`: history, completion, and a few commands that begin with \\."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast, get_args
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.lexers import PygmentsLexer
+from pygments.lexers.sql import SqlLexer
+
+from rlt_data.errors import RltDataError
+
+from ..answers import Format, render_table, write_answer
+
+if TYPE_CHECKING:
+    from rlt_data.lake import Lake
+
+HELP = """\\d          list the tables and views
+\\d TABLE    describe one
+\\f FORMAT   write answers as table, csv or json
+\\x          show long cells in full, or shorten them again
+\\h          this help
+\\q          leave (so does Ctrl-D)
+A query ends with ; and may take several lines. An older version of a table goes by "traces@3"."""
+
+
+class SqlCompleter(Completer):
+    """Completes table names, column names and SQL words; columns of the tables named in the query first."""
+
+    def __init__(self, columns: dict[str, list[str]], words: list[str]) -> None:
+        self.columns = columns
+        self.words = words
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """Yield what the word before the cursor may become."""
+        word = document.get_word_before_cursor()
+        if not word:
+            return
+        text = document.text.lower()
+        named = [table for table in self.columns if table in text]
+        near = [(column, table) for table in named for column in self.columns[table]]
+        far = [
+            (column, table) for table in self.columns if table not in named for column in self.columns[table]
+        ]
+        tables = [(table, "table") for table in self.columns]
+        seen = set()
+        for name, meta in (*near, *tables, *((known, "") for known in self.words), *far):
+            if name.lower().startswith(word.lower()) and name not in seen:
+                seen.add(name)
+                yield Completion(name, start_position=-len(word), display_meta=meta)
+
+
+class Prompt:
+    """One interactive session over one lake."""
+
+    def __init__(self, lake: Lake, format: Format, *, allow_files: bool) -> None:
+        self.lake = lake
+        self.format = format
+        self.allow_files = allow_files
+        self.full = False
+
+    def answer(self, text: str) -> str | None:
+        """Handle one input; returns what to print, or None to leave."""
+        text = text.strip().rstrip(";").strip()
+        try:
+            if text.startswith("\\"):
+                return self._handle_command(*text[1:].split(maxsplit=1))
+            if not text:
+                return ""
+            started = time.monotonic()
+            answer = self.lake.sql(text, allow_files=self.allow_files)
+            seconds = time.monotonic() - started
+            if self.format != "table":
+                write_answer(answer, self.format)
+                return ""
+            return f"{render_table(answer, full=self.full)}{answer.num_rows:,} rows, {seconds:.2f} s\n"
+        except RltDataError as error:
+            return f"error: {error}\n"
+
+    def _handle_command(self, name: str = "", argument: str = "") -> str | None:
+        if name in ("q", "quit"):
+            return None
+        if name == "d":
+            query = (
+                f'DESCRIBE "{argument}"'
+                if argument
+                else "SELECT name FROM (SHOW TABLES) WHERE name[1] <> '_' ORDER BY name"
+            )
+            return render_table(self.lake.sql(query), rows=0)
+        if name == "f" and argument in get_args(Format) and argument != "parquet":
+            self.format = cast(Format, argument)
+            return ""
+        if name == "x":
+            self.full = not self.full
+            return f"long cells are {'shown in full' if self.full else 'shortened'}\n"
+        return HELP + "\n"
+
+
+def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path | None = None) -> None:
+    """Read queries until the user leaves; errors are printed and the session goes on."""
+    prompt = Prompt(lake, format, allow_files=allow_files)
+    session: PromptSession[str] = PromptSession(
+        history=FileHistory(str(history or find_history_file())),
+        completer=SqlCompleter(list_columns(lake), list_words(lake)),
+        complete_while_typing=True,
+        lexer=PygmentsLexer(SqlLexer),
+    )
+    print(f"lake {lake.uri}; \\h for help, \\q to leave")
+    waiting: list[str] = []
+    while True:
+        try:
+            line = session.prompt("   ...> " if waiting else "lake> ")
+        except KeyboardInterrupt:
+            waiting = []
+            continue
+        except EOFError:
+            return
+        waiting.append(line)
+        text = "\n".join(waiting).strip()
+        if text and not text.startswith("\\") and not text.endswith(";"):
+            continue
+        waiting = []
+        try:
+            shown = prompt.answer(text)
+        except KeyboardInterrupt:
+            shown = "interrupted\n"
+        if shown is None:
+            return
+        print(shown, end="")
+
+
+def list_columns(lake: Lake) -> dict[str, list[str]]:
+    """List the columns of every table and view, for completion."""
+    columns: dict[str, list[str]] = {table.name: table.schema.arrow.names for table in lake.tables()}
+    columns["token_scores"] = lake.sql("SELECT * FROM token_scores LIMIT 0").column_names
+    return columns
+
+
+def list_words(lake: Lake) -> list[str]:
+    """List the keywords and functions of DuckDB, for completion."""
+    query = """
+        SELECT upper(keyword_name) AS word FROM duckdb_keywords()
+        UNION
+        SELECT function_name FROM duckdb_functions()
+        WHERE function_type IN ('scalar', 'aggregate') AND regexp_full_match(function_name, '[a-z][a-z0-9_]*')
+        ORDER BY word
+    """
+    words: list[str] = lake.sql(query).column("word").to_pylist()
+    return words
+
+
+def find_history_file() -> Path:
+    """Find the file that keeps the prompt's history, and make its folder."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    folder = Path(state).expanduser() / "rlt-data"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "sql_history"

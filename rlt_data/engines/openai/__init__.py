@@ -1,0 +1,1 @@
+"""Generation by any OpenAI-compatible server."""

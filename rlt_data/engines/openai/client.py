@@ -1,0 +1,270 @@
+"""One HTTP client for all requests to a server: retries, pauses, readiness."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import json
+import math
+import random
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from rlt_data.engines.openai.options import ServerOptions, hide_secrets
+from rlt_data.errors import EngineError
+
+_TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_AWAY = frozenset({502, 503, 504})
+_HOLDS_BACK = frozenset({429, 503})
+_LONGEST_RETRY_AFTER = 600.0
+_DETAIL_CHARACTERS = 500
+
+
+class RequestFailedError(Exception):
+    """One request failed for good: a short code, a sentence, and the status where the server refused it.
+
+    `tried_at` is when its last try began, on the monotonic clock.
+    """
+
+    def __init__(self, reason: str, detail: str, tried_at: float, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.tried_at = tried_at
+        self.status = status
+
+
+class BadAnswerError(Exception):
+    """The server answered with success, but not with what it should; worth another try."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class ServerClient:
+    """Sends JSON to one server. All requests wait while the server asks for a pause.
+
+    A status that may pass (429, 5xx and the like), a cut connection, a timeout and an answer that is no
+    JSON object are tried again, after a pause that doubles, with jitter, and is at least what Retry-After
+    asks for; a 429 or 503 that asks for a pause does not count as a failed try until the request's
+    `timeout` has passed. A server that cannot be reached, also behind a gateway that says so, is waited
+    for; one that does not come back within `ready_timeout` stops the work instead of spoiling every request.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._options = options
+        self._key = options.api_key
+        self._pause_until = 0.0
+        self._seen_ready = 0.0
+        self._answered_at = 0.0
+        self._returning = asyncio.Lock()
+        self._confirming = asyncio.Lock()
+        self._client = httpx.AsyncClient(
+            base_url=options.base_url.rstrip("/") + "/",
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            # The whole of a request is timed in `_try_post`: httpx would time each wait for some bytes anew.
+            timeout=httpx.Timeout(None, connect=min(30.0, options.timeout)),
+            limits=httpx.Limits(
+                max_connections=options.concurrency, max_keepalive_connections=options.concurrency
+            ),
+        )
+        self.tries = 0
+        """Requests sent so far, repeated ones included."""
+
+    async def __aenter__(self) -> ServerClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Post a JSON body; return the answer, which holds at least one choice.
+
+        Raises `RequestFailedError` where this request is given up, `EngineError` where the server is.
+        """
+        began = time.monotonic()
+        tries = failed = 0
+        while True:
+            await self._await_pause()
+            tries += 1
+            tried_at = time.monotonic()
+            try:
+                answer = await self._try_post(path, body)
+            except (httpx.HTTPError, BadAnswerError) as error:
+                status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+                asked = _read_pause(error)
+                patient = asked is not None and status in _HOLDS_BACK
+                failed += not patient or tried_at - began > self._options.timeout
+                if failed >= self._options.attempts:
+                    raise self._give_up(error, tries, tried_at) from error
+                await self._back_off(tries, asked)
+                if isinstance(error, httpx.ConnectError) or status in _AWAY:
+                    await self._await_return()
+            else:
+                self._answered_at = time.monotonic()
+                return answer
+
+    async def confirm_works(self, path: str, body: Mapping[str, Any], failure: RequestFailedError) -> None:
+        """Make sure that a request failed by its own fault: the server answers others, or this small one.
+
+        Raises `EngineError` where it does not, so that no further request is spoilt.
+        """
+        async with self._confirming:
+            if self._answered_at > failure.tried_at:
+                return
+            try:
+                await self.post(path, body)
+            except RequestFailedError as error:
+                raise EngineError(
+                    f"the server answers no request any more: {error.detail}",
+                    where=self._options.base_url,
+                    remedy="what is committed stays: run the same command again when the server works",
+                ) from error
+
+    async def get_models(self) -> list[dict[str, Any]]:
+        """Wait until the server is ready, and list its models (empty where it has no such list).
+
+        Raises `EngineError` where it is not ready within `ready_timeout`, or refuses the API key.
+        """
+        deadline = time.monotonic() + self._options.ready_timeout
+        problem = "no answer"
+        while time.monotonic() < deadline:
+            try:
+                response = await self._client.get("models", timeout=min(10.0, self._options.ready_timeout))
+            except httpx.HTTPError as error:
+                problem = self._describe(error)
+            else:
+                self._check_access(response)
+                missing = response.status_code in (404, 405, 501)
+                if response.is_success or missing:
+                    self._seen_ready = time.monotonic()
+                    return [] if missing else _read_models(response)
+                problem = f"status {response.status_code}"
+            await asyncio.sleep(min(1.0, self._options.ready_timeout / 10))
+        raise EngineError(
+            f"the server is not ready after {self._options.ready_timeout:g} s: {problem}",
+            where=self._options.base_url,
+            remedy="start it (vllm serve MODEL), check the address, or raise ready_timeout",
+        )
+
+    async def _try_post(self, path: str, body: Mapping[str, Any]) -> Any:
+        self.tries += 1
+        tried_at = time.monotonic()
+        try:
+            async with asyncio.timeout(self._options.timeout):
+                response = await self._client.post(path, json=body)
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(f"no whole answer within {self._options.timeout:g} s") from error
+        self._check_access(response)
+        if response.status_code in _TRY_AGAIN:
+            response.raise_for_status()
+        if not response.is_success:
+            raise RequestFailedError(
+                f"http_{response.status_code}",
+                f"the server refused the request with {self._describe_status(response)}",
+                tried_at,
+                response.status_code,
+            )
+        try:
+            answer = json.loads(response.content)
+        except ValueError as error:
+            raise BadAnswerError("invalid_answer", f"the server's answer is no JSON: {error}") from error
+        check_answer(answer)
+        return answer
+
+    def _check_access(self, response: httpx.Response) -> None:
+        if response.status_code in (401, 403):
+            name = self._options.api_key_env
+            raise EngineError(
+                f"the server refuses access (status {response.status_code})",
+                where=self._options.base_url,
+                remedy=f"check the API key in the environment variable {name}"
+                if self._key
+                else f"put an API key into the environment variable {name}",
+            )
+
+    async def _await_pause(self) -> None:
+        while (pause := self._pause_until - time.monotonic()) > 0:
+            # Not all at once when it ends.
+            await asyncio.sleep(pause + random.uniform(0, self._options.backoff))
+
+    async def _await_return(self) -> None:
+        """Wait for a server that could not be reached; one request asks, the others wait with it."""
+        failed = time.monotonic()
+        async with self._returning:
+            if self._seen_ready < failed:
+                await self.get_models()
+
+    async def _back_off(self, tries: int, asked: float | None) -> None:
+        pause = min(self._options.longest_pause, self._options.backoff * 2.0 ** min(tries - 1, 30))
+        pause *= random.uniform(0.5, 1.0)
+        if asked is not None:
+            pause = max(pause, asked + random.uniform(0, self._options.backoff))
+            self._pause_until = max(self._pause_until, time.monotonic() + asked)
+        await asyncio.sleep(pause)
+
+    def _give_up(self, error: Exception, tries: int, tried_at: float) -> RequestFailedError:
+        if isinstance(error, BadAnswerError):
+            reason = error.reason
+        elif isinstance(error, httpx.HTTPStatusError):
+            reason = f"http_{error.response.status_code}"
+        else:
+            reason = "timeout" if isinstance(error, httpx.TimeoutException) else "connection"
+        return RequestFailedError(reason, f"given up after {tries} tries: {self._describe(error)}", tried_at)
+
+    def _describe(self, error: Exception) -> str:
+        if isinstance(error, httpx.HTTPStatusError):
+            return self._describe_status(error.response)
+        return hide_secrets(str(error) or type(error).__name__, [self._key])
+
+    def _describe_status(self, response: httpx.Response) -> str:
+        # Hidden before it is cut: half a key is still a secret.
+        text = hide_secrets(response.text, [self._key])
+        return f"status {response.status_code}: {text[:_DETAIL_CHARACTERS]}"
+
+
+def check_answer(answer: Any) -> None:
+    """Refuse an answer that holds no choice. Raises `BadAnswerError`."""
+    if not isinstance(answer, dict):
+        raise BadAnswerError("invalid_answer", f"the server's answer is {type(answer).__name__}, no object")
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise BadAnswerError("empty_answer", "the server's answer holds no choices")
+
+
+def read_retry_after(value: str | None) -> float | None:
+    """Read a Retry-After header, seconds or a date, as seconds from now; None where it says nothing."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+
+
+def _read_pause(error: Exception) -> float | None:
+    """The pause that an answer asks for, seconds; None where it is no answer or asks for none."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return None
+    return read_retry_after(error.response.headers.get("retry-after"))
+
+
+def _read_models(response: httpx.Response) -> list[dict[str, Any]]:
+    try:
+        found = response.json()
+    except ValueError:
+        return []
+    models = found.get("data") if isinstance(found, dict) else found
+    return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []

@@ -1,0 +1,227 @@
+"""vLLM itself, in the process that holds it: options in, continuous batching, completions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rlt_data.engines.base import explain_over_context
+from rlt_data.engines.vllm.adapter import choose_adapter_options, name_adapter
+from rlt_data.engines.vllm.options import (
+    RefusedError,
+    choose_cpu_defaults,
+    limit_scored_tokens,
+    parse_options,
+    shorten_validation,
+)
+
+__all__ = ["RefusedError", "VllmCore"]
+
+Item = list[Any]
+
+
+class VllmCore:
+    """One engine, stepped by its caller: requests may be added between any two steps.
+
+    `setup` holds `model` (directory), `adapter` (directory of a LoRA adapter or None), `dtype`, `device`,
+    `max_rows`, `context`, `vocabulary`, `purpose` (generate or score), `memory_bytes`
+    and `options`.
+
+    Raises `RefusedError` where vLLM cannot be started like this.
+    """
+
+    def __init__(self, setup: Mapping[str, Any]) -> None:
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._scoring = setup["purpose"] == "score"
+        self._adapter = name_adapter(setup["adapter"])
+        config = _configure(setup)
+        _check_head_size(config)
+        self._config = config
+        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        self._tokenizer = self._engine.get_tokenizer()
+        self._context: int = config.model_config.max_model_len
+        self._prompt: tuple[str, list[int]] = ("", [])
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is waiting or running."""
+        return bool(self._engine.has_unfinished_requests())
+
+    def describe(self) -> dict[str, Any]:
+        """Facts that the parent needs: context in tokens, rows at once, types, prefix caching, device."""
+        from vllm.platforms import current_platform
+
+        return {
+            "context": self._context,
+            "rows": self._config.scheduler_config.max_num_seqs,
+            "quantization": _name_quantization(self._config),
+            "dtype": str(self._config.model_config.dtype).removeprefix("torch."),
+            "prefix_caching": bool(self._config.cache_config.enable_prefix_caching),
+            "device": current_platform.device_type,
+        }
+
+    def add_requests(self, requests: Sequence[Item], sampling: Mapping[str, Any]) -> list[Item]:
+        """Add `[key, prompt, seed]` requests; return those that cannot be answered, as failed items."""
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        failed: list[Item] = []
+        for key, prompt, seed in requests:
+            token_ids = self._tokenize(prompt)
+            problem = explain_over_context(len(token_ids), sampling["max_tokens"], self._context)
+            if problem:
+                failed.append([key, "over_context", problem])
+                continue
+            parameters = SamplingParams(
+                temperature=sampling["temperature"],
+                top_p=sampling["top_p"],
+                top_k=sampling["top_k"],
+                max_tokens=sampling["max_tokens"],
+                seed=seed,
+                stop=sampling["stop"],
+                include_stop_str_in_output=True,
+                skip_special_tokens=False,
+                spaces_between_special_tokens=False,
+                logprobs=0,
+                flat_logprobs=True,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            self._engine.add_request(
+                key, tokens_input(token_ids), parameters, lora_request=self._adapter, prompt_text=None
+            )
+        return failed
+
+    def add_texts(self, texts: Sequence[Item]) -> None:
+        """Add `[key, token_ids]` texts whose tokens are to be scored."""
+        from vllm import SamplingParams
+        from vllm.inputs import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = SamplingParams(
+            temperature=1.0,
+            max_tokens=1,
+            prompt_logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        for key, token_ids in texts:
+            self._engine.add_request(key, tokens_input(token_ids), parameters, lora_request=self._adapter)
+
+    def step(self) -> tuple[list[Item], list[Item]]:
+        """Run one step; return finished completions and finished scores.
+
+        A completion is `[key, text, token_ids, logprobs, finish_reason, prompt_tokens, cached_tokens]`;
+        a score is `[key, logprobs]` with the natural log-probability of every token but the first.
+        """
+        completions: list[Item] = []
+        scores: list[Item] = []
+        for output in self._engine.step():
+            if not output.finished or output.outputs[0].finish_reason == "abort":
+                continue
+            if self._scoring:
+                scores.append([output.request_id, list(output.prompt_logprobs.logprobs)])
+            else:
+                completions.append(self._write_completion(output))
+        return completions, scores
+
+    def abort(self) -> None:
+        """Drop every request that is waiting or running."""
+        states = self._engine.output_processor.request_states
+        self._engine.abort_request(list(states), internal=True)
+
+    def _tokenize(self, prompt: str) -> list[int]:
+        """Tokenize a rendered prompt; the samples of one question come together, so the last is kept."""
+        if prompt != self._prompt[0]:
+            self._prompt = (prompt, self._tokenizer.encode(prompt, add_special_tokens=False))
+        return self._prompt[1]
+
+    def _write_completion(self, output: Any) -> Item:
+        answer = output.outputs[0]
+        token_ids = list(answer.token_ids)
+        logprobs = list(answer.logprobs.logprobs)
+        if len(logprobs) != len(token_ids):
+            raise RuntimeError(f"{len(token_ids)} tokens came with {len(logprobs)} log-probabilities")
+        text: str = answer.text
+        reason = "length"
+        if answer.finish_reason == "stop":
+            reason = "stop" if isinstance(answer.stop_reason, str) else "end"
+        if reason == "end":
+            text = text.removesuffix(self._tokenizer.decode(token_ids[-1:], skip_special_tokens=False))
+        prompt_tokens = len(output.prompt_token_ids)
+        return [output.request_id, text, token_ids, logprobs, reason, prompt_tokens, output.num_cached_tokens]
+
+
+def _name_quantization(config: Any) -> str | None:
+    """How weights or cache are quantised; None where they are not."""
+    cache = config.cache_config.cache_dtype
+    weights = config.model_config.quantization
+    return weights or (f"cache-{cache}" if str(cache).startswith("fp8") else None)
+
+
+def _configure(setup: Mapping[str, Any]) -> Any:
+    """Build vLLM's own configuration, which checks options against each other and against the model."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+
+    device = setup["device"]
+    if device not in ("auto", current_platform.device_type):
+        raise RefusedError(
+            f"this build of vLLM runs on {current_platform.device_type}, not on {device}",
+            where="device",
+            remedy="leave the device out, or use --engine transformers",
+        )
+    options = parse_options(setup["options"])
+    fixed: dict[str, Any] = {
+        "model": setup["model"],
+        "dtype": setup["dtype"],
+        "logprobs_mode": "processed_logprobs",
+        "disable_log_stats": True,
+        "load_format": "safetensors",
+    }
+    if current_platform.is_cpu():
+        fixed |= choose_cpu_defaults(options, options.get("max_model_len") or setup["context"])
+    if setup["max_rows"]:
+        fixed["max_num_seqs"] = setup["max_rows"]
+    if setup["adapter"] is not None:
+        fixed |= choose_adapter_options(setup["adapter"], options)
+    if setup["purpose"] == "score":
+        limit = limit_scored_tokens(setup["vocabulary"], setup["memory_bytes"])
+        fixed |= {
+            "enable_prefix_caching": False,
+            "enable_chunked_prefill": True,
+            "max_num_batched_tokens": limit,
+            "max_num_seqs": min(64, limit),
+        }
+    try:
+        return EngineArgs(**{**fixed, **options}).create_engine_config()
+    except (ValueError, TypeError, NotImplementedError) as error:
+        what = shorten_validation(error)
+        if "derived max_model_len" in what:
+            raise RefusedError(
+                f"the context asked for is longer than the model's: {what}",
+                where="max_model_len",
+                remedy="set max_model_len to at most what the model was made for",
+            ) from error
+        raise RefusedError(f"vLLM refuses this configuration: {what}") from error
+
+
+def _check_head_size(config: Any) -> None:
+    """Refuse what vLLM's CPU kernels find out about only in the middle of the first step."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    size = config.model_config.get_head_size()
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in known:
+        raise RefusedError(
+            f"vLLM on a CPU has no attention kernel for heads of size {size}, only for "
+            f"{', '.join(map(str, known))}",
+            where=str(config.model_config.model),
+            remedy="use --engine transformers for this model",
+        )

@@ -1,0 +1,237 @@
+"""SQL over the lake: DuckDB reads the Parquet files of pinned versions; read-only, no file access.
+
+A local table is a view over `read_parquet` with the explicit file list of its version, so that no extension
+is needed or downloaded; a remote one is a view over an Arrow dataset of the Delta table. Two locks hold:
+only statements that read are taken (`check_statement`), and the connection's external access is off but for
+those files, with its configuration locked.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tempfile
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from rlt_data.errors import LakeError
+from rlt_data.lake.sql.views import DERIVED_VIEWS, VIEW_SOURCES
+from rlt_data.lake.tables.signature import is_uniform
+from rlt_data.schemas import TABLES, TableSchema
+
+if TYPE_CHECKING:
+    from rlt_data.lake.lake import Lake
+    from rlt_data.lake.tables.table import Table
+
+_VERSIONED = re.compile(r'"(\w+)@(\d+)"')
+_CATALOGUE = re.compile(r"\b(show|information_schema|duckdb_\w+|query|query_table|pg_\w+|sqlite_\w+)\b", re.I)
+_EXPLAIN = re.compile(r"\s*explain\s+(\([^)]*\)\s*)?(analyze\s+)?", re.I)
+_IDENTIFIER = re.compile(r'\w+|"[^"]*"')
+_TYPES = {
+    "string": "VARCHAR",
+    "bool": "BOOLEAN",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
+}
+_INTERRUPTED = "Query interrupted"
+_READ_ONLY = (
+    "only statements that read are taken: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE"
+)
+
+
+def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
+    """Answer one statement as Arrow; see `Lake.sql`. Raises `LakeError` with DuckDB's message."""
+    check_statement(query, allow_files=allow_files)
+    with (
+        # A folder of its own: one of a fixed name would be another user's on a shared machine.
+        tempfile.TemporaryDirectory(prefix="rlt-data-sql-") as spill,
+        duckdb.connect(":memory:") as connection,
+    ):
+        try:
+            files = _open_views(connection, lake, query)
+            _lock_connection(connection, files, spill, allow_files=allow_files)
+            return _name_apart(connection.sql(query).to_arrow_table())
+        except duckdb.Error as error:
+            raise _explain_error(error, connection, query) from error
+        except RuntimeError as error:
+            if str(error) == _INTERRUPTED:  # DuckDB takes Ctrl-C for itself.
+                raise KeyboardInterrupt from error
+            raise
+
+
+def find_asked_tables(predicates: Iterable[str]) -> list[str]:
+    """Find the tables whose newest version SQL predicates name, and those behind the views that they name."""
+    found: set[str] = set()
+    for predicate in predicates:
+        for place, kind in duckdb.tokenize(predicate):
+            word = _IDENTIFIER.match(predicate, place) if kind == duckdb.token_type.identifier else None
+            if word is not None:
+                name = word[0].strip('"').lower()
+                found |= {name, *VIEW_SOURCES.get(name, ())}
+    return [name for name in TABLES if name in found]
+
+
+def _name_apart(answer: pa.Table) -> pa.Table:
+    """Number repeated names of columns (`run_id`, `run_id_1`): most readers take each name once."""
+    taken = set(answer.column_names)
+    names: list[str] = []
+    for name in answer.column_names:
+        own, number = name, 0
+        while own in names or (number and own in taken):
+            number += 1
+            own = f"{name}_{number}"
+        names.append(own)
+    return answer.rename_columns(names)
+
+
+def check_statement(query: str, *, allow_files: bool = False) -> None:
+    """Raise `LakeError` unless `query` is one statement that only reads (or may use files, if allowed)."""
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise LakeError(str(error), where="the query") from error
+    if not statements:
+        raise LakeError("the query is empty", where="the query", remedy=_READ_ONLY)
+    if len(statements) > 1:
+        raise LakeError(
+            f"{len(statements)} statements where one is taken",
+            where="the query",
+            remedy="send them one by one",
+        )
+    kind, text = statements[0].type, statements[0].query
+    if kind == duckdb.StatementType.EXPLAIN:
+        inner, found = _EXPLAIN.subn("", text, count=1)
+        if found and inner.strip():
+            check_statement(inner, allow_files=allow_files)
+            return
+    allowed = {duckdb.StatementType.SELECT}
+    if allow_files:
+        allowed |= {duckdb.StatementType.COPY, duckdb.StatementType.MULTI}
+    if kind == duckdb.StatementType.MULTI and not allow_files:
+        raise LakeError(
+            "this statement stands for several",
+            where="the query",
+            remedy="give PIVOT its values: PIVOT table ON column IN ('a', 'b') USING ...",
+        )
+    if kind not in allowed:
+        raise LakeError(f"a statement of kind {kind.name} is refused", where="the query", remedy=_READ_ONLY)
+
+
+def _open_views(connection: duckdb.DuckDBPyConnection, lake: Lake, query: str) -> list[str]:
+    """Make a view of each table that the query may mean, and return the files behind them."""
+    connection.execute("SET TimeZone = 'UTC'")
+    names = _find_names(query)
+    files: list[str] = []
+    for name in names:
+        files += _create_view(connection, lake.table(name), None, name)
+    for name, number in sorted(set(_VERSIONED.findall(query))):
+        if name not in TABLES:
+            continue
+        table = lake.table(name)
+        if int(number) > table.version() and f"{name}@{number}" not in _list_table_names(connection, query):
+            continue  # Only looks like a version: it stands in a string.
+        files += _create_view(connection, table, int(number), f"{name}@{number}")
+    for view, sql in DERIVED_VIEWS.items():
+        if all(source in names for source in VIEW_SOURCES[view]):
+            connection.execute(sql)
+    return files
+
+
+def _find_names(query: str) -> list[str]:
+    """Return the tables that a query may mean; all of them where it asks about the catalogue."""
+    if _CATALOGUE.search(query):
+        return list(TABLES)
+    words = {word.lower() for word in re.findall(r"\w+", query)}
+    for view, sources in VIEW_SOURCES.items():
+        if view in words:
+            words |= set(sources)
+    return [name for name in TABLES if name in words]
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, table: Table, version: int | None, view: str
+) -> list[str]:
+    delta = table.open_version(version)
+    files = table.list_files(delta)
+    sql = _select_nothing(table.schema)
+    if delta is not None and files:
+        uniform = is_uniform(delta, table.schema)
+        names = ", ".join(quote_name(column.name) for column in table.schema.columns)
+        if table.local:
+            listed = ", ".join(quote_text(file) for file in files)
+            stored = f"FROM read_parquet([{listed}], union_by_name = {str(not uniform).lower()})"
+        else:
+            connection.register(f"_{view}", delta.to_pyarrow_dataset())
+            stored = f"FROM {quote_name(f'_{view}')}"
+        # Files of an older lake lack columns; the empty part names them, and they read as null.
+        sql = f"SELECT {names} {stored}" if uniform else f"{sql} UNION ALL BY NAME SELECT * {stored}"
+    if table.name == "runs":
+        connection.execute(f"CREATE VIEW {quote_name(view.replace('runs', 'run_events', 1))} AS {sql}")
+        newest = "row_number() OVER (PARTITION BY run_id ORDER BY sequence DESC) = 1"
+        sql = f"SELECT * FROM ({sql}) QUALIFY {newest}"
+    connection.execute(f"CREATE VIEW {quote_name(view)} AS {sql}")
+    return files if table.local else []
+
+
+def _select_nothing(schema: TableSchema) -> str:
+    """Build a query of no rows with the columns and types of a table."""
+    columns = (f"NULL::{_name_type(c.type)} AS {quote_name(c.name)}" for c in schema.columns)
+    return f"SELECT {', '.join(columns)} WHERE false"
+
+
+def _name_type(type_: pa.DataType) -> str:
+    """Name the DuckDB type of an Arrow type that the schemas use."""
+    if pa.types.is_list(type_):
+        return f"{_name_type(type_.value_type)}[]"
+    if pa.types.is_struct(type_):
+        return "STRUCT(" + ", ".join(f"{quote_name(f.name)} {_name_type(f.type)}" for f in type_) + ")"
+    return _TYPES[str(type_)]
+
+
+def _lock_connection(
+    connection: duckdb.DuckDBPyConnection, files: Iterable[str], spill: str, *, allow_files: bool
+) -> None:
+    connection.execute(f"SET temp_directory = {quote_text(spill)}")
+    connection.execute("SET autoinstall_known_extensions = false")
+    if not allow_files:
+        listed = ", ".join(quote_text(file) for file in files)
+        connection.execute(f"SET allowed_paths = [{listed}]")
+        connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+
+
+def _list_table_names(connection: duckdb.DuckDBPyConnection, query: str) -> set[str]:
+    try:
+        return set(connection.get_table_names(query))
+    except duckdb.Error:
+        return set()
+
+
+def _explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection, query: str) -> LakeError:
+    """Turn a DuckDB error into ours, with the nearest names for a table that does not exist."""
+    known = [*TABLES, *DERIVED_VIEWS, "run_events"]
+    if isinstance(error, duckdb.CatalogException):
+        for name in sorted(_list_table_names(connection, query)):
+            plain = name.split("@")[0]
+            if plain not in known:
+                near = difflib.get_close_matches(plain, known, n=3) or known
+                return LakeError(
+                    f"there is no table {name!r}", where="the query", remedy="nearest: " + ", ".join(near)
+                )
+    return LakeError(str(error), where="the query")
+
+
+def quote_name(name: str) -> str:
+    """Quote an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def quote_text(text: str) -> str:
+    """Quote an SQL string."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,1 @@
+"""One Delta table: schema, commits, files, keys."""

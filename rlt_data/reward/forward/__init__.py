@@ -1,0 +1,1 @@
+"""Forward passes over packed texts: attention, linear layers, the output layer."""

@@ -1,0 +1,159 @@
+"""One model's side of scoring: texts in, per-token numbers out, in passes that fit the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlt_data.errors import ModelError
+from rlt_data.reward.forward.backbone import Mode, iterate_hidden
+from rlt_data.reward.forward.head import AnyHead, LogitsHead, read_head
+from rlt_data.reward.scoring.memory import Sizes, TileSize
+from rlt_data.reward.scoring.packing import PackItem
+from rlt_data.reward.scoring.probe import choose_mode
+from rlt_data.reward.scoring.texts import ScoringText
+
+
+@dataclass(frozen=True)
+class ScoringModel:
+    """A loaded model in one role: any transformers causal language model and its fast tokenizer.
+
+    Logits are divided by `temperature`.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    temperature: float = 0.7
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """Hidden states that predict the scored tokens of several texts.
+
+    hidden [rows, hidden], targets [rows]; `places` gives each text its index and its rows, explanation
+    first, then solution.
+    """
+
+    hidden: Tensor
+    targets: Tensor
+    places: list[tuple[int, slice]]
+
+
+class ModelSide:
+    """Runs one model over scoring texts. An out-of-memory halves the pass and goes on.
+
+    `mode` is found out by a probe unless given; `note` says what is lost where it is not `packed`.
+    """
+
+    def __init__(
+        self,
+        scoring: ScoringModel,
+        sizes: Sizes,
+        *,
+        share_prefixes: bool = True,
+        mode: Mode | None = None,
+    ) -> None:
+        self.scoring = scoring
+        self.pack_tokens = sizes.pack_tokens
+        self.tile = sizes.tile
+        self.mode, self.note = (mode, None) if mode is not None else choose_mode(scoring.model)
+        self.share_prefixes = share_prefixes
+
+    @property
+    def context(self) -> int | None:
+        """The longest text that the model was made for, tokens."""
+        config = self.scoring.model.config
+        return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+    def read_head(self) -> AnyHead:
+        """The output layer as it is now: a policy in training changes between calls."""
+        if self.mode == "dense":
+            return LogitsHead(
+                self.scoring.model.config.get_text_config().vocab_size, self.scoring.temperature
+            )
+        return read_head(self.scoring.model, self.scoring.temperature)
+
+    def score(self, texts: Sequence[ScoringText | None], consume: Callable[[ScoredRows], None]) -> None:
+        """Run every text that is not None and hand the rows to `consume`, some texts at a time."""
+        waiting = {
+            index: PackItem(index, text.token_ids, text.first_scored)
+            for index, text in enumerate(texts)
+            if text is not None and (text.think or text.solution)
+        }
+        with torch.no_grad(), _evaluate(self.scoring.model):
+            while waiting:
+                try:
+                    for rows in self._iterate(list(waiting.values()), texts):
+                        consume(rows)
+                        for index, _ in rows.places:
+                            del waiting[index]
+                except (RuntimeError, MemoryError) as error:
+                    if not _is_out_of_memory(error):
+                        raise
+                    self._shrink(error, waiting)
+
+    def _iterate(
+        self, items: Sequence[PackItem], texts: Sequence[ScoringText | None]
+    ) -> Iterator[ScoredRows]:
+        passes = iterate_hidden(
+            self.scoring.model,
+            items,
+            self.pack_tokens,
+            mode=self.mode,
+            share_prefixes=self.share_prefixes,
+        )
+        for hidden, found in passes:
+            rows: list[int] = []
+            targets: list[int] = []
+            places: list[tuple[int, slice]] = []
+            for index, start, offset in found:
+                text = texts[index]
+                assert text is not None
+                begin = len(rows)
+                for span in (text.think, text.solution):
+                    # The hidden state of the token before predicts a token.
+                    rows.extend(range(start + span.start - 1 - offset, start + span.stop - 1 - offset))
+                    targets.extend(text.token_ids[span.start : span.stop])
+                places.append((index, slice(begin, len(rows))))
+            device = hidden.device
+            picked = hidden.index_select(0, torch.tensor(rows, dtype=torch.long, device=device))
+            yield ScoredRows(picked, torch.tensor(targets, dtype=torch.long, device=device), places)
+
+    def _shrink(self, error: Exception, waiting: dict[int, PackItem]) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        longest = max(len(item.token_ids) for item in waiting.values())
+        if self.pack_tokens <= longest // 2 and self.tile.rows <= 32:
+            raise ModelError(
+                f"a text of {longest} tokens does not fit the memory even alone",
+                where=self.scoring.name,
+                remedy="score on a machine with more memory, or leave such texts out with --where",
+            ) from error
+        self.pack_tokens = max(1, self.pack_tokens // 2)
+        self.tile = TileSize(max(32, self.tile.rows // 2), self.tile.entries)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "not enough memory" in text
+
+
+@contextmanager
+def _evaluate(model: Any) -> Iterator[None]:
+    """Evaluation mode while scoring: a policy in training has dropout on."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()

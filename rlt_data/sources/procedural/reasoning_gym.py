@@ -1,0 +1,98 @@
+"""Procedural problems: `reasoning-gym:NAME`, made on demand and the same for the same seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import rlt_data
+from rlt_data.errors import InputError
+from rlt_data.hashing import hash_content
+from rlt_data.sources.procedural.options import PREFIX, describe_settings, read_options
+from rlt_data.sources.rows import BadRow, SourceRow
+
+
+@dataclass(frozen=True)
+class ProceduralPart:
+    """Problems of one generator; `settings` is its whole configuration, defaults, size and seed included."""
+
+    dataset: str
+    size: int
+    seed: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The generator, as the user names it."""
+        return PREFIX + self.dataset
+
+    def count_rows(self) -> int:
+        """Return how many problems are asked for."""
+        return self.size
+
+    def identify(self) -> str:
+        """Return the hash of the generator's settings and of the package's version."""
+        return hash_content(self.name, version("reasoning-gym"), self.settings)
+
+    def read(self) -> Iterator[SourceRow | BadRow]:
+        """Make the problems one by one; one whose generator fails is a bad row.
+
+        Raises `InputError` with its last words where the generator's process dies.
+        """
+        number = -1
+        for number, message in enumerate(self._make_problems()):
+            if "row" in message:
+                yield SourceRow(number, message["row"])
+            else:
+                yield BadRow(number, "generation_failed", f"{self.name}: {message['failed']}")
+
+    def _make_problems(self) -> Iterator[dict[str, Any]]:
+        root = str(Path(rlt_data.__file__).parents[1])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        request = {"name": self.dataset, "size": self.size, "seed": self.seed, "options": dict(self.options)}
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "rlt_data.sources.procedural.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": path},
+                text=True,
+                encoding="utf-8",
+            )
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            try:
+                worker.stdin.write(json.dumps(request, default=str) + "\n")
+                worker.stdin.close()
+                for line in worker.stdout:
+                    yield json.loads(line)
+                if worker.wait() != 0:
+                    log.seek(0)
+                    said = [line for line in log.read().splitlines() if line and not line[0].isspace()]
+                    last = said[-1] if said else f"exit code {worker.returncode}"
+                    raise InputError(f"the generator of problems stopped: {last}", where=self.name)
+            finally:
+                worker.kill()
+                worker.wait()
+                worker.stdout.close()
+
+
+def open_procedural(spec: str, *, size: int, seed: int, options: Mapping[str, Any]) -> ProceduralPart:
+    """Open `reasoning-gym:NAME` with its options checked and typed.
+
+    Raises `UsageError` for an unknown name (with the nearest ones), an unknown option or a value that the
+    generator refuses; `MissingExtraError` without the package.
+    """
+    name = spec.removeprefix(PREFIX)
+    config = read_options(name, options, size=size, seed=seed)
+    return ProceduralPart(name, size, seed, options, describe_settings(config))

@@ -1,0 +1,198 @@
+"""What is asked of the teachers: generations, the traces that are missing, and the requests for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from rlt_data.engines import GenerationRequest, SamplingParameters, derive_sample_seed
+from rlt_data.errors import InputError, ModelError, UsageError
+from rlt_data.formats import ConversationFormat, build_teacher_messages, render_teacher_prompt
+from rlt_data.hashing import hash_content
+from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
+from rlt_data.settings import Settings
+from rlt_data.stages.generate.config import GenerateConfig
+from rlt_data.stages.generate.overlong import StudentContext
+from rlt_data.stages.generate.truncation_limit import TruncationWatch
+from rlt_data.stages.runtime.run import StageRun
+from rlt_data.stages.runtime.selection import select_rows
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One trace to make."""
+
+    question_id: str
+    question: str
+    solution: str
+    sample_index: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What all traces of one teacher in one run share. `renderer` holds the chat template, if known."""
+
+    id: str
+    config: GenerateConfig
+    teacher: ModelIdentity
+    renderer: ModelIdentity | None
+    format: ConversationFormat
+    sampling: SamplingParameters
+
+    def derive_seed(self, sample: Sample, draw: int) -> int:
+        """Derive the seed of a sample's first draw (0), or of one made because it was over-long."""
+        seed = derive_sample_seed(self.config.seed, sample.question_id, sample.sample_index)
+        return derive_sample_seed(seed, "drawn again", draw) if draw else seed
+
+
+def resolve_teachers(
+    config: GenerateConfig, settings: Settings
+) -> list[tuple[ModelIdentity, ModelIdentity | None]]:
+    """Resolve each teacher, with the model whose chat template renders its prompts."""
+    if not config.is_served:
+        teachers = [resolve_model(name, role="teacher", settings=settings) for name in config.teacher]
+        return [(teacher, teacher) for teacher in teachers]
+    found: list[tuple[ModelIdentity, ModelIdentity | None]] = []
+    for name in config.teacher:
+        teacher = resolve_model(name, role="teacher", settings=settings, need="name")
+        renderer: ModelIdentity | None = None
+        try:
+            renderer = resolve_model(
+                config.tokenizer or name, role="tokenizer", settings=settings, need="tokenizer"
+            )
+        except ModelError:
+            # A server that has chat completions alone needs none; `make_requests` asks for it otherwise.
+            if config.tokenizer is not None:
+                raise
+        found.append((teacher, renderer))
+    return found
+
+
+def describe_generation(
+    config: GenerateConfig,
+    teacher: ModelIdentity,
+    renderer: ModelIdentity | None,
+    format: ConversationFormat,
+    student: StudentContext | None,
+    attempt: int,
+) -> Generation:
+    """Name a generation by everything that its traces are sampled from."""
+    parts: list[Any] = [
+        teacher.content_key,
+        format.identity_text(),
+        [config.temperature, config.top_p, config.top_k, config.max_tokens],
+        config.seed,
+        attempt,
+    ]
+    if config.is_served:
+        chat = config.engine_options.get("api") == "chat"
+        parts.append(["served", renderer.content_key if renderer is not None and not chat else None])
+    if config.model_options:
+        parts.append(["model options", config.model_options])
+    if config.overlong == "resample" and student is not None:
+        parts.append(["resample", student.identity, config.resamples])
+    sampling = SamplingParameters(
+        temperature=config.temperature,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        max_tokens=config.max_tokens,
+        stop=(format.teacher.close,),
+    )
+    return Generation(hash_content("generation", *parts), config, teacher, renderer, format, sampling)
+
+
+def list_missing(run: StageRun, generation: Generation, watch: TruncationWatch) -> dict[str, Sample]:
+    """List the traces to make, by trace_id: all of the generation less what is committed or rejected.
+
+    Raises `UsageError` where the selection keeps no question.
+    """
+    config = generation.config
+    questions = (
+        select_rows(run, "questions", config.where)
+        .sort("dataset", "source", "source_row", "question_id")
+        .select("question_id", "question", "solution")
+    )
+    if config.limit is not None:
+        questions = questions.head(config.limit)
+    wanted: dict[str, Sample] = {}
+    for question_id, question, solution in questions.collect().iter_rows():
+        for index in range(config.samples):
+            trace_id = hash_content(question_id, generation.id, index)
+            wanted[trace_id] = Sample(question_id, question, solution, index)
+    if not wanted:
+        raise UsageError("the selection keeps no question", where=f"where = {config.where!r}")
+    made = (
+        run.written("traces")
+        .filter(pl.col("generation_id") == generation.id)
+        .select("trace_id", "truncated", pl.col("run_id") == run.run_id)
+        .collect()
+    )
+    rejected = run.written("rejects").filter(pl.col("run_id") == run.run_id).select("key").collect()
+    elsewhere = 0
+    for trace_id, truncated, mine in made.iter_rows():
+        if wanted.pop(trace_id, None) is not None:
+            elsewhere += not mine
+            watch.count(truncated=truncated)
+    for trace_id in rejected.get_column("key"):
+        wanted.pop(trace_id, None)
+    if elsewhere:
+        run.note(f"{elsewhere} traces of this generation were in the lake already")
+    return wanted
+
+
+def make_requests(
+    run: StageRun, generation: Generation, samples: Mapping[str, Sample], *, draw: int, prefills: bool
+) -> Iterator[GenerationRequest]:
+    """Render the prompt of each sample; a text that cannot be rendered is rejected.
+
+    Raises `ModelError` where prompts must be rendered and no chat template is known.
+    """
+    tokenizer: Any = _load_renderer(generation) if prefills else None
+    known = ""
+    prompt = ""
+    messages: tuple[tuple[str, str], ...] = ()
+    for trace_id, sample in samples.items():
+        if known != sample.question_id:
+            try:
+                if prefills:
+                    prompt = render_teacher_prompt(
+                        generation.format, tokenizer, sample.question, sample.solution
+                    ).text
+                else:
+                    messages = instruct_teacher(generation.format, sample.question, sample.solution)
+            except InputError as error:
+                reject_sample(run, trace_id, sample, "invalid_text", error.what)
+                continue
+            known = sample.question_id
+        yield GenerationRequest(trace_id, prompt, generation.derive_seed(sample, draw), messages)
+
+
+def instruct_teacher(format: ConversationFormat, question: str, solution: str) -> tuple[tuple[str, str], ...]:
+    """Build messages for a server that cannot continue a turn: its beginning becomes an instruction."""
+    *before, user, beginning = build_teacher_messages(format, question, solution)
+    asked = (
+        f"{user['content']}\n\nBegin your answer with exactly the following text, then go on from there, and "
+        f"end it with {format.teacher.close}:\n\n{beginning['content']}"
+    )
+    return (*((message["role"], message["content"]) for message in before), (user["role"], asked))
+
+
+def reject_sample(run: StageRun, trace_id: str, sample: Sample, reason: str, detail: str) -> None:
+    """Put a sample that becomes no trace into `rejects`."""
+    content = json.dumps({"question_id": sample.question_id, "sample_index": sample.sample_index})
+    run.reject(source="questions", key=trace_id, reason=reason, detail=detail, content=content)
+
+
+def _load_renderer(generation: Generation) -> Any:
+    if generation.renderer is None:
+        raise ModelError(
+            "prompts are rendered here, through the teacher's chat template, and its tokenizer is not here",
+            where=generation.teacher.model,
+            remedy="--tokenizer MODEL names a model with the same chat template: a local path, or a cached "
+            "hub id",
+        )
+    return load_tokenizer(generation.renderer)

@@ -1,0 +1,56 @@
+"""When too many explanations are cut off."""
+
+from __future__ import annotations
+
+import math
+
+from rlt_data.errors import StageStoppedError
+from rlt_data.stages.generate.config import GenerateConfig
+
+# Fewer completions than this say too little about the share that is cut off to stop work on the way.
+TRUNCATION_CHECK_AFTER = 32
+_CONFIDENCE = 1.96
+
+
+class TruncationWatch:
+    """Counts what is cut off, and stops the stage where it is too much; see `generate`."""
+
+    def __init__(self, config: GenerateConfig) -> None:
+        self.completions = 0
+        self.truncated = 0
+        self._config = config
+
+    def count(self, *, truncated: bool) -> None:
+        """Count one completion."""
+        self.completions += 1
+        self.truncated += truncated
+
+    def check_on_the_way(self, run_id: str) -> None:
+        """Stop where the share is above the limit beyond chance. Raises `StageStoppedError`."""
+        if self.completions >= TRUNCATION_CHECK_AFTER and self.truncated:
+            self._stop_above(run_id, self._bound_share())
+
+    def check_at_end(self, run_id: str) -> None:
+        """Stop where the share is above the limit; few completions must be so beyond chance."""
+        if self.completions:
+            few = self.completions < TRUNCATION_CHECK_AFTER
+            self._stop_above(run_id, self._bound_share() if few else self.truncated / self.completions)
+
+    def _bound_share(self) -> float:
+        """Compute the lower bound of Wilson's 95% interval of the truncated share."""
+        n, z = self.completions, _CONFIDENCE
+        share = self.truncated / n
+        centre = share + z * z / (2 * n)
+        spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        return (centre - spread) / (1 + z * z / n)
+
+    def _stop_above(self, run_id: str, share: float) -> None:
+        config = self._config
+        if config.allow_truncated or share <= config.max_truncated_share:
+            return
+        raise StageStoppedError(
+            f"{self.truncated} of {self.completions} explanations ({self.truncated / self.completions:.0%}) "
+            f"were cut off at max_tokens {config.max_tokens}; the limit is {config.max_truncated_share:.0%}",
+            where=f"run {run_id}; the rows that are written stay",
+            remedy="raise max_tokens; or go on with allow_truncated, or a higher max_truncated_share",
+        )

@@ -1,0 +1,5 @@
+"""Reward: rewards derived again from stored token scores."""
+
+from rlt_data.stages.reward.stage import RewardConfig, reward
+
+__all__ = ["RewardConfig", "reward"]

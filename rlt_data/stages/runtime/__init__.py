@@ -1,0 +1,1 @@
+"""What all stages share: runs, outputs, counters, planning, selection."""

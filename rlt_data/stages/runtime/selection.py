@@ -1,0 +1,78 @@
+"""What a stage takes up: everything in the lake, what an SQL predicate keeps, or one run's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import polars as pl
+
+from rlt_data.errors import LakeError, UsageError
+from rlt_data.lake import Lake, RunRecord
+from rlt_data.lake.sql.query import find_asked_tables, quote_name
+from rlt_data.stages.runtime.run import StageRun
+
+
+def select_rows(run: StageRun, table: str, where: str | None) -> pl.LazyFrame:
+    """Scan the rows of an input of `run`, at its pinned version, for which `where` holds.
+
+    `where` is an SQL predicate over the table's columns; it may ask other tables in a subquery.
+    Tables that it asks are read as they were when the run first started.
+    Raises `UsageError` where it is not valid SQL or names an unknown column.
+    """
+    versions = run.list_versions(find_asked_tables([where] if where else []))
+    return keep_rows(run.lake, run.read(table), table, where, versions=versions)
+
+
+def keep_rows(
+    lake: Lake,
+    rows: pl.LazyFrame,
+    table: str,
+    where: str | None,
+    *,
+    versions: Mapping[str, int] | None = None,
+) -> pl.LazyFrame:
+    """Keep those of `rows`, a scan of `table`, for which `where` holds; as `select_rows`, outside a run.
+
+    Tables that `where` asks are read at `versions`, and others at their newest.
+    """
+    if where is None:
+        return rows
+    key = lake.table(table).schema.key
+    query = f"SELECT {quote_name(key)} FROM {quote_name(table)} WHERE (\n{where}\n)"
+    # A table that was not there yet is read at its first version, which holds no rows.
+    older = [
+        f'{quote_name(name)} AS (SELECT * FROM "{name}@{max(version, 0)}")'
+        for name, version in (versions or {}).items()
+        if lake.table(name).version() > version
+    ]
+    if older:
+        query = f"WITH {', '.join(older)} {query}"
+    try:
+        kept = lake.sql(query)
+    except LakeError as error:
+        raise UsageError(
+            f"the selection is not valid SQL over {table}: {error.what}",
+            where=f"where = {where!r}",
+            remedy=error.remedy or f"columns: {', '.join(lake.table(table).schema.arrow.names)}",
+        ) from error
+    return rows.join(pl.DataFrame(kept).lazy(), on=key, how="semi", maintain_order="left")
+
+
+def find_run(lake: Lake, stage: str, run_id: str | None) -> RunRecord:
+    """Find the run that `run_id` (or a prefix) names, or the newest finished run of `stage`.
+
+    Raises `LakeError` where there is none, or where the named one is another stage's or not finished.
+    """
+    if run_id is not None:
+        run = lake.run(run_id)
+        if run.stage != stage or not run.finished:
+            raise LakeError(
+                f"run {run_id!r} is no finished run of {stage}",
+                where=f"it is a run of {run.stage}, {run.status}",
+                remedy="rlt-data log lists the runs",
+            )
+        return run
+    finished = [run for run in lake.runs() if run.stage == stage and run.finished and run.ended_at]
+    if not finished:
+        raise LakeError(f"there is no finished run of {stage}", where=lake.uri, remedy=f"rlt-data {stage}")
+    return max(finished, key=lambda run: (str(run.ended_at), run.run_id))

@@ -1,0 +1,41 @@
+"""Who reads the texts where our own forward passes do not: vLLM on this machine, or a server."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rlt_data.models import ModelIdentity, resolve_model
+from rlt_data.reward.scoring.memory import parse_memory
+from rlt_data.stages.score.config import ScoreConfig
+
+if TYPE_CHECKING:
+    from rlt_data.reward.backends.cache import SourceShelf
+    from rlt_data.reward.scoring.loading import ModelShelf
+
+
+def resolve_student(name: str, config: ScoreConfig) -> ModelIdentity:
+    """Resolve a student. Of one behind a server the tokenizer is needed here, and its weights are not known.
+
+    Raises `ModelError` as `resolve_model`.
+    """
+    if config.backend != "openai":
+        return resolve_model(name, role="student")
+    return replace(resolve_model(name, role="student", need="tokenizer"), revision=None)
+
+
+def open_sources(config: ScoreConfig, local: ModelShelf, dtype: str) -> SourceShelf | None:
+    """Open what runs the backend; None for our own forward passes. `dtype` is that of local models."""
+    if config.backend == "torch":
+        return None
+    from rlt_data.reward.backends.cache import SourceShelf
+
+    server = {"base_url": config.base_url} if config.base_url is not None else {}
+    return SourceShelf(
+        config.backend,
+        local,
+        dtype=dtype,
+        device=config.device.partition(":")[0],
+        memory=parse_memory(config.memory) if config.memory is not None else None,
+        options={**config.backend_options, **server},
+    )

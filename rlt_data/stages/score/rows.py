@@ -1,0 +1,127 @@
+"""Rows of the score stage: traces become requests, results become rows of `scores` or `rejects`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from rlt_data.formats import load_format
+from rlt_data.hashing import hash_content
+from rlt_data.models import ModelIdentity
+from rlt_data.reward.derive import derive_reward
+from rlt_data.reward.settings import RewardSettings
+from rlt_data.stages.runtime.run import StageRun
+from rlt_data.stages.score.config import ScoreConfig
+from rlt_data.stages.score.trace_groups import ScoreGroup
+
+if TYPE_CHECKING:
+    from rlt_data.reward.reuse import SampledTokens
+    from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
+    from rlt_data.reward.scoring.texts import ScoreRequest
+
+
+class ScoreKey:
+    """The identity of one score, short of trace and student."""
+
+    def __init__(self, config: ScoreConfig, group: ScoreGroup, dtype: str, attempt: int) -> None:
+        student, teacher = config.side_temperatures
+        known = group.teacher is not None
+        self._parts = [
+            load_format(group.format).identity_text(),
+            group.teacher.content_key if group.teacher is not None else None,
+            student,
+            teacher if known else None,
+            dtype,
+            "exact" if config.stores_divergences and known else "sampled",
+            config.rescore_teacher,
+            attempt,
+            *([config.backend] if config.backend != "torch" else []),
+            *([config.model_options] if config.model_options else []),
+        ]
+
+    def make_id(self, trace_id: str, student: ModelIdentity) -> str:
+        """The key of the score of one trace by one student."""
+        return hash_content("score", trace_id, student.content_key, *self._parts)
+
+
+def make_request(run: StageRun, row: Mapping[str, Any]) -> ScoreRequest | None:
+    """Make the request of one trace with its question; a trace that has none is rejected."""
+    from rlt_data.reward.scoring.texts import ScoreRequest
+
+    if row["question"] is None:
+        detail = f"question {row['question_id']} is not in the lake"
+        _reject(run, row["trace_id"], "unknown_question", detail)
+        return None
+    if row["think"] is None:
+        detail = f"no explanation can be told from the rest of the trace (state {row['state']})"
+        _reject(run, row["trace_id"], "no_explanation", detail)
+        return None
+    closed = row["state"] != "missing_close"
+    return ScoreRequest(row["trace_id"], row["question"], row["solution"], row["think"], closed)
+
+
+def read_sampled(row: Mapping[str, Any]) -> SampledTokens | None:
+    """What the engine stored with a trace, where it stored log-probabilities."""
+    from rlt_data.reward.reuse import SampledTokens
+
+    ids, logprobs = row.get("completion_token_ids"), row.get("completion_logprobs")
+    return SampledTokens(ids, logprobs) if ids is not None and logprobs is not None else None
+
+
+def reject_failure(run: StageRun, result: FailedScore) -> None:
+    """Put a text that cannot be scored into `rejects`."""
+    failure = result.failure
+    content = json.dumps({"trace_id": failure.key, "student": result.student}, ensure_ascii=False)
+    _reject(run, failure.key, failure.reason, failure.detail, content)
+
+
+def make_row(
+    result: TokenScores,
+    trace: Mapping[str, Any],
+    *,
+    key: ScoreKey,
+    config: ScoreConfig,
+    group: ScoreGroup,
+    student: ModelIdentity,
+    dtype: str,
+    teacher_source: str,
+) -> dict[str, Any]:
+    """Make a row of `scores`, short of the reward columns and run_id."""
+    teacher = group.teacher
+    temperature, teacher_temperature = config.side_temperatures
+    return result.as_row() | {
+        "score_id": key.make_id(result.key, student),
+        "trace_id": result.key,
+        "question_id": trace["question_id"],
+        "student": student.name,
+        "student_model": student.model,
+        "student_revision": student.revision,
+        "teacher": teacher.name if teacher is not None else None,
+        "teacher_model": teacher.model if teacher is not None else None,
+        "teacher_revision": teacher.revision if teacher is not None else None,
+        "format": group.format,
+        "backend": config.backend,
+        "teacher_source": teacher_source if teacher is not None else None,
+        "dtype": dtype,
+        "temperature_student": temperature,
+        "temperature_teacher": teacher_temperature if teacher is not None else None,
+    }
+
+
+def append_scores(run: StageRun, rows: list[dict[str, Any]], settings: RewardSettings) -> None:
+    """Append score rows with the reward derived under `settings`."""
+    if not rows:
+        return
+    arrow = run.lake.table("scores").schema.arrow
+    names = [name for name in arrow.names if name in rows[0]]
+    schema = pl.DataFrame(arrow.empty_table()).select(names).schema
+    frame = pl.DataFrame(rows, schema=schema)
+    run.append("scores", frame.with_columns(derive_reward(settings)))
+
+
+def _reject(run: StageRun, trace_id: str, reason: str, detail: str, content: str | None = None) -> None:
+    run.count(rows_in=1)
+    run.reject(source="traces", reason=reason, detail=detail, key=trace_id, content=content)

@@ -1,0 +1,190 @@
+"""Distillation examples: rendered, measured, and replaced or rejected where they are too long."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from rlt_data.errors import InputError
+from rlt_data.formats import (
+    ConversationFormat,
+    RenderedText,
+    build_student_messages,
+    encode_texts,
+    find_control_token,
+    render_student_text,
+)
+from rlt_data.hashing import hash_content
+from rlt_data.models import ModelIdentity
+from rlt_data.stages.runtime.run import StageRun
+from rlt_data.stages.substitute.config import SubstituteConfig
+
+# Rows of the ranking whose texts are held at a time.
+READ_ROWS = 4_096
+
+
+@dataclass(frozen=True)
+class _Example:
+    """One rendered candidate with its token counts."""
+
+    row: dict[str, Any]
+    rendered: RenderedText
+    prompt_tokens: int
+    total_tokens: int
+
+
+class ExampleWriter:
+    """Renders, counts and appends examples; keeps no more than a batch of texts."""
+
+    def __init__(
+        self,
+        run: StageRun,
+        config: SubstituteConfig,
+        format: ConversationFormat,
+        tokenizer: Any,
+        identity: ModelIdentity,
+        limit: int | None,
+    ) -> None:
+        self._run = run
+        self._config = config
+        self._format = format
+        self._tokenizer = tokenizer
+        self._identity = identity
+        self._limit = limit
+        self._format_key = hash_content(format.identity_text())
+
+    def write_examples(self, ranking: pl.DataFrame) -> None:
+        """Write an example for every selected row of `ranking`, which is sorted by question and rank."""
+        selected = ranking.filter("selected")
+        self._run.count(rows_in=selected.height)
+        with self._run.track("writing examples", selected.height, unit="examples") as task:
+            for chunk in selected.iter_slices(READ_ROWS):
+                too_long = []
+                for example in self._measure(self._load(chunk)):
+                    if not self._is_over(example) or self._config.over_context == "keep":
+                        self._append(example)
+                    elif self._config.over_context == "drop":
+                        self._reject_length(example, "dropped")
+                    else:
+                        too_long.append(example)
+                    task.advance(1, example.total_tokens)
+                self._replace(too_long, ranking)
+
+    def _load(self, chunk: pl.DataFrame) -> list[dict[str, Any]]:
+        """Read the texts of some rows of the ranking, in their order."""
+        run = self._run
+        traces = run.read("traces").filter(pl.col("trace_id").is_in(chunk.get_column("trace_id").to_list()))
+        asked = chunk.get_column("question_id").unique().to_list()
+        questions = run.read("questions").filter(pl.col("question_id").is_in(asked))
+        return (
+            chunk.lazy()
+            .join(traces.select("trace_id", "think"), on="trace_id", how="left", maintain_order="left")
+            .join(
+                questions.select("question_id", "question", "solution"),
+                on="question_id",
+                how="left",
+                maintain_order="left",
+            )
+            .collect()
+            .to_dicts()
+        )
+
+    def _measure(self, rows: list[dict[str, Any]]) -> Iterator[_Example]:
+        """Render and tokenize rows, a batch at a time; those that cannot be used go to `rejects`."""
+        for start in range(0, len(rows), self._config.batch_size):
+            batch = rows[start : start + self._config.batch_size]
+            rendered = [(row, text) for row in batch if (text := self._render_row(row)) is not None]
+            encoded = encode_texts(self._tokenizer, [text.text for _, text in rendered])
+            for (row, text), tokens in zip(rendered, encoded, strict=True):
+                begin = text.spans["assistant"][0]
+                prompt_tokens = sum(end <= begin for _, end in tokens.offsets)
+                yield _Example(row, text, prompt_tokens, len(tokens.token_ids))
+
+    def _render_row(self, row: dict[str, Any]) -> RenderedText | None:
+        reason, detail = None, ""
+        if row["question"] is None:
+            reason, detail = "unknown_question", f"question {row['question_id']} is not in the lake"
+        elif row["think"] is None or not row["think"].strip():
+            reason, detail = "no_explanation", "the trace holds no explanation that can be told from the rest"
+        elif self._config.control_tokens == "reject":
+            for name in ("question", "think", "solution"):
+                found = find_control_token(self._tokenizer, row[name])
+                if found:
+                    reason = "control_token"
+                    detail = f"the {name} holds {found!r}, which the student reads as a token of its template"
+                    break
+        if reason is None:
+            try:
+                return render_student_text(
+                    self._format, self._tokenizer, row["question"], row["think"], row["solution"]
+                )
+            except InputError as error:
+                reason, detail = "invalid_text", f"{error.what} ({error.where})"
+        self._run.reject(source="traces", reason=reason, detail=detail, key=row["trace_id"])
+        return None
+
+    def _is_over(self, example: _Example) -> bool:
+        return self._limit is not None and example.total_tokens > self._limit
+
+    def _append(self, example: _Example, stands_in_for: str | None = None) -> None:
+        row = example.row
+        over = self._is_over(example)
+        messages = build_student_messages(self._format, row["question"], row["think"], row["solution"])
+        self._run.count(
+            tokens=example.total_tokens, over_context=int(over), replaced=int(stands_in_for is not None)
+        )
+        self._run.append(
+            "distillation",
+            [
+                {
+                    "example_id": hash_content(
+                        "example", self._run.run_id, row["trace_id"], self._format_key
+                    ),
+                    "question_id": row["question_id"],
+                    "trace_id": row["trace_id"],
+                    "rank": row["rank"],
+                    "reward": row["reward"],
+                    "format": self._format.name,
+                    "tokenizer": self._identity.model,
+                    "text": example.rendered.text,
+                    "messages": messages,
+                    "prompt_tokens": example.prompt_tokens,
+                    "total_tokens": example.total_tokens,
+                    "over_context": over,
+                    "stands_in_for": stands_in_for,
+                }
+            ],
+        )
+
+    def _replace(self, too_long: list[_Example], ranking: pl.DataFrame) -> None:
+        """Give each example that is too long its question's next-best trace that fits and is not used."""
+        if not too_long:
+            return
+        questions = {example.row["question_id"] for example in too_long}
+        others = ranking.filter(~pl.col("selected") & pl.col("question_id").is_in(questions))
+        waiting: dict[str, deque[dict[str, Any]]] = {question: deque() for question in questions}
+        for row in self._load(others):
+            waiting[row["question_id"]].append(row)
+        for example in too_long:
+            candidates = waiting[example.row["question_id"]]
+            stand_in = None
+            while candidates and stand_in is None:
+                fitting = [e for e in self._measure([candidates.popleft()]) if not self._is_over(e)]
+                stand_in = fitting[0] if fitting else None
+            if stand_in is None:
+                self._reject_length(example, "no other trace of the question fits")
+            else:
+                self._append(stand_in, stands_in_for=example.row["trace_id"])
+                self._reject_length(example, f"replaced by {stand_in.row['trace_id']}")
+
+    def _reject_length(self, example: _Example, what: str) -> None:
+        self._run.reject(
+            source="rankings",
+            reason="over_context",
+            detail=f"{example.total_tokens} tokens, the context is {self._limit}: {what}",
+            key=example.row["trace_id"],
+        )

@@ -1,0 +1,128 @@
+"""Checkpoints that are whole: one counts only when a note, written last, says what belongs to it.
+
+A process can be killed while a trainer writes a checkpoint; the directory is then there and looks like
+any other. So resumption trusts the note alone, and an older checkpoint is removed only after it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlt_data.errors import UsageError, require_module
+from rlt_data.training.common.callbacks import Callback
+from rlt_data.training.common.policy import read_weights, write_weights
+
+NOTE = "rlt_data_checkpoint.json"
+REFERENCE = "reference"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def find_whole_checkpoint(directory: Path) -> Path | None:
+    """Find the newest whole checkpoint under `directory`; None where there is none."""
+    found = [
+        (int(name[1]), path)
+        for path in (directory.iterdir() if directory.is_dir() else ())
+        if (name := _NAME.fullmatch(path.name)) and is_whole(path)
+    ]
+    return max(found)[1] if found else None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether the note of a checkpoint stands, and every file that it lists at its size."""
+    try:
+        note = json.loads((checkpoint / NOTE).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in note["files"].items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def mark_whole(checkpoint: Path, about: dict[str, Any]) -> None:
+    """Write the note of a checkpoint whose files are all written. The files reach the disk before it."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != NOTE)
+    for path in files:
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
+    sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in files}
+    draft = checkpoint / f".{NOTE}"
+    draft.write_text(json.dumps({**about, "files": sizes}, indent=2), encoding="utf-8")
+    draft.replace(checkpoint / NOTE)
+
+
+def remove_older(directory: Path, keep: int) -> None:
+    """Remove all but the newest `keep` whole checkpoints, and what older broken ones left behind."""
+    found = sorted(
+        (int(name[1]), path) for path in directory.iterdir() if (name := _NAME.fullmatch(path.name))
+    )
+    whole = [step for step, path in found if is_whole(path)]
+    first_kept = min(whole[-keep:], default=0)
+    for step, path in found:
+        if step < first_kept:
+            shutil.rmtree(path)
+
+
+class CheckpointCallback(Callback):
+    """Completes each checkpoint: rows are committed first, the reference model is added, then the note.
+
+    `commit` commits what the run has buffered: a step whose weights are kept must not lose its rows.
+    """
+
+    def __init__(self, commit: Callable[[], None], *, keep: int, run_id: str) -> None:
+        self.commit = commit
+        self.keep = keep
+        self.run_id = run_id
+        self.trainer: Any = None
+
+    def watch(self, trainer: Any) -> None:
+        """Take the trainer whose checkpoints are completed.
+
+        Raises `UsageError` where a moving reference could not be read whole, as under FSDP1.
+        """
+        self.trainer = trainer
+        plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.fsdp_version == 1 and getattr(trainer.args, "sync_ref_model", False):
+            raise UsageError(
+                "FSDP1 does not show the weights of a moving reference, so no checkpoint could hold them",
+                where="grpo.trainer.sync_ref_model",
+                remedy="take FSDP2 (fsdp_version: 2), or DeepSpeed",
+            )
+
+    def on_save(self, args: Any, state: Any, control: Any, **values: Any) -> None:
+        """Complete the checkpoint that the trainer has just written."""
+        directory = Path(args.output_dir)
+        checkpoint = directory / f"checkpoint-{state.global_step}"
+        save_reference(self.trainer, checkpoint)
+        # Other processes write their own random states into the same directory.
+        self.trainer.accelerator.wait_for_everyone()
+        if not state.is_world_process_zero:
+            return
+        self.commit()
+        mark_whole(checkpoint, {"run_id": self.run_id, "step": state.global_step})
+        remove_older(directory, self.keep)
+
+
+def save_reference(trainer: Any, checkpoint: Path) -> None:
+    """Save a reference model that moves (`sync_ref_model`), which transformers' checkpoints leave out.
+
+    Called in all processes; the main one writes.
+    """
+    if not getattr(trainer.args, "sync_ref_model", False):
+        return
+    weights = read_weights(trainer.accelerator.unwrap_model(trainer.ref_model))
+    if trainer.accelerator.is_main_process:
+        (checkpoint / REFERENCE).mkdir(exist_ok=True)
+        torch_format = require_module("safetensors.torch", "train")
+        torch_format.save_file(weights, checkpoint / REFERENCE / "model.safetensors")
+
+
+def load_reference(trainer: Any, checkpoint: Path) -> None:
+    """Load a reference model that `save_reference` saved; nothing happens where there is none."""
+    file = checkpoint / REFERENCE / "model.safetensors"
+    if file.is_file():
+        torch_format = require_module("safetensors.torch", "train")
+        write_weights(trainer.accelerator.unwrap_model(trainer.ref_model), torch_format.load_file(file))

@@ -1,0 +1,1 @@
+"""Tiny models made from nothing: random weights, chained arithmetic, the demo."""

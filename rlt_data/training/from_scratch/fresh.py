@@ -1,0 +1,253 @@
+"""A fresh tiny model of chained arithmetic: made and trained here, with nothing downloaded.
+
+It is trained on chains with every step, so that it knows the facts, and on a mess of leaks and idle words,
+so that it has seen what poor explanations look like. Part of the texts are in the student's format, part
+in the teacher's: it serves as a student, and as what a teacher's warm-up starts from.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rlt_data.errors import require_module
+from rlt_data.formats import ConversationFormat, load_format
+from rlt_data.hashing import hash_content
+from rlt_data.progress import Reporter, Task
+from rlt_data.sources.procedural.arithmetic import (
+    IDLE_WORDS,
+    OPENERS,
+    PREAMBLE,
+    Chain,
+    Style,
+    sample_chain,
+    write_explanation,
+)
+from rlt_data.tasks.answers import render_answer
+from rlt_data.training.common.callbacks import ProgressCallback
+from rlt_data.training.common.distributed import train_alone
+from rlt_data.training.common.forecast import ModelSize
+from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, build_tiny_tokenizer, save_model
+from rlt_data.training.sft.examples import (
+    Explained,
+    SupervisedExample,
+    build_student_examples,
+    build_teacher_examples,
+)
+from rlt_data.training.sft.trainer import run_supervised
+
+SCHEME_VERSION = 1
+NOTE = "rlt_data_fresh.json"
+
+STUDENT_STYLES: dict[Style, float] = {
+    "leak": 30, "padded_leak": 30, "ramble": 26, "good": 9, "wrong": 4, "bogus": 1,
+}  # fmt: skip
+TEACHER_STYLES: dict[Style, float] = {
+    "good": 40, "leak": 20, "skip": 5, "ramble": 14, "padded_leak": 14, "bogus": 3, "wrong": 4,
+}  # fmt: skip
+
+
+class FreshConfig(BaseModel):
+    """How a fresh model is made. Everything here decides its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, description="Seed of the weights and of the texts.")
+    format: str = Field("stratos", description="Conversation format.")
+    terms: int = Field(3, ge=2, description="Terms of the longest chains.")
+    shape: TinyShape = Field(TinyShape(), description="The model's shape.")
+    examples: int = Field(9600, ge=1, description="Texts to train on.")
+    epochs: int = Field(2, ge=1, description="How often each text is read.")
+    batch_size: int = Field(24, ge=1, description="Texts a step.")
+    learning_rate: float = Field(
+        4e-3, gt=0, description="Highest learning rate; a cosine leads down to a tenth."
+    )
+    teacher_share: float = Field(0.4, ge=0, le=1, description="Share of texts in the teacher's format.")
+    student_steps_share: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="Share of the student's texts that are chains of any length with every step.",
+    )
+    teacher_steps_share: float = Field(0.4, ge=0, le=1, description="The same of the teacher's texts.")
+    student_styles: Mapping[Style, float] = Field(
+        STUDENT_STYLES, description="Weights of the styles of the student's other texts."
+    )
+    teacher_styles: Mapping[Style, float] = Field(
+        TEACHER_STYLES, description="Weights of the styles of the teacher's other texts."
+    )
+    answer_noise: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Share of the explanations without the answer that stand before a random one, so that a "
+        "student takes a wrong step for a slip and not for an impossibility.",
+    )
+
+
+def build_fresh_model(directory: Path, config: FreshConfig, reporter: Reporter | None = None) -> Path:
+    """Build the model in `directory`, or take it where the same was built before; returns the directory.
+
+    Raises `MissingExtraError` without the packages that train models.
+    """
+    if has_fresh_model(directory, config):
+        return directory
+    format = load_format(config.format)
+    tokenizer = build_chain_tokenizer(format, terms=config.terms, context=config.shape.context)
+    model = build_tiny_model(config.shape, tokenizer, seed=config.seed)
+    examples = _write_texts(config, format, tokenizer)
+    steps = config.examples * config.epochs // config.batch_size
+    with (reporter or Reporter(quiet=True)).track("training the tiny model", steps, unit="steps") as task:
+        train_tiny(
+            model,
+            tokenizer,
+            examples,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            steps=steps,
+            seed=config.seed,
+            task=task,
+        )
+    save_model(model, tokenizer, directory)
+    # Last, so that a directory without the note counts as not built.
+    (directory / NOTE).write_text(json.dumps(_identify(config)), encoding="utf-8")
+    return directory
+
+
+def has_fresh_model(directory: Path, config: FreshConfig) -> bool:
+    """Tell whether `directory` holds the model of this very configuration."""
+    try:
+        found = json.loads((directory / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(found == _identify(config))
+
+
+def _identify(config: FreshConfig) -> str:
+    format = load_format(config.format).identity_text()
+    return hash_content("fresh", SCHEME_VERSION, config.model_dump(mode="json"), format)
+
+
+def build_chain_tokenizer(format: ConversationFormat, *, terms: int, context: int = 4096) -> Any:
+    """Build the tokenizer of chained arithmetic with up to `terms` terms from 0 to 9, in `format`.
+
+    Each number that can come up, each word and each tag is one token, and so is each constant phrase.
+    """
+    numbers = range(-9 * (terms - 1), 9 * terms + 1)
+    words = ["First", ", then", "It", ", it", " must", " be", *OPENERS, *(f" {word}" for word in IDLE_WORDS)]
+    signs = ["system", "user", "assistant", "\n", "\n\n", " +", " -", " =", ".", "}"]
+    before, after = render_answer("|").split("|")
+    teacher, student = format.teacher, format.student
+    tags = [teacher.open, teacher.close, student.think_open, student.think_close]
+    tags += [student.solution_open, student.solution_close]
+    phrases = [teacher.system, student.system, PREAMBLE, before, after]
+    return build_tiny_tokenizer(
+        [*(f" {n}" for n in numbers), *(str(n) for n in numbers), *words, *signs, *tags, *phrases],
+        context=context,
+    )
+
+
+def draw_explained(
+    rng: random.Random, config: FreshConfig, styles: Mapping[Style, float], *, steps_share: float = 0.0
+) -> Explained:
+    """Draw an explained chain: in `steps_share` of the cases of any length with every step, else of full
+    length in a style drawn by weight."""
+    if rng.random() < steps_share:
+        return _explain(rng, config, sample_chain(rng, rng.randint(2, config.terms)), "good")
+    (style,) = rng.choices(list(styles), list(styles.values()))
+    return _explain(rng, config, sample_chain(rng, config.terms), style)
+
+
+def train_tiny(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[SupervisedExample],
+    *,
+    batch_size: int,
+    learning_rate: float,
+    steps: int,
+    seed: int,
+    task: Task,
+) -> None:
+    """Train a tiny model in place on the CPU, without checkpoints, by the same SFT code as any teacher."""
+    torch = require_module("torch", "models")
+    options = {
+        "max_steps": steps,
+        "per_device_train_batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "warmup_steps": min(30, steps // 6),
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": 0.1},
+        "adam_beta2": 0.98,
+        "seed": seed,
+        "bf16": False,
+        "use_cpu": True,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+    }
+    threads = torch.get_num_threads()
+    # At this size threads cost more than they give, and on a busy machine far more.
+    torch.set_num_threads(1)
+    model.train()
+    try:
+        with tempfile.TemporaryDirectory() as folder, train_alone():
+            run_supervised(
+                model,
+                tokenizer,
+                examples,
+                options=options,
+                output_dir=Path(folder),
+                callbacks=[ProgressCallback(task)],
+            )
+    finally:
+        torch.set_num_threads(threads)
+    model.eval()
+
+
+def _write_texts(config: FreshConfig, format: ConversationFormat, tokenizer: Any) -> list[SupervisedExample]:
+    rng = random.Random(config.seed)
+    teacher = round(config.examples * config.teacher_share)
+    as_student = [
+        draw_explained(rng, config, config.student_styles, steps_share=config.student_steps_share)
+        for _ in range(config.examples - teacher)
+    ]
+    as_teacher = [
+        draw_explained(rng, config, config.teacher_styles, steps_share=config.teacher_steps_share)
+        for _ in range(teacher)
+    ]
+    return [
+        *build_student_examples(format, tokenizer, as_student),
+        *build_teacher_examples(format, tokenizer, as_teacher),
+    ]
+
+
+def _explain(rng: random.Random, config: FreshConfig, chain: Chain, style: Style) -> Explained:
+    answer = chain.results[-1]
+    if style in ("ramble", "wrong", "bogus") and rng.random() < config.answer_noise:
+        answer = rng.randint(-9, 18)
+    longest = 60 if rng.random() < 0.1 else 10
+    think = write_explanation(chain, style, rng, longest_ramble=longest)
+    return Explained(chain.question, render_answer(str(answer)), think)
+
+
+def measure_fresh(config: FreshConfig) -> ModelSize:
+    """The size of a fresh model before it is made."""
+    tokenizer = build_chain_tokenizer(load_format(config.format), terms=config.terms)
+    shape = config.shape
+    model = build_tiny_model(shape, tokenizer, seed=0)
+    return ModelSize(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        vocabulary=len(tokenizer),
+        layers=shape.layers,
+        key_value_width=2 * shape.hidden_size // shape.heads * shape.key_value_heads,
+        hidden=shape.hidden_size,
+        feed_forward=shape.feed_forward,
+        context=shape.context,
+    )

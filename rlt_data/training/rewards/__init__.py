@@ -1,0 +1,1 @@
+"""Rewards as ordinary reward functions of TRL."""

@@ -1,0 +1,69 @@
+"""The conventional reward: 1 for a right answer. The baseline with which the RLT paper compares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from rlt_data.formats import ConversationFormat, parse_student_completion
+from rlt_data.tasks.answers import extract_answer
+from rlt_data.tasks.verify import AnswerVerifier
+from rlt_data.training.rewards.completions import read_completions
+from rlt_data.training.rewards.rlt import ScoredCompletion
+
+
+class CorrectnessReward:
+    """Rewards completions whose own solution verifies against the true answer, and nothing else.
+
+    The policy answers in the student's place: it sees the question alone, thinks, and solves. Answers are
+    compared in processes that can be killed. Use as a context manager.
+    """
+
+    __name__ = "correctness"
+
+    def __init__(self, *, format: ConversationFormat, policy_tokenizer: Any, seconds: float = 5.0) -> None:
+        self.format = format
+        self.tokenizer = policy_tokenizer
+        self.last: list[ScoredCompletion] = []
+        self._verifier = AnswerVerifier(seconds=seconds)
+
+    def __enter__(self) -> CorrectnessReward:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._verifier.close()
+
+    def __call__(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        *,
+        answer: Sequence[str | None],
+        solution: Sequence[str],
+        log_metric: Any = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """Judge completions: 1 or 0; None where no true answer is known or the comparison gave no result."""
+        true = [known or extract_answer(text) for known, text in zip(answer, solution, strict=True)]
+        texts = read_completions(self.tokenizer, completions, completion_ids)
+        parsed = [parse_student_completion(self.format, text) for text in texts]
+        given = [extract_answer(trace.solution) if trace.solution else None for trace in parsed]
+        verdicts = self._verifier.verify(zip(true, given, strict=True))
+        rewards: list[float | None] = []
+        for known, verdict in zip(true, verdicts, strict=True):
+            if known is None or verdict in ("timeout", "failed"):
+                rewards.append(None)
+            else:
+                rewards.append(1.0 if verdict == "correct" else 0.0)
+        self.last = [
+            ScoredCompletion(trace.think or "", trace.state, {"reward": reward})
+            for trace, reward in zip(parsed, rewards, strict=True)
+        ]
+        if log_metric is not None and rewards:
+            log_metric("correctness/no_answer_share", sum(answer is None for answer in given) / len(given))
+            log_metric("rlt/unscored_share", sum(reward is None for reward in rewards) / len(rewards))
+        return rewards

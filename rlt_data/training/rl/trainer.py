@@ -1,0 +1,243 @@
+"""TRL's GRPOTrainer with three additions: seeded sampling, rollouts as rows, and a proof of engine sync.
+
+The loss, the advantages, the reference model and the optimiser are TRL's, untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import transformers
+from accelerate.utils import gather_object
+from trl import GRPOTrainer
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import pad
+
+from rlt_data.engines.base import SamplingParameters
+from rlt_data.engines.stopping import CompletionReader
+from rlt_data.training.rl.draws import SeededDraws, StopAtText, make_seed
+from rlt_data.training.rl.sync import SyncCheck
+
+Record = Callable[[list[dict[str, Any]]], None]
+
+
+class RltTrainer(GRPOTrainer):
+    """GRPO whose rollouts can be followed.
+
+    Rows of the data set need `place`, the number of their group in the whole training, and the option
+    `remove_unused_columns` must be off. After each generation `record` is called in the main process with
+    one dictionary a completion of all processes: the data set's columns but the prompt, `step`,
+    `sample_index`, `completion_ids`, `prompt_tokens`, `cut_off` (whether the length limit ended it),
+    `advantage`, and `scored`, what the reward function keeps in `last`. A completion ends at the model's
+    own end tokens, and where it has written `stop`.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        draw_seed: int,
+        record: Record | None = None,
+        stop: str | None = None,
+        sync: SyncCheck | None = None,
+        **options: Any,
+    ) -> None:
+        self.eos_token_ids: list[int] = []
+        super().__init__(*arguments, **options)
+        self.draw_seed = draw_seed
+        self.record = record
+        self.sync = sync or SyncCheck()
+        self._rows: list[dict[str, Any]] = []
+        self._drawn: list[list[float]] | None = None
+        self._recomputed: torch.Tensor | None = None
+        self._completion_ids: list[list[int]] = []
+        self.stop = stop
+        self._reader = CompletionReader(self.processing_class, (stop,) if stop else ())
+        ids = self.processing_class(stop, add_special_tokens=False)["input_ids"] if stop else []
+        if len(ids) == 1:
+            # One token: an end token like any other, for TRL's own counts too.
+            self.stop = None
+            self.eos_token_ids = [*self.eos_token_ids, ids[0]]
+            # vLLM has neither, and stops at the text.
+            if not self.use_vllm:
+                self.generation_config.eos_token_id = self.eos_token_ids
+                self.generation_kwargs["eos_token_id"] = self.eos_token_ids
+        # TRL takes a completion that ends at a text for one that was cut off: masked here instead.
+        self._mask_cut_off = bool(self.args.mask_truncated_completions)
+        self.mask_truncated_completions = False
+
+    @property
+    def draws_by_seed(self) -> bool:
+        """Whether a row's own seed decides what is sampled: the same again after an interruption."""
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching or self.args.generation_kwargs
+        return not elsewhere and self.repetition_penalty == 1.0 and not self.min_p
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **options: Any
+    ) -> Any:
+        self._drawn = None
+        if not self.draws_by_seed or multimodal_fields:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, **options
+            )
+        completion_ids = self._generate_seeded(prompt_ids, num_generations)
+        return completion_ids, None
+
+    def _generate_seeded(self, prompt_ids: list[list[int]], num_generations: int) -> list[list[int]]:
+        first = self.accelerator.process_index * len(prompt_ids)
+        seeds = [
+            make_seed(self.draw_seed, row["place"], (first + i) % num_generations)
+            for i, row in enumerate(self._rows)
+        ]
+        draws = SeededDraws(
+            seeds,
+            SamplingParameters(
+                temperature=self.temperature,
+                top_p=self.top_p,
+                top_k=self.top_k or 0,
+                max_tokens=self.max_completion_length,
+                stop=(),
+            ),
+        )
+        tensors = [torch.tensor(ids) for ids in prompt_ids]
+        inputs = self._to_device(
+            {
+                "input_ids": pad(
+                    tensors, padding_value=self.processing_class.pad_token_id, padding_side="left"
+                ),
+                "attention_mask": pad(
+                    [torch.ones_like(ids) for ids in tensors], padding_value=0, padding_side="left"
+                ),
+            }
+        )
+        width = inputs["input_ids"].shape[1]
+        stopping = StopAtText(self.processing_class, self.stop, prompt_length=width) if self.stop else None
+        greedy = transformers.GenerationConfig(
+            max_new_tokens=self.max_completion_length,
+            do_sample=False,
+            pad_token_id=self.processing_class.pad_token_id,
+            eos_token_id=self.eos_token_ids,
+            cache_implementation=self.args.cache_implementation,
+            disable_compile=True,
+        )
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=greedy.to_diff_dict(),
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            written = model.generate(
+                **inputs,
+                generation_config=greedy,
+                logits_processor=[draws],
+                stopping_criteria=[stopping] if stopping else None,
+            )
+        written = written[:, width:].tolist()
+        lengths = stopping.lengths if stopping else {}
+        completion_ids = [
+            _cut(ids[: lengths.get(row)], self.eos_token_ids) for row, ids in enumerate(written)
+        ]
+        self._drawn = [draws.list_row(row, len(ids)) for row, ids in enumerate(completion_ids)]
+        return completion_ids
+
+    def _to_device(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor.to(self.accelerator.device) for name, tensor in inputs.items()}
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any
+    ) -> torch.Tensor:
+        self._completion_ids = completion_ids_list
+        logprobs = self._drawn
+        if logprobs is None and self._recomputed is not None:
+            pairs = zip(self._recomputed.tolist(), completion_ids_list, strict=True)
+            logprobs = [values[: len(ids)] for values, ids in pairs]
+        if logprobs is not None:
+            pairs = zip(inputs, logprobs, strict=True)
+            inputs = [{**row, "completion_logprobs": values} for row, values in pairs]
+        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *arguments: Any, **options: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(model, *arguments, **options)
+        # TRL's first pass without gradient is the policy as it sampled, where it makes that pass at all:
+        # the teacher's side of the reward, which then needs no pass of its own.
+        if self._recomputes_policy and self._recomputed is None and not torch.is_grad_enabled():
+            self._recomputed = result[0]
+        return result
+
+    @property
+    def _recomputes_policy(self) -> bool:
+        """Whether TRL recomputes the policy's log-probabilities after a generation; its own condition."""
+        generate_every = self.args.steps_per_generation * self.num_iterations
+        misaligned = self.args.gradient_accumulation_steps % generate_every != 0
+        return bool(misaligned or (self.use_vllm and self.vllm_importance_sampling_correction))
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = inputs
+        self._recomputed = None
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if self.use_vllm:
+            self.sync.compare(output, step=self.state.global_step)
+        cut_off = [self._is_cut_off(ids) for ids in self._completion_ids]
+        if self._mask_cut_off:
+            kept = torch.tensor([not cut for cut in cut_off], device=output["completion_mask"].device)
+            output["completion_mask"] = output["completion_mask"] * kept.unsqueeze(1)
+            output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
+        if self.model.training:
+            self._record_rollouts(inputs, output, cut_off)
+        return output
+
+    def _is_cut_off(self, ids: list[int]) -> bool:
+        """Whether the length limit ended a completion, and neither an end token nor the stop text."""
+        ended = bool(ids) and (ids[-1] in self._ends or self._reader.ends_here(ids))
+        return len(ids) >= self.max_completion_length and not ended
+
+    @property
+    def _ends(self) -> set[int]:
+        return {*self.eos_token_ids, self.processing_class.eos_token_id}
+
+    def _record_rollouts(
+        self, inputs: list[dict[str, Any]], output: dict[str, Any], cut_off: list[bool]
+    ) -> None:
+        scored = next((list(f.last) for f in self.reward_funcs if hasattr(f, "last")), [None] * len(inputs))
+        first = self.accelerator.process_index * len(inputs)
+        prompt_tokens = output["prompt_mask"].sum(dim=1).tolist()
+        rows = [
+            {
+                **{name: value for name, value in row.items() if name != "prompt"},
+                "step": self.state.global_step,
+                "sample_index": (first + i) % self.num_generations,
+                "completion_ids": self._completion_ids[i],
+                "prompt_tokens": prompt_tokens[i],
+                "cut_off": cut_off[i],
+                "advantage": advantage,
+                "scored": scored[i],
+            }
+            for i, (row, advantage) in enumerate(zip(inputs, output["advantages"].tolist(), strict=True))
+        ]
+        # Gathering is for all processes, also those that record nothing.
+        gathered = gather_object(rows)
+        share = sum(row["cut_off"] for row in gathered) / len(gathered)
+        metrics = self._metrics["train"]
+        metrics["rlt/cut_off_share"].append(share)
+        # TRL counted only what an end token ended.
+        lengths = [len(row["completion_ids"]) for row in gathered if not row["cut_off"]] or [0]
+        metrics["completions/clipped_ratio"][-1] = share
+        metrics["completions/mean_terminated_length"][-1] = sum(lengths) / len(lengths)
+        metrics["completions/min_terminated_length"][-1] = min(lengths)
+        metrics["completions/max_terminated_length"][-1] = max(lengths)
+        if self.accelerator.is_main_process and self.record is not None:
+            self.record(gathered)
+
+
+def _cut(ids: list[int], ends: Sequence[int]) -> list[int]:
+    """Cut a completion after its first end token."""
+    for place, token in enumerate(ids):
+        if token in ends:
+            return ids[: place + 1]
+    return ids

@@ -1,0 +1,96 @@
+"""The interactive prompt, driven through a terminal that is made for the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from prompt_toolkit.input import PipeInput, create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from rlt_data.lake import Lake
+from rlt_data_cli.commands.sql_prompt import Prompt, SqlCompleter, list_columns, list_words, open_prompt
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "lake")
+
+
+@pytest.fixture
+def keyboard() -> Iterator[PipeInput]:
+    with create_pipe_input() as typed, create_app_session(input=typed, output=DummyOutput()):
+        yield typed
+
+
+def talk(lake: Lake, keyboard: PipeInput, history: Path, *lines: str) -> None:
+    keyboard.send_text("".join(f"{line}\r" for line in lines))
+    open_prompt(lake, "table", allow_files=False, history=history)
+
+
+def test_queries_of_several_lines_errors_and_leaving(
+    lake: Lake, keyboard: PipeInput, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    lines = ("select 6 * 7", "as answer;", "selct 1;", "drop table questions;", "\\q")
+    talk(lake, keyboard, tmp_path / "history", *lines)
+    shown = capsys.readouterr().out
+    assert "answer" in shown
+    assert "42" in shown
+    assert "syntax error" in shown
+    assert "refused" in shown
+    assert "6 * 7" in (tmp_path / "history").read_text(encoding="utf-8")
+
+
+class InterruptedLake(Lake):
+    """A lake whose user presses Ctrl-C in the midst of the first query."""
+
+    def sql(self, query: str, *, allow_files: bool = False) -> pa.Table:
+        if "endless" in query:
+            raise KeyboardInterrupt
+        return super().sql(query, allow_files=allow_files)
+
+
+def test_control_c_ends_a_query_and_the_session_goes_on(
+    keyboard: PipeInput, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    lake = InterruptedLake(tmp_path / "lake")
+    talk(lake, keyboard, tmp_path / "history", "select 'endless';", "select 6 * 7 as answer;", "\\q")
+    shown = capsys.readouterr().out
+    assert "interrupted" in shown
+    assert "42" in shown
+
+
+def test_control_d_leaves(lake: Lake, keyboard: PipeInput, tmp_path: Path):
+    keyboard.send_text("\x04")
+    open_prompt(lake, "table", allow_files=False, history=tmp_path / "history")
+
+
+def test_commands_describe_tables_and_change_the_format(lake: Lake, capsys: pytest.CaptureFixture[str]):
+    prompt = Prompt(lake, "table", allow_files=False)
+    listed = prompt.answer("\\d") or ""
+    assert "token_scores" in listed.split()
+    assert not [word for word in listed.split() if word.startswith("_")]
+    assert "step" in (prompt.answer("\\d metrics") or "")
+    assert prompt.answer("\\f json") == ""
+    assert prompt.answer("select 1 as n;") == ""
+    assert capsys.readouterr().out == '[\n{"n": 1}\n]\n'
+    assert "\\q" in (prompt.answer("\\nonsense") or "")
+    assert prompt.answer("\\q") is None
+
+
+def test_completion_offers_columns_of_the_named_table_before_others(lake: Lake):
+    completer = SqlCompleter(list_columns(lake), list_words(lake))
+    found = [
+        found.text
+        for found in completer.get_completions(Document("select * from scores where rew"), CompleteEvent())
+    ]
+    assert found[0] == "reward"
+    assert "rewards" in found
+    words = [found.text for found in completer.get_completions(Document("sel"), CompleteEvent())]
+    assert "SELECT" in words
+    assert list(completer.get_completions(Document("select "), CompleteEvent())) == []

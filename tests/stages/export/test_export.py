@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from small_lake import make_lake
+
+from rlt_data.errors import LakeError, UsageError
+from rlt_data.lake import Lake
+from rlt_data.stages.export.stage import ExportConfig, export
+from rlt_data.stages.rank.stage import RankConfig, rank
+from rlt_data.stages.runtime.planning import plan_stage
+from rlt_data.stages.substitute.stage import SubstituteConfig, substitute
+
+FORMS = ["dataset", "jsonl", "parquet", "sharegpt", "messages"]
+SUFFIX = {"dataset": "", "parquet": ".parquet"}
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Lake:
+    folder = tmp_path_factory.mktemp("export")
+    made, _ = make_lake(folder, questions=4, samples=2, exact=0.1)
+    rank(made, RankConfig())
+    format = folder / "short.toml"
+    format.write_text(
+        'base = "stratos"\n[teacher]\nsystem = "T"\n[student]\nsystem = "Think."\n', encoding="utf-8"
+    )
+    substitute(made, SubstituteConfig(student=str(tiny_model), format=str(format)))
+    return made
+
+
+def load(path: Path, form: str) -> Any:
+    datasets = pytest.importorskip("datasets")
+    cache = str(path.parent / "cache")
+    if form == "dataset":
+        return datasets.load_dataset(str(path), split="train", cache_dir=cache)
+    kind = "parquet" if form == "parquet" else "json"
+    return datasets.load_dataset(kind, data_files=str(path), split="train", cache_dir=cache)
+
+
+def run_export(lake: Lake, path: Path, form: str, **settings: Any) -> Any:
+    return export(lake, ExportConfig.model_validate({"path": str(path), "form": form, **settings}))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_loads_in_datasets_and_trains_a_step_in_trl(
+    lake: Lake, tmp_path: Path, tiny_model: Path, form: str
+) -> None:
+    path = tmp_path / f"out{SUFFIX.get(form, '.jsonl')}"
+    summary = run_export(lake, path, form)
+    assert (summary.rows_in, summary.extra["examples"]) == (4, 4)
+    examples = load(path, form)
+    assert len(examples) == 4
+    trl = pytest.importorskip("trl")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    arguments = trl.SFTConfig(
+        output_dir=str(tmp_path / "trained"),
+        max_steps=1,
+        per_device_train_batch_size=2,
+        max_length=1024,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        bf16=False,
+    )
+    trainer = trl.SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(tiny_model),
+        args=arguments,
+        train_dataset=examples,
+        processing_class=tokenizer,
+    )
+    batch = next(iter(trainer.get_train_dataloader()))
+    for labels in batch["labels"]:
+        trained = labels[labels != -100].tolist()
+        assert tokenizer.eos_token_id in trained[-2:], "the model must learn to stop"
+        text = tokenizer.decode(trained)
+        assert "<|begin_of_thought|>\n\nFirst add" in text
+        assert "The answer is \\boxed{14}.<|end_of_solution|><|im_end|>" in text
+        if form in ("dataset", "jsonl", "parquet"):
+            assert "What is" not in text, "loss is on the completion alone"
+        else:
+            assert "<|im_start|>user\nWhat is" in text
+    assert trainer.train().training_loss > 0
+
+
+def test_prompt_and_completion_make_the_text(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    run_export(lake, path, "jsonl")
+    stored = {row["example_id"]: row for row in lake.table("distillation").scan().collect().to_dicts()}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [row["question_id"] for row in rows] == ["q0", "q1", "q2", "q3"]
+    for row in rows:
+        example = stored[row["example_id"]]
+        assert row["text"] == row["prompt"] + row["completion"] == example["text"]
+        assert row["completion"].startswith("<|begin_of_thought|>")
+        assert row["think"] in row["completion"]
+        assert row["solution"] in row["completion"]
+        assert row["reward"] == example["reward"]
+        # Absolute paths of this machine stay here.
+        assert (row["teacher_model"], row["source"]) == ("teacher", "made.jsonl")
+
+
+def test_conversations_have_the_forms_that_others_read(lake: Lake, tmp_path: Path) -> None:
+    run_export(lake, tmp_path / "a.jsonl", "messages")
+    run_export(lake, tmp_path / "b.jsonl", "sharegpt")
+    run_export(lake, tmp_path / "c.jsonl", "sharegpt", sharegpt_roles="human-gpt")
+    messages, ours, original = (
+        json.loads((tmp_path / name).read_text(encoding="utf-8").splitlines()[0])
+        for name in ("a.jsonl", "b.jsonl", "c.jsonl")
+    )
+    assert list(messages) == ["messages"]
+    assert [m["role"] for m in messages["messages"]] == ["system", "user", "assistant"]
+    assert list(ours) == list(original) == ["conversations"]
+    assert [m["from"] for m in ours["conversations"]] == ["system", "user", "assistant"]
+    assert [m["from"] for m in original["conversations"]] == ["system", "human", "gpt"]
+    assert [m["value"] for m in ours["conversations"]] == [m["content"] for m in messages["messages"]]
+
+
+def test_datasets_takes_the_whole_card(lake: Lake, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run_export(lake, tmp_path / "set", "dataset")
+    features = load(tmp_path / "set", "dataset").features
+    assert "gnoring" not in capfd.readouterr().err
+    assert features["rank"].dtype == "int32"
+
+
+def test_the_card_states_where_everything_comes_from(lake: Lake, tmp_path: Path, tiny_model: Path) -> None:
+    path = tmp_path / "my-set"
+    run_export(lake, path, "dataset", license="apache-2.0")
+    card = (path / "README.md").read_text(encoding="utf-8")
+    front = card.split("---\n")[1]
+    assert 'license: "apache-2.0"' in front
+    assert "path: data/train-*" in front
+    for run in lake.runs():
+        if run.stage in ("ingest", "generate", "score", "rank", "substitute"):
+            assert f"### {run.stage}" in card
+            assert run.run_id in card
+    substitution = next(run for run in lake.runs() if run.stage == "substitute")
+    assert str(substitution.models[0]["revision"]) in card
+    assert "| policy | best-of-n(1) |" in card
+    assert "rankings@" in card
+    assert "load_dataset(" in card
+    assert str(tiny_model) not in card, "no path of this machine"
+    assert "{{" not in card
+    examples = load(path, "dataset")
+    declared = {name: feature.dtype for name, feature in examples.features.items()}
+    assert declared["reward"] == "float64"
+    assert declared["rank"] == "int32"
+    assert [f.name for f in (path / "data").iterdir()] == ["train-00000-of-00001.parquet"]
+
+
+def test_an_export_is_done_once_and_again_when_its_files_are_gone(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "set"
+    first = run_export(lake, path, "dataset")
+    again = run_export(lake, path, "dataset")
+    assert (again.run_id, again.status) == (first.run_id, "already finished")
+    config = ExportConfig(path=str(path))
+    assert plan_stage(export, lake, config).state == "finished"
+    content = (path / "README.md").read_bytes()
+    for file in (path / "README.md", path / "data" / "train-00000-of-00001.parquet"):
+        file.unlink()
+    (path / "data").rmdir()
+    path.rmdir()
+    assert plan_stage(export, lake, config).state == "new"
+    third = run_export(lake, path, "dataset")
+    assert third.run_id != first.run_id
+    assert third.status == "finished"
+    assert (path / "README.md").read_bytes() == content
+    assert set(third.extra["files"]) == {"README.md", "data/train-00000-of-00001.parquet"}
+
+
+def test_the_run_is_recorded_with_the_hashes_of_its_files(lake: Lake, tmp_path: Path) -> None:
+    summary = run_export(lake, tmp_path / "a.parquet", "parquet")
+    record = lake.run(summary.run_id)
+    assert record.finished
+    assert record.counts["extra"]["files"] == summary.extra["files"]
+    assert len(summary.extra["files"]["a.parquet"]) == 32
+    assert pq.read_table(tmp_path / "a.parquet").num_rows == 4
+
+
+@pytest.mark.parametrize("form", ["jsonl", "dataset"])
+def test_what_is_there_is_not_overwritten_unless_asked(lake: Lake, tmp_path: Path, form: str) -> None:
+    path = tmp_path / "there"
+    if form == "dataset":
+        path.mkdir()
+        (path / "README.md").write_text("mine", encoding="utf-8")
+    else:
+        path.write_text("mine", encoding="utf-8")
+    mine = path / "README.md" if form == "dataset" else path
+    for _ in range(2):
+        with pytest.raises(UsageError, match="there already"):
+            run_export(lake, path, form)
+        assert mine.read_text(encoding="utf-8") == "mine"
+    run_export(lake, path, form, overwrite=True)
+    assert len(load(path, form)) == 4
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+
+
+def test_a_changed_file_is_not_silently_replaced(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    run_export(lake, path, "jsonl")
+    path.write_text("edited by hand", encoding="utf-8")
+    with pytest.raises(UsageError, match="there already"):
+        run_export(lake, path, "jsonl")
+    assert path.read_text(encoding="utf-8") == "edited by hand"
+    assert run_export(lake, path, "jsonl", overwrite=True).status == "finished"
+
+
+def test_nothing_but_an_export_is_ever_replaced(lake: Lake, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.tex").write_text("years of work", encoding="utf-8")
+    for form in ("dataset", "jsonl"):
+        with pytest.raises(UsageError, match="is not replaced"):
+            run_export(lake, home, form, overwrite=True)
+    assert (home / "thesis.tex").read_text(encoding="utf-8") == "years of work"
+
+
+def test_nothing_to_export_is_an_error(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="no finished run of substitute"):
+        run_export(Lake(tmp_path / "empty"), tmp_path / "a", "jsonl")
+    with pytest.raises(UsageError, match="this machine's file system"):
+        export(lake, ExportConfig(path="s3://bucket/set"))
+
+
+# The system's own audit events say when a file is renamed or opened: the program kills itself there.
+PROGRAM = """
+    import os, signal, sys
+    from rlt_data.lake import Lake
+    from rlt_data.stages.export.stage import ExportConfig, export
+
+    point, uri, path, form = sys.argv[1:]
+    placed = False
+
+    def watch(event, arguments):
+        global placed
+        if event == "os.rename":
+            goes_to = str(arguments[1])
+            if point == "while writing" and goes_to.endswith(".parquet"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if goes_to == path:
+                if point == "written":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                placed = True
+        elif event == "open" and placed and point == "in place":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    lake = Lake(uri)
+    sys.addaudithook(watch)
+    export(lake, ExportConfig(path=path, form=form))
+"""
+
+
+@pytest.mark.parametrize(
+    ("form", "point"),
+    [("dataset", "while writing"), ("dataset", "written"), ("dataset", "in place"), ("jsonl", "written"),
+     ("parquet", "in place")],
+)  # fmt: skip
+def test_a_killed_export_leaves_no_half_and_goes_on(
+    lake: Lake, tmp_path: Path, form: str, point: str
+) -> None:
+    path = tmp_path / "out"
+    command = [sys.executable, "-c", textwrap.dedent(PROGRAM), point, lake.uri, str(path), form]
+    killed = subprocess.run(command, timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert killed.returncode == -signal.SIGKILL
+    if point == "in place":
+        assert len(load(path, form)) == 4
+    else:
+        assert not path.exists()
+    summary = run_export(lake, path, form)
+    assert summary.status == "finished"
+    assert len(load(path, form)) == 4
+    left_over = [p.name for p in tmp_path.iterdir() if p.name not in ("out", "cache")]
+    assert left_over == []

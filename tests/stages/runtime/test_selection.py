@@ -1,0 +1,105 @@
+"""SQL predicates that choose a stage's rows: what they ask is an input like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from small_lake import append_made, make_lake, make_question, make_trace
+
+from rlt_data.errors import UsageError
+from rlt_data.lake import Lake
+from rlt_data.lake.sql.query import find_asked_tables
+from rlt_data.stages.rank.stage import RankConfig, rank
+from rlt_data.stages.runtime.run import StageConfig, open_run
+from rlt_data.stages.runtime.selection import select_rows
+
+UNEXPLAINED = "question_id NOT IN (SELECT question_id FROM traces)"
+
+
+class ExplainConfig(StageConfig):
+    """Of a stage that explains every question twice."""
+
+    where: str | None = None
+
+
+def explain(lake: Lake, config: ExplainConfig, *, stop_after: int | None = None) -> list[str]:
+    """Append two traces a question, those that are there already left out; return what was taken up."""
+    with open_run(lake, "explain", config, inputs=("questions",), outputs=("traces",)) as run:
+        questions = select_rows(run, "questions", config.where).sort("question_id").collect()
+        numbers = [int(key[1:]) for key in questions.get_column("question_id")]
+        there = set(run.written("traces").collect().get_column("trace_id"))
+        rows = [make_trace(number, sample) for number in numbers for sample in range(2)]
+        for place, row in enumerate(rows):
+            if place == stop_after:
+                raise InterruptedError
+            if row["trace_id"] not in there:
+                run.append("traces", [row])
+    return questions.get_column("question_id").to_list()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    made = Lake(tmp_path / "lake")
+    append_made(made, "ingest", "questions", [make_question(number) for number in range(3)])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("predicate", "tables"),
+    [
+        ("length(question) > 3", []),
+        ("question = 'traces'", []),
+        (UNEXPLAINED, ["traces"]),
+        ('question_id IN (SELECT question_id FROM "traces@1")', []),
+        ("EXISTS (SELECT * FROM Scores s JOIN rankings USING (score_id))", ["scores", "rankings"]),
+        ("trace_id IN (SELECT trace_id FROM token_scores)", ["questions", "traces", "scores"]),
+        ("run_id IN (SELECT run_id FROM run_events)", ["runs"]),
+        ('trace_id IN (SELECT trace_id FROM "Rankings" -- not of scores\n)', ["rankings"]),
+        ("is ( no SQL", []),
+    ],
+)
+def test_the_tables_of_subqueries_are_found(predicate: str, tables: list[str]) -> None:
+    assert find_asked_tables([predicate]) == tables
+
+
+@pytest.mark.parametrize("explained", [False, True])
+def test_an_interruption_does_not_change_what_a_predicate_keeps(lake: Lake, explained: bool) -> None:
+    # Without rows of its own a table is at no version yet, or at one that is older than the run.
+    if explained:
+        append_made(lake, "generate", "traces", [make_trace(0, 0)])
+    config = ExplainConfig(where=UNEXPLAINED)
+    wanted = ["q1", "q2"] if explained else ["q0", "q1", "q2"]
+    for stop_after in (1, 3):
+        with pytest.raises(InterruptedError):
+            explain(lake, config, stop_after=stop_after)
+    assert explain(lake, config) == wanted
+    counts = lake.sql("SELECT question_id, count(*) AS n FROM traces GROUP BY 1").to_pylist()
+    assert {row["question_id"]: row["n"] for row in counts if row["question_id"] in wanted} == dict.fromkeys(
+        wanted, 2
+    )
+    (run,) = [run for run in lake.runs() if run.stage == "explain"]
+    assert run.finished
+
+
+def test_a_table_that_a_predicate_asks_decides_the_run(tmp_path: Path) -> None:
+    lake, _ = make_lake(tmp_path, questions=2, samples=2)
+    config = RankConfig(where="trace_id IN (SELECT trace_id FROM rewards WHERE reward > -2)")
+    rewards = [
+        {"reward_id": key, "trace_id": key, "question_id": key[:2], "score_id": key, "student": "student"}
+        for key in ("q0t0", "q0t1", "q1t0")
+    ]
+    append_made(lake, "reward", "rewards", [row | {"reward": -1.0} for row in rewards[:2]], label="first")
+    first = rank(lake, config)
+    assert rank(lake, config).status == "already finished"
+    append_made(lake, "reward", "rewards", [row | {"reward": -1.0} for row in rewards[2:]], label="second")
+    second = rank(lake, config)
+    assert (first.rows_out, second.status, second.rows_out) == (2, "finished", 3)
+    ranked = lake.table("rankings").scan().filter(pl.col("run_id") == second.run_id).collect()
+    assert set(ranked.get_column("trace_id")) == {"q0t0", "q0t1", "q1t0"}
+
+
+def test_a_predicate_that_is_no_sql_is_wrong_usage(lake: Lake) -> None:
+    with pytest.raises(UsageError, match="not valid SQL over questions"):
+        explain(lake, ExplainConfig(where="is ( no SQL"))

@@ -1,0 +1,82 @@
+"""A checkpoint counts when it is whole; a half-written one is never picked up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rlt_data.training.common.checkpoints import (
+    NOTE,
+    find_whole_checkpoint,
+    is_whole,
+    mark_whole,
+    remove_older,
+)
+
+
+def write_checkpoint(directory: Path, step: int, *, whole: bool = True) -> Path:
+    checkpoint = directory / f"checkpoint-{step}"
+    (checkpoint / "reference").mkdir(parents=True)
+    (checkpoint / "model.safetensors").write_bytes(b"weights" * step)
+    (checkpoint / "reference" / "model.safetensors").write_bytes(b"reference")
+    if whole:
+        mark_whole(checkpoint, {"step": step})
+    return checkpoint
+
+
+def test_the_newest_whole_one_is_found(tmp_path: Path) -> None:
+    assert find_whole_checkpoint(tmp_path / "absent") is None
+    write_checkpoint(tmp_path, 9)
+    newest = write_checkpoint(tmp_path, 10)
+    write_checkpoint(tmp_path, 11, whole=False)
+    (tmp_path / "checkpoint-x").mkdir()
+    assert find_whole_checkpoint(tmp_path) == newest
+
+
+def test_a_file_that_is_gone_or_cut_breaks_it(tmp_path: Path) -> None:
+    one, other = write_checkpoint(tmp_path, 1), write_checkpoint(tmp_path, 2)
+    (other / "model.safetensors").write_bytes(b"wei")
+    assert find_whole_checkpoint(tmp_path) == one
+    (one / "reference" / "model.safetensors").unlink()
+    assert find_whole_checkpoint(tmp_path) is None
+
+
+def test_a_cut_note_breaks_it(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, 1)
+    note = checkpoint / NOTE
+    note.write_text(note.read_text()[:-9])
+    assert not is_whole(checkpoint)
+
+
+def test_older_ones_go_only_when_newer_ones_are_whole(tmp_path: Path) -> None:
+    for step, whole in ((1, True), (2, False), (3, True), (4, False)):
+        write_checkpoint(tmp_path, step, whole=whole)
+    remove_older(tmp_path, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-4"]
+    remove_older(tmp_path, keep=2)
+    assert find_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+
+
+def test_weights_spread_by_fsdp_are_read_and_written_whole(models: dict[str, str]) -> None:
+    torch = pytest.importorskip("torch")
+    from torch import distributed
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor, init_device_mesh
+    from transformers import AutoModelForCausalLM
+
+    from rlt_data.training.common.policy import read_weights, write_weights
+
+    plain = AutoModelForCausalLM.from_pretrained(models["teacher"], dtype="float32")
+    spread = AutoModelForCausalLM.from_pretrained(models["student"], dtype="float32")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(spread, mesh=init_device_mesh("cpu", (1,)))
+        assert all(isinstance(parameter, DTensor) for parameter in spread.parameters())
+        write_weights(spread, read_weights(plain))
+        found = read_weights(spread)
+    finally:
+        distributed.destroy_process_group()
+    for name, value in read_weights(plain).items():
+        assert type(found[name]) is torch.Tensor
+        assert torch.equal(found[name], value)
