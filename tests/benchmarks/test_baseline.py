@@ -16,28 +16,28 @@ from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import ScoreRequest
 
 
-def test_baseline_gives_the_golden_numbers(shared_golden: Path) -> None:
-    golden = json.loads((shared_golden / "cases.json").read_text(encoding="utf-8"))
-    parameters = golden["parameters"]
+def test_baseline_gives_the_golden_numbers(golden: Path) -> None:
+    cases = json.loads((golden / "cases.json").read_text(encoding="utf-8"))
+    parameters = cases["parameters"]
     format = build_format(parameters["teacher_system_prompt"], parameters["student_system_prompt"])
     student, teacher = (
         ScoringModel(
             name,
-            AutoModelForCausalLM.from_pretrained(shared_golden / name, dtype=torch.float32).eval(),
-            AutoTokenizer.from_pretrained(shared_golden / name),
+            AutoModelForCausalLM.from_pretrained(golden / name, dtype=torch.float32).eval(),
+            AutoTokenizer.from_pretrained(golden / name),
             parameters[f"temperature_{name}"],
         )
         for name in ("student", "teacher")
     )
     requests = []
-    for number, case in enumerate(golden["cases"]):
+    for number, case in enumerate(cases["cases"]):
         parsed = parse_teacher_completion(format, case["completion"])
         closed = parsed.state != "missing_close"
         requests.append(
             ScoreRequest(str(number), case["question"], case["solution"], parsed.think or "", closed)
         )
     scores = score_baseline(format, student, teacher, requests)
-    for case, score in zip(golden["cases"], scores, strict=True):
+    for case, score in zip(cases["cases"], scores, strict=True):
         expected = case["expected"]
         assert score.solution_logprobs == pytest.approx(expected["solution_logprobs"], abs=1e-4)
         gaps = [t - s for t, s in zip(score.think_teacher, score.think_student, strict=True)]

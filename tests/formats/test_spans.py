@@ -106,14 +106,14 @@ def test_tokenizers_compare_by_what_ordinary_text_becomes(
 
 
 @pytest.fixture(scope="module")
-def golden(shared_golden: Path) -> dict[str, Any]:
-    cases: dict[str, Any] = json.loads((shared_golden / "cases.json").read_text(encoding="utf-8"))
+def golden_cases(golden: Path) -> dict[str, Any]:
+    cases: dict[str, Any] = json.loads((golden / "cases.json").read_text(encoding="utf-8"))
     return cases
 
 
 @pytest.fixture(scope="module")
-def golden_format(golden: dict[str, Any]) -> ConversationFormat:
-    prompts = golden["parameters"]
+def golden_format(golden_cases: dict[str, Any]) -> ConversationFormat:
+    prompts = golden_cases["parameters"]
     return STRATOS.model_copy(
         update={
             "teacher": STRATOS.teacher.model_copy(update={"system": prompts["teacher_system_prompt"]}),
@@ -122,16 +122,16 @@ def golden_format(golden: dict[str, Any]) -> ConversationFormat:
     )
 
 
-def test_the_golden_texts_and_token_counts_are_met_exactly(
-    shared_golden: Path, golden: dict[str, Any], golden_format: ConversationFormat
+def test_the_golden_texts_and_token_counts_match_exactly(
+    golden: Path, golden_cases: dict[str, Any], golden_format: ConversationFormat
 ) -> None:
     from transformers import AutoTokenizer
 
-    teacher = AutoTokenizer.from_pretrained(shared_golden / "teacher")
-    student = AutoTokenizer.from_pretrained(shared_golden / "student")
+    teacher = AutoTokenizer.from_pretrained(golden / "teacher")
+    student = AutoTokenizer.from_pretrained(golden / "student")
     assert compare_tokenizers(teacher, student) is None
-    assert len(golden["cases"]) == 12
-    for case in golden["cases"]:
+    assert len(golden_cases["cases"]) == 12
+    for case in golden_cases["cases"]:
         question, solution, expected = case["question"], case["solution"], case["expected"]
         trace = parse_teacher_completion(golden_format, case["completion"])
         assert (trace.state == "missing_close") == (expected["format_penalty"] < 0)

@@ -15,10 +15,10 @@ from rlt_data.stages.score.stage import ScoreConfig, score
 
 
 @pytest.fixture(scope="module")
-def scored(shared_golden: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Path]:
+def scored(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Path]:
     folder = tmp_path_factory.mktemp("scored")
-    lake, format_path = build_golden_lake(shared_golden, folder)
-    score(lake, ScoreConfig(students=(str(shared_golden / "student"),), format=format_path))
+    lake, format_path = build_golden_lake(golden, folder)
+    score(lake, ScoreConfig(students=(str(golden / "student"),), format=format_path))
     return lake, folder
 
 

@@ -37,17 +37,17 @@ def check_golden(rows: dict[str, dict[str, Any]], golden: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"exact": True}, {"pack_tokens": 200, "batch_tokens": 500}])
-def test_golden_cases(shared_golden: Path, tmp_path: Path, options: dict[str, Any]) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
-    config = ScoreConfig(students=(str(shared_golden / "student"),), format=format_path, **options)
+def test_golden_cases(golden: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
+    config = ScoreConfig(students=(str(golden / "student"),), format=format_path, **options)
     summary = score(lake, config)
     assert (summary.rows_in, summary.rows_out, summary.rejected, summary.truncated) == (12, 12, 0, 2)
-    check_golden(read_scores(lake), shared_golden)
+    check_golden(read_scores(lake), golden)
 
 
-def test_token_spans_spell_the_texts(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
-    score(lake, ScoreConfig(students=(str(shared_golden / "student"),), format=format_path))
+def test_token_spans_spell_the_texts(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
+    score(lake, ScoreConfig(students=(str(golden / "student"),), format=format_path))
     traces = lake.table("traces").scan().select("trace_id", "think").collect()
     thinks = dict(traces.iter_rows())
     for trace_id, row in read_scores(lake).items():
@@ -57,9 +57,9 @@ def test_token_spans_spell_the_texts(shared_golden: Path, tmp_path: Path) -> Non
         assert "".join(dict.fromkeys(think)) == "".join(dict.fromkeys("".join(pieces)))
 
 
-def test_scored_once(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
-    config = ScoreConfig(students=(str(shared_golden / "student"),), format=format_path)
+def test_scored_once(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
+    config = ScoreConfig(students=(str(golden / "student"),), format=format_path)
     score(lake, config)
     assert score(lake, config).status == "already finished"
     other = config.model_copy(update={"reward": RewardSettings(alpha=0.5)})
@@ -70,28 +70,28 @@ def test_scored_once(shared_golden: Path, tmp_path: Path) -> None:
     assert lake.table("scores").count() == 24
 
 
-def test_two_students_in_one_pass(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
-    names = (str(shared_golden / "student"), str(shared_golden / "teacher"))
+def test_two_students_in_one_pass(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
+    names = (str(golden / "student"), str(golden / "teacher"))
     score(lake, ScoreConfig(students=names, format=format_path, exact=True))
     frame = lake.table("scores").scan().collect()
     assert frame.height == 24
     check_golden(
         {r["trace_id"]: r for r in frame.filter(pl.col("student") == names[0]).iter_rows(named=True)},
-        shared_golden,
+        golden,
     )
     # The teacher as its own student: it read another prompt, so the divergence is positive but exact.
     own = frame.filter(pl.col("student") == names[1])
     assert own.get_column("think_divergences").explode().min() >= 0
 
 
-def test_without_a_teacher_r_ss_alone_is_scored(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path, imported=True)
-    config = ScoreConfig(students=(str(shared_golden / "student"),), format=format_path)
+def test_without_a_teacher_r_ss_alone_is_scored(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path, imported=True)
+    config = ScoreConfig(students=(str(golden / "student"),), format=format_path)
     summary = score(lake, config)
     assert any("name no teacher" in note for note in summary.notes)
     for number, row in read_scores(lake).items():
-        case = read_cases(shared_golden)["cases"][int(number.removeprefix("golden-"))]
+        case = read_cases(golden)["cases"][int(number.removeprefix("golden-"))]
         assert row["teacher"] is None
         assert row["think_teacher_logprobs"] is None
         assert row["kl_avg"] is None
@@ -102,21 +102,21 @@ def test_without_a_teacher_r_ss_alone_is_scored(shared_golden: Path, tmp_path: P
         assert row["reward"] == pytest.approx(row["r_ss"] + row["format_penalty"])
 
 
-def test_imported_traces_scored_against_a_named_teacher(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path, imported=True)
+def test_imported_traces_scored_against_a_named_teacher(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path, imported=True)
     config = ScoreConfig(
-        students=(str(shared_golden / "student"),),
-        teacher=str(shared_golden / "teacher"),
+        students=(str(golden / "student"),),
+        teacher=str(golden / "teacher"),
         format=format_path,
     )
     score(lake, config)
-    check_golden(read_scores(lake), shared_golden)
+    check_golden(read_scores(lake), golden)
 
 
-def test_odd_rows_are_rejected_by_name(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
+def test_odd_rows_are_rejected_by_name(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
     question_id = lake.table("questions").scan().select("question_id").collect().item(0, 0)
-    teacher = str(shared_golden / "teacher")
+    teacher = str(golden / "teacher")
 
     def make_trace(trace_id: str, **columns: Any) -> dict[str, Any]:
         row = {
@@ -142,7 +142,7 @@ def test_odd_rows_are_rejected_by_name(shared_golden: Path, tmp_path: Path) -> N
     frame = pl.DataFrame(rows, schema_overrides={"think": pl.String})
     lake.table("traces").append(frame, run_id="odd")
     config = ScoreConfig(
-        students=(str(shared_golden / "student"),),
+        students=(str(golden / "student"),),
         format=format_path,
         where="trace_id not like 'golden%'",
     )
@@ -161,20 +161,20 @@ def test_odd_rows_are_rejected_by_name(shared_golden: Path, tmp_path: Path) -> N
     assert row["reward"] == row["r_ss"]
 
 
-def test_a_teacher_whose_weights_changed_is_refused(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
+def test_a_teacher_whose_weights_changed_is_refused(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
     trace = lake.table("traces").scan().collect().head(1)
     changed = trace.with_columns(
         pl.lit("other").alias("trace_id"), pl.lit("0" * 32).alias("teacher_revision")
     )
     lake.table("traces").append(changed.drop("run_id"), run_id="changed")
     with pytest.raises(ModelError, match="not those that wrote"):
-        score(lake, ScoreConfig(students=(str(shared_golden / "student"),), format=format_path))
+        score(lake, ScoreConfig(students=(str(golden / "student"),), format=format_path))
 
 
-def test_a_predicate_that_is_no_sql_is_refused(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
-    config = ScoreConfig(students=(str(shared_golden / "student"),), format=format_path, where="nothing = ")
+def test_a_predicate_that_is_no_sql_is_refused(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
+    config = ScoreConfig(students=(str(golden / "student"),), format=format_path, where="nothing = ")
     with pytest.raises(UsageError, match="not valid SQL"):
         score(lake, config)
 
@@ -208,14 +208,14 @@ def add_engine_logprobs(lake: Lake, golden: Path, shift: float = 0.0) -> Lake:
     return other
 
 
-def test_log_probabilities_of_the_engine_are_not_computed_again(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
-    config = ScoreConfig(students=(str(shared_golden / "student"),), format=format_path)
+def test_log_probabilities_of_the_engine_are_not_computed_again(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
+    config = ScoreConfig(students=(str(golden / "student"),), format=format_path)
     score(lake, config)
-    sampled = add_engine_logprobs(lake, shared_golden)
+    sampled = add_engine_logprobs(lake, golden)
     summary = score(sampled, config)
     rows = read_scores(sampled)
-    check_golden(rows, shared_golden)
+    check_golden(rows, golden)
     sources = {row["teacher_source"] for row in rows.values()}
     assert "engine" in sources
     assert summary.extra["engine_gap"]["mean"] < 1e-5
@@ -227,20 +227,20 @@ def test_log_probabilities_of_the_engine_are_not_computed_again(shared_golden: P
     assert "engine_gap" not in again.extra
 
 
-def test_log_probabilities_that_are_off_stop_the_stage(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
-    config = ScoreConfig(students=(str(shared_golden / "student"),), format=format_path)
+def test_log_probabilities_that_are_off_stop_the_stage(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
+    config = ScoreConfig(students=(str(golden / "student"),), format=format_path)
     score(lake, config)
-    sampled = add_engine_logprobs(lake, shared_golden, shift=0.4)
+    sampled = add_engine_logprobs(lake, golden, shift=0.4)
     with pytest.raises(StageStoppedError, match=r"differ from those of torch by 0\.4"):
         score(sampled, config)
     assert sampled.table("scores").count() == 0
 
 
-def test_noise_check_and_estimate(shared_golden: Path, tmp_path: Path) -> None:
-    lake, format_path = build_golden_lake(shared_golden, tmp_path)
+def test_noise_check_and_estimate(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
     config = ScoreConfig(
-        students=(str(shared_golden / "student"),),
+        students=(str(golden / "student"),),
         format=format_path,
         dtype="bfloat16",
         noise_check=6,
