@@ -93,14 +93,18 @@ class Lake:
         """Return every table, in the order of the pipeline, also those that hold nothing yet."""
         return list(self._tables.values())
 
-    def sql(self, query: str, *, allow_files: bool = False) -> pa.Table:
+    def sql(
+        self, query: str, *, versions: Mapping[str, int] | None = None, allow_files: bool = False
+    ) -> pa.Table:
         """Answer one read-only SQL statement (DuckDB) as Arrow.
 
-        Each table goes by its name at its newest version, by `"traces@3"` at an older one; `runs` shows the
-        newest state of each run and `run_events` all of them; `token_scores` has one row a scored token.
-        `allow_files` also lets the query read and write files. Raises `LakeError` with DuckDB's message.
+        `traces` names a table at its newest version and `"traces@3"` at an older one. `runs` shows the
+        newest state of each run, `run_events` all states, and `token_scores` one row per scored token.
+        `versions` pins tables: under its plain name a pinned table has the rows of that version, also inside
+        `token_scores` and `run_events`; version -1 has none. `allow_files` also lets the query read and write
+        files. Raises `LakeError` with DuckDB's message, and for a table or version that does not exist.
         """
-        return run_query(self, query, allow_files=allow_files)
+        return run_query(self, query, versions=versions, allow_files=allow_files)
 
     def runs(self) -> list[RunRecord]:
         """Return the newest state of each run, in the order in which they started."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -45,7 +45,13 @@ _READ_ONLY = (
 )
 
 
-def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
+def run_query(
+    lake: Lake,
+    query: str,
+    *,
+    versions: Mapping[str, int] | None = None,
+    allow_files: bool = False,
+) -> pa.Table:
     """Answer one statement as Arrow; see `Lake.sql`. Raises `LakeError` with DuckDB's message."""
     check_statement(query, allow_files=allow_files)
     with (
@@ -54,7 +60,7 @@ def run_query(lake: Lake, query: str, *, allow_files: bool = False) -> pa.Table:
         duckdb.connect(":memory:") as connection,
     ):
         try:
-            files = _open_views(connection, lake, query)
+            files = _open_views(connection, lake, query, versions or {})
             _lock_connection(connection, files, spill, allow_files=allow_files)
             return _name_apart(connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
@@ -123,13 +129,16 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
         raise LakeError(f"a statement of kind {kind.name} is refused", where="the query", remedy=_READ_ONLY)
 
 
-def _open_views(connection: duckdb.DuckDBPyConnection, lake: Lake, query: str) -> list[str]:
-    """Make a view of each table that the query may mean, and return the files behind them."""
+def _open_views(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, query: str, versions: Mapping[str, int]
+) -> list[str]:
+    """Create a view of each table that the query may name, and return the files behind them."""
+    pinned = {lake.table(name).name: version for name, version in versions.items()}
     connection.execute("SET TimeZone = 'UTC'")
     names = _find_names(query)
     files: list[str] = []
     for name in names:
-        files += _create_view(connection, lake.table(name), None, name)
+        files += _create_view(connection, lake.table(name), pinned.get(name), name)
     for name, number in sorted(set(_VERSIONED.findall(query))):
         if name not in TABLES:
             continue

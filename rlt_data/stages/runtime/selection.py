@@ -16,7 +16,7 @@ def select_rows(run: StageRun, table: str, where: str | None) -> pl.LazyFrame:
     """Scan the rows of an input of `run`, at its pinned version, for which `where` holds.
 
     `where` is an SQL predicate over the table's columns; it may ask other tables in a subquery.
-    Tables that it asks are read as they were when the run first started.
+    Tables that it names, and those behind the views that it names, are read at their pinned versions.
     Raises `UsageError` where it is not valid SQL or names an unknown column.
     """
     versions = run.list_versions(find_asked_tables([where] if where else []))
@@ -33,22 +33,15 @@ def keep_rows(
 ) -> pl.LazyFrame:
     """Keep those of `rows`, a scan of `table`, for which `where` holds; as `select_rows`, outside a run.
 
-    Tables that `where` asks are read at `versions`, and others at their newest.
+    `versions` pins the tables that `where` names, also where a view such as `token_scores` reads them; other
+    tables are read at their newest version.
     """
     if where is None:
         return rows
     key = lake.table(table).schema.key
     query = f"SELECT {quote_name(key)} FROM {quote_name(table)} WHERE (\n{where}\n)"
-    # A table that was not there yet is read at its first version, which holds no rows.
-    older = [
-        f'{quote_name(name)} AS (SELECT * FROM "{name}@{max(version, 0)}")'
-        for name, version in (versions or {}).items()
-        if lake.table(name).version() > version
-    ]
-    if older:
-        query = f"WITH {', '.join(older)} {query}"
     try:
-        kept = lake.sql(query)
+        kept = lake.sql(query, versions=versions)
     except LakeError as error:
         raise UsageError(
             f"the selection is not valid SQL over {table}: {error.what}",

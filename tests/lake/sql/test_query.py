@@ -47,6 +47,19 @@ def test_versions_work_in_joins_subqueries_and_common_table_expressions(filled: 
     assert filled.sql(query).to_pylist() == [{"n": 2}]
 
 
+def test_pinned_tables_answer_at_their_versions_by_their_plain_names(filled: Lake) -> None:
+    query = 'select (select count(*) from questions) pinned, (select count(*) from "questions@3") third'
+    assert filled.sql(query, versions={"questions": 2}).to_pylist() == [{"pinned": 2, "third": 3}]
+    nothing = filled.sql("select * from questions", versions={"questions": -1})
+    assert (nothing.num_rows, nothing.column_names) == (0, filled.table("questions").schema.arrow.names)
+    text = filled.sql("select * from query('select count(*) as n from questions')", versions={"questions": 1})
+    assert text.to_pylist() == [{"n": 1}]
+    with pytest.raises(LakeError, match="versions 0 to 4 exist"):
+        filled.sql("select * from questions", versions={"questions": 9})
+    with pytest.raises(LakeError, match="nearest: questions"):
+        filled.sql("select 1", versions={"questons": 1})
+
+
 def test_columns_of_the_same_name_are_told_apart(filled: Lake) -> None:
     query = (
         'select a.run_id, b.run_id, 1 as run_id_1 from questions a join "questions@2" b using (question_id)'
@@ -255,3 +268,13 @@ def test_token_scores_show_the_very_characters(lake: Lake) -> None:
     teachers = [row["teacher_logprob"] for row in rows if row["part"] == "think"]
     assert teachers == [float(i) for i in range(len(think))]
     assert {row["divergence"] for row in rows} == {None}
+
+
+def test_views_show_the_pinned_versions_of_their_tables(lake: Lake) -> None:
+    make_scored(lake, "abc", "x")
+    assert lake.sql("select count(*) as n from token_scores").to_pylist() == [{"n": 4}]
+    before = {"scores": lake.table("scores").version() - 1}
+    assert lake.sql("select count(*) as n from token_scores", versions=before).to_pylist() == [{"n": 0}]
+    without_texts = {"questions": -1, "traces": -1}
+    tokens = lake.sql("select distinct token from token_scores", versions=without_texts)
+    assert tokens.to_pylist() == [{"token": None}]

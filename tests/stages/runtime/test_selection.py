@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from small_lake import append_made, make_lake, make_question, make_trace
+from small_lake import append_made, make_lake, make_question, make_score, make_trace
 
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
@@ -81,6 +81,41 @@ def test_an_interruption_does_not_change_what_a_predicate_keeps(lake: Lake, expl
     )
     (run,) = [run for run in lake.runs() if run.stage == "explain"]
     assert run.finished
+
+
+@pytest.mark.parametrize(
+    ("predicate", "kept"),
+    [
+        ("trace_id NOT IN (SELECT trace_id FROM token_scores)", ["q0t0", "q1t0", "q2t0"]),
+        (
+            "trace_id NOT IN (SELECT trace_id FROM Token_Scores JOIN scores USING (score_id, trace_id))",
+            ["q0t0", "q1t0", "q2t0"],
+        ),
+        ("(SELECT count(*) FROM run_events) = 4", ["q0t0", "q1t0", "q2t0"]),
+        ("(SELECT count(*) FROM run_events WHERE stage = 'rescore') > 0", []),
+    ],
+)
+def test_a_view_in_a_predicate_shows_the_pinned_versions(lake: Lake, predicate: str, kept: list[str]) -> None:
+    traces = [make_trace(number, 0) for number in range(3)]
+    append_made(lake, "generate", "traces", traces)
+
+    def rescore(stop_after: int | None = None) -> list[str]:
+        config = ExplainConfig(where=predicate)
+        with open_run(lake, "rescore", config, inputs=("traces",), outputs=("scores",)) as run:
+            keys = select_rows(run, "traces", config.where).collect().get_column("trace_id").sort().to_list()
+            for trace in [trace for trace in traces if trace["trace_id"] in keys][:stop_after]:
+                run.append("scores", [make_score(trace, -1.0)])
+            if stop_after is not None:
+                raise InterruptedError
+        return keys
+
+    with pytest.raises(InterruptedError):
+        rescore(stop_after=1)
+    append_made(lake, "score", "scores", [make_score(traces[1], -1.0, label="of another run")])
+    assert rescore() == kept
+    (run,) = [run for run in lake.runs() if run.stage == "rescore"]
+    assert run.finished
+    assert run.counts["tables"] == {"scores": len(kept)}
 
 
 def test_a_table_that_a_predicate_asks_decides_the_run(tmp_path: Path) -> None:
