@@ -52,7 +52,7 @@ def find_reusable(
     return found
 
 
-def add_teacher_side(
+def add_teacher_logprobs(
     result: TokenScores | FailedScore, known: Mapping[str, list[float]]
 ) -> TokenScores | FailedScore:
     """Put the engine's log-probabilities beside a student's scores."""

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.models import ModelIdentity, load_tokenizer
+from rlt_data.reward.backends.base import LogprobBackend
 from rlt_data.reward.backends.prompt_scorer import PromptScorer, check_tokenizers
-from rlt_data.reward.backends.source import TokenSource
 from rlt_data.reward.backends.temperature import check_scalable
-from rlt_data.reward.scoring.loading import ModelShelf
+from rlt_data.reward.scoring.loading import ModelCache
 
 
-class SourceShelf:
-    """Opens sources for one backend. An engine stays open until another is needed: two seldom fit.
+class BackendCache:
+    """Opens backends for one backend. An engine stays open until another is needed: two seldom fit.
 
     With `openai`, only students are behind the server; a teacher runs here, on the models of `local`.
     """
@@ -25,7 +25,7 @@ class SourceShelf:
     def __init__(
         self,
         backend: Literal["vllm", "openai"],
-        local: ModelShelf,
+        local: ModelCache,
         *,
         dtype: str,
         device: str,
@@ -38,7 +38,7 @@ class SourceShelf:
         self._device = device
         self._memory = memory
         self._options = options
-        self._open: tuple[tuple[str, float], TokenSource] | None = None
+        self._open: tuple[tuple[str, float], LogprobBackend] | None = None
 
     def open_scorer(
         self,
@@ -77,11 +77,11 @@ class SourceShelf:
             self._open = None
 
     @contextmanager
-    def _lend(self, identity: ModelIdentity, temperature: float, role: str) -> Iterator[TokenSource]:
+    def _lend(self, identity: ModelIdentity, temperature: float, role: str) -> Iterator[LogprobBackend]:
         if self._backend == "openai" and role == "teacher":
-            from rlt_data.reward.backends.torch import TorchSource
+            from rlt_data.reward.backends.torch import TorchBackend
 
-            yield TorchSource(self._local.take(identity, temperature), memory=self._memory)
+            yield TorchBackend(self._local.load(identity, temperature), memory=self._memory)
             return
         key = (identity.content_key, temperature)
         if self._open is None or self._open[0] != key:
@@ -89,14 +89,14 @@ class SourceShelf:
             self._open = key, self._make(identity, temperature)
         yield self._open[1]
 
-    def _make(self, identity: ModelIdentity, temperature: float) -> TokenSource:
+    def _make(self, identity: ModelIdentity, temperature: float) -> LogprobBackend:
         if self._backend == "openai":
-            from rlt_data.reward.backends.openai import ServerSource
+            from rlt_data.reward.backends.openai import ServerBackend
 
-            return ServerSource(identity, temperature, options=self._options)
-        from rlt_data.reward.backends.vllm import VllmSource
+            return ServerBackend(identity, temperature, options=self._options)
+        from rlt_data.reward.backends.vllm import VllmBackend
 
-        return VllmSource(
+        return VllmBackend(
             identity,
             temperature,
             dtype=self._dtype,

@@ -12,13 +12,13 @@ from rlt_data.engines.openai.options import read_server_options
 from rlt_data.engines.openai.worker import RequestWorker
 from rlt_data.errors import UsageError
 from rlt_data.models import ModelIdentity, load_tokenizer
-from rlt_data.reward.backends.source import SourceFailure
+from rlt_data.reward.backends.base import BackendFailure
 
 Text = tuple[str, list[int]]
-Scored = tuple[str, list[float] | SourceFailure]
+Scored = tuple[str, list[float] | BackendFailure]
 
 
-class ServerSource:
+class ServerBackend:
     """Scores texts by the `prompt_logprobs` of a vLLM server, which reads no prefix cache for them.
 
     `identity` names the model and holds its tokenizer. Raises `UsageError` for a temperature other than 1,
@@ -47,7 +47,7 @@ class ServerSource:
         self._traits = traits
 
     def score(self, texts: Iterable[Text]) -> Iterator[Scored]:
-        """Score texts with bounded concurrency; see `TokenSource`."""
+        """Score texts with bounded concurrency; see `LogprobBackend`."""
         return RequestWorker(self._options, self._score_text).answer_all(texts)
 
     def close(self) -> None:
@@ -65,20 +65,20 @@ class ServerSource:
         try:
             answer = await client.post("completions", body)
         except RequestFailedError as error:
-            return key, SourceFailure(await settle_failure(client, self._traits, error), error.detail)
+            return key, BackendFailure(await settle_failure(client, self._traits, error), error.detail)
         return key, read_prompt_logprobs(answer, token_ids)
 
 
-def read_prompt_logprobs(answer: Mapping[str, Any], token_ids: list[int]) -> list[float] | SourceFailure:
+def read_prompt_logprobs(answer: Mapping[str, Any], token_ids: list[int]) -> list[float] | BackendFailure:
     """Read the log-probability of every token but the first from an answer with `prompt_logprobs`."""
     found = answer["choices"][0].get("prompt_logprobs")
     if not isinstance(found, list) or len(found) != len(token_ids):
         count = len(found) if isinstance(found, list) else "no"
-        return SourceFailure("invalid_answer", f"{count} prompt_logprobs came for {len(token_ids)} tokens")
+        return BackendFailure("invalid_answer", f"{count} prompt_logprobs came for {len(token_ids)} tokens")
     values: list[float] = []
     for token, entry in zip(token_ids[1:], found[1:], strict=True):
         own = entry.get(str(token)) if isinstance(entry, dict) else None
         if not isinstance(own, dict) or not isinstance(own.get("logprob"), (int, float)):
-            return SourceFailure("invalid_answer", f"the prompt_logprobs leave out token {token} of the text")
+            return BackendFailure("invalid_answer", f"token {token} has no prompt_logprob")
         values.append(float(own["logprob"]))
     return values

@@ -10,7 +10,7 @@ from typing import Any
 from rlt_data.errors import UsageError
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.formats.spans import compare_tokenizers
-from rlt_data.reward.backends.source import SourceFailure, TokenSource
+from rlt_data.reward.backends.base import BackendFailure, LogprobBackend
 from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
 from rlt_data.reward.scoring.texts import (
     FailedText,
@@ -21,7 +21,7 @@ from rlt_data.reward.scoring.texts import (
     compare_think_tokens,
 )
 
-OpenSource = Callable[[], AbstractContextManager[TokenSource]]
+OpenBackend = Callable[[], AbstractContextManager[LogprobBackend]]
 Texts = list[ScoringText | FailedText]
 
 
@@ -32,7 +32,7 @@ class PromptScorer:
     """
 
     def __init__(
-        self, format: ConversationFormat, students: Sequence[OpenSource], teacher: OpenSource | None = None
+        self, format: ConversationFormat, students: Sequence[OpenBackend], teacher: OpenBackend | None = None
     ) -> None:
         self.format = format
         self.notes: list[str] = []
@@ -65,7 +65,7 @@ class PromptScorer:
 
     def _score_student(
         self,
-        source: TokenSource,
+        source: LogprobBackend,
         requests: Sequence[ScoreRequest],
         texts: Texts,
         teacher_texts: Texts | None,
@@ -103,7 +103,7 @@ class PromptScorer:
 
 
 def _run(
-    source: TokenSource, requests: Sequence[ScoreRequest], texts: Texts
+    source: LogprobBackend, requests: Sequence[ScoreRequest], texts: Texts
 ) -> Iterator[tuple[str, list[float] | FailedText]]:
     """Score the usable texts: log-probabilities of the explanation's tokens, then of the solution's."""
     usable = {
@@ -112,7 +112,7 @@ def _run(
         if isinstance(text, ScoringText)
     }
     for key, logprobs in source.score((key, text.token_ids) for key, text in usable.items()):
-        if isinstance(logprobs, SourceFailure):
+        if isinstance(logprobs, BackendFailure):
             yield key, FailedText(key, logprobs.reason, logprobs.detail)
             continue
         text = usable[key]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from rlt_data.reward.backends.source import SourceFailure
+from rlt_data.reward.backends.base import BackendFailure
 from rlt_data.reward.forward.head import score_targets
 from rlt_data.reward.scoring.memory import choose_sizes, read_shape
-from rlt_data.reward.scoring.scoring_model import ModelSide, ScoredRows, ScoringModel
+from rlt_data.reward.scoring.scoring_model import ModelRunner, ScoredRows, ScoringModel
 from rlt_data.reward.scoring.texts import ScoringText
 
 _TEXTS_AT_ONCE = 64
 
 
-class TorchSource:
-    """Scores texts with a loaded model; see `TokenSource`."""
+class TorchBackend:
+    """Scores texts with a loaded model; see `LogprobBackend`."""
 
     def __init__(self, scoring: ScoringModel, *, memory: int | None = None) -> None:
         self.name = scoring.name
@@ -22,12 +22,12 @@ class TorchSource:
         sizes = choose_sizes(
             [read_shape(scoring.model)], budget=memory, exact=False, device=scoring.model.device.type
         )
-        self._side = ModelSide(scoring, sizes)
+        self._side = ModelRunner(scoring, sizes)
         self.context = self._side.context
 
     def score(
         self, texts: Iterable[tuple[str, list[int]]]
-    ) -> Iterator[tuple[str, list[float] | SourceFailure]]:
+    ) -> Iterator[tuple[str, list[float] | BackendFailure]]:
         """Score texts some at a time."""
         batch: list[tuple[str, list[int]]] = []
         for text in texts:

@@ -12,14 +12,14 @@ from rlt_data.engines.vllm.engine import describe_setup, find_vllm
 from rlt_data.engines.vllm.process import HostProcess
 from rlt_data.errors import MissingExtraError
 from rlt_data.models import ModelIdentity, load_tokenizer
-from rlt_data.reward.backends.source import SourceFailure
+from rlt_data.reward.backends.base import BackendFailure
 from rlt_data.reward.backends.temperature import check_scalable, write_scaled_copy
 
 DEFAULT_MEMORY = 2 << 30
 _WAITING = 256
 
 
-class VllmSource:
+class VllmBackend:
     """Scores texts by vLLM's `prompt_logprobs`, without prefix caching.
 
     vLLM ignores the temperature there, so a copy of the model that has it in its weights is run. Steps are
@@ -65,8 +65,8 @@ class VllmSource:
 
     def score(
         self, texts: Iterable[tuple[str, list[int]]]
-    ) -> Iterator[tuple[str, list[float] | SourceFailure]]:
-        """Score texts, keeping vLLM busy; see `TokenSource`."""
+    ) -> Iterator[tuple[str, list[float] | BackendFailure]]:
+        """Score texts, keeping vLLM busy; see `LogprobBackend`."""
         source = iter(texts)
         waiting = 0
         exhausted = False

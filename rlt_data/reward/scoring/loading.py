@@ -9,7 +9,7 @@ from rlt_data.models import ModelIdentity, load_model, load_tokenizer
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 
 
-class ModelShelf:
+class ModelCache:
     """Loads models on demand and keeps those that are still needed."""
 
     def __init__(self, *, dtype: str, device: str) -> None:
@@ -17,7 +17,7 @@ class ModelShelf:
         self._device = device
         self._loaded: dict[str, tuple[Any, Any]] = {}
 
-    def take(self, identity: ModelIdentity, temperature: float) -> ScoringModel:
+    def load(self, identity: ModelIdentity, temperature: float) -> ScoringModel:
         """The model as one side of scoring; loaded where it is not here yet. Raises `ModelError`."""
         key = identity.content_key
         if key not in self._loaded:

@@ -16,7 +16,7 @@ from rlt_data.formats.spans import compare_tokenizers
 from rlt_data.reward.forward.backbone import Mode
 from rlt_data.reward.forward.head import score_divergences, score_targets
 from rlt_data.reward.scoring.memory import Sizes, TileSize, choose_sizes, read_shape
-from rlt_data.reward.scoring.scoring_model import ModelSide, ScoredRows, ScoringModel
+from rlt_data.reward.scoring.scoring_model import ModelRunner, ScoredRows, ScoringModel
 from rlt_data.reward.scoring.texts import (
     FailedText,
     ScoreRequest,
@@ -121,8 +121,8 @@ class Scorer:
                     remedy="score r_SS alone with --teacher none, or use models of one tokenizer family",
                 )
 
-        def build_side(scoring: ScoringModel) -> ModelSide:
-            return ModelSide(scoring, self.sizes, share_prefixes=share_prefixes, mode=mode)
+        def build_side(scoring: ScoringModel) -> ModelRunner:
+            return ModelRunner(scoring, self.sizes, share_prefixes=share_prefixes, mode=mode)
 
         self.students = [build_side(student) for student in students]
         self.teacher = build_side(teacher) if teacher is not None else None
@@ -200,7 +200,7 @@ class Scorer:
 
     def _run_student(
         self,
-        side: ModelSide,
+        side: ModelRunner,
         texts: Sequence[ScoringText | FailedText],
         teacher_rows: dict[int, Tensor] | None,
     ) -> dict[int, _StudentRows]:
@@ -245,7 +245,7 @@ class Scorer:
     def _join(
         self,
         request: ScoreRequest,
-        side: ModelSide,
+        side: ModelRunner,
         text: ScoringText,
         teacher_text: ScoringText | FailedText | None,
         rows: _StudentRows,

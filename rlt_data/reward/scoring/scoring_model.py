@@ -45,7 +45,7 @@ class ScoredRows:
     places: list[tuple[int, slice]]
 
 
-class ModelSide:
+class ModelRunner:
     """Runs one model over scoring texts. An out-of-memory halves the pass and goes on.
 
     `mode` is found out by a probe unless given; `note` says what is lost where it is not `packed`.

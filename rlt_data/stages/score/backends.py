@@ -10,8 +10,8 @@ from rlt_data.reward.scoring.memory import parse_memory
 from rlt_data.stages.score.config import ScoreConfig
 
 if TYPE_CHECKING:
-    from rlt_data.reward.backends.cache import SourceShelf
-    from rlt_data.reward.scoring.loading import ModelShelf
+    from rlt_data.reward.backends.cache import BackendCache
+    from rlt_data.reward.scoring.loading import ModelCache
 
 
 def resolve_student(name: str, config: ScoreConfig) -> ModelIdentity:
@@ -24,14 +24,14 @@ def resolve_student(name: str, config: ScoreConfig) -> ModelIdentity:
     return replace(resolve_model(name, role="student", need="tokenizer"), revision=None)
 
 
-def open_sources(config: ScoreConfig, local: ModelShelf, dtype: str) -> SourceShelf | None:
+def open_backends(config: ScoreConfig, local: ModelCache, dtype: str) -> BackendCache | None:
     """Open what runs the backend; None for our own forward passes. `dtype` is that of local models."""
     if config.backend == "torch":
         return None
-    from rlt_data.reward.backends.cache import SourceShelf
+    from rlt_data.reward.backends.cache import BackendCache
 
     server = {"base_url": config.base_url} if config.base_url is not None else {}
-    return SourceShelf(
+    return BackendCache(
         config.backend,
         local,
         dtype=dtype,

@@ -142,6 +142,6 @@ class ScoreConfig(StageConfig):
         return self.exact or self.reward.estimator == "full"
 
     @property
-    def side_temperatures(self) -> tuple[float, float]:
+    def model_temperatures(self) -> tuple[float, float]:
         """Temperature of the students' side and of the teacher's."""
         return self.temperature, self.teacher_temperature or self.temperature

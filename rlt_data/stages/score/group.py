@@ -26,9 +26,9 @@ from rlt_data.stages.score.rows import (
 from rlt_data.stages.score.trace_groups import ScoreGroup
 
 if TYPE_CHECKING:
-    from rlt_data.reward.backends.cache import SourceShelf
+    from rlt_data.reward.backends.cache import BackendCache
     from rlt_data.reward.backends.prompt_scorer import PromptScorer
-    from rlt_data.reward.scoring.loading import ModelShelf
+    from rlt_data.reward.scoring.loading import ModelCache
     from rlt_data.reward.scoring.scorer import FailedScore, Scorer, TokenScores
     from rlt_data.reward.scoring.texts import ScoreRequest
 
@@ -42,10 +42,10 @@ class GroupWork:
     run: StageRun
     config: ScoreConfig
     group: ScoreGroup
-    shelf: ModelShelf
+    models: ModelCache
     key: ScoreKey
     dtype: str
-    sources: SourceShelf | None = None
+    backends: BackendCache | None = None
     """What reads the texts instead of our own forward passes; see `rlt_data.stages.score.backends`."""
 
     def open_scorer(
@@ -53,9 +53,9 @@ class GroupWork:
     ) -> Scorer | PromptScorer:
         """Load the models and make their scorer; notes about them go to the summary."""
         config, teacher = self.config, self.group.teacher if with_teacher else None
-        temperature, teacher_temperature = config.side_temperatures
-        if self.sources is not None:
-            prompt_scorer = self.sources.open_scorer(
+        temperature, teacher_temperature = config.model_temperatures
+        if self.backends is not None:
+            prompt_scorer = self.backends.open_scorer(
                 load_format(self.group.format),
                 [(student, temperature) for student in students],
                 (teacher, teacher_temperature) if teacher is not None else None,
@@ -68,8 +68,8 @@ class GroupWork:
         sizes = {"memory": memory, "pack_tokens": config.pack_tokens, "batch_tokens": config.batch_tokens}
         scorer = Scorer(
             load_format(self.group.format),
-            [self.shelf.take(student, temperature) for student in students],
-            self.shelf.take(teacher, teacher_temperature) if teacher is not None else None,
+            [self.models.load(student, temperature) for student in students],
+            self.models.load(teacher, teacher_temperature) if teacher is not None else None,
             exact=config.stores_divergences,
             **(sizes | options),
         )
@@ -168,7 +168,7 @@ def _find_known(
     sampled = {
         key: tokens
         for key, row in traces.items()
-        if _samples_teacher(row, teacher, config.side_temperatures[1])
+        if _samples_teacher(row, teacher, config.model_temperatures[1])
         and (tokens := read_sampled(row)) is not None
     }
     if not sampled:
@@ -199,9 +199,9 @@ def _samples_teacher(row: Mapping[str, Any], teacher: ModelIdentity, temperature
 def _add_known(
     results: Iterator[TokenScores | FailedScore], known: Mapping[str, list[float]]
 ) -> Iterator[TokenScores | FailedScore]:
-    from rlt_data.reward.reuse import add_teacher_side
+    from rlt_data.reward.reuse import add_teacher_logprobs
 
-    return (add_teacher_side(result, known) for result in results)
+    return (add_teacher_logprobs(result, known) for result in results)
 
 
 def _check_gap(

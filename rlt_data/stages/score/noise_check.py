@@ -20,7 +20,7 @@ def check_noise(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Dat
     """
     from rlt_data.reward.noise import compare_rewards
     from rlt_data.reward.rewards import RewardParts, score_texts
-    from rlt_data.reward.scoring.loading import ModelShelf
+    from rlt_data.reward.scoring.loading import ModelCache
 
     run, config = work.run, work.config
     sample = pick_questions(
@@ -41,12 +41,12 @@ def check_noise(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Dat
         }
 
     chosen = score(work)
-    shelf = work.shelf
+    models = work.models
     if work.dtype != "float32":
-        work.shelf.keep_only([])
-        shelf = ModelShelf(dtype="float32", device=config.device)
+        work.models.keep_only([])
+        models = ModelCache(dtype="float32", device=config.device)
     # The model's own attention over one text at a time: nothing of the fast path is in it.
-    plain = GroupWork(run, config, work.group, shelf, work.key, work.dtype)
+    plain = GroupWork(run, config, work.group, models, work.key, work.dtype)
     exact = score(plain, mode="padded", pack_tokens=1)
     keys = [key for key in chosen if key in exact]
     report = compare_rewards(

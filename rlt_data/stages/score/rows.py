@@ -27,7 +27,7 @@ class ScoreKey:
     """The identity of one score, short of trace and student."""
 
     def __init__(self, config: ScoreConfig, group: ScoreGroup, dtype: str, attempt: int) -> None:
-        student, teacher = config.side_temperatures
+        student, teacher = config.model_temperatures
         known = group.teacher is not None
         self._parts = [
             load_format(group.format).identity_text(),
@@ -91,7 +91,7 @@ def make_row(
 ) -> dict[str, Any]:
     """Make a row of `scores`, short of the reward columns and run_id."""
     teacher = group.teacher
-    temperature, teacher_temperature = config.side_temperatures
+    temperature, teacher_temperature = config.model_temperatures
     return result.as_row() | {
         "score_id": key.make_id(result.key, student),
         "trace_id": result.key,

@@ -13,7 +13,7 @@ from rlt_data.models import ModelIdentity, choose_device, choose_dtype
 from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.run import StageRun, StageSummary, open_run
 from rlt_data.stages.runtime.selection import keep_rows, select_rows
-from rlt_data.stages.score.backends import open_sources, resolve_student
+from rlt_data.stages.score.backends import open_backends, resolve_student
 from rlt_data.stages.score.config import ScoreConfig
 from rlt_data.stages.score.group import GroupWork, score_rows
 from rlt_data.stages.score.noise_check import check_noise
@@ -21,8 +21,8 @@ from rlt_data.stages.score.rows import ScoreKey
 from rlt_data.stages.score.trace_groups import ScoreGroup, list_groups
 
 if TYPE_CHECKING:
-    from rlt_data.reward.backends.cache import SourceShelf
-    from rlt_data.reward.scoring.loading import ModelShelf
+    from rlt_data.reward.backends.cache import BackendCache
+    from rlt_data.reward.scoring.loading import ModelCache
 
 __all__ = ["ScoreConfig", "score"]
 
@@ -81,16 +81,16 @@ def _score_groups(
     groups: Sequence[ScoreGroup],
     dtype: str,
 ) -> None:
-    from rlt_data.reward.scoring.loading import ModelShelf
+    from rlt_data.reward.scoring.loading import ModelCache
 
     done = set(run.written("scores").select("score_id").collect().get_column("score_id").to_list())
-    shelf = ModelShelf(dtype=dtype, device=config.device)
-    sources = open_sources(config, shelf, dtype)
+    models = ModelCache(dtype=dtype, device=config.device)
+    backends = open_backends(config, models, dtype)
     try:
-        _score_on(run, config, students, groups, shelf, sources, done, dtype)
+        _score_on(run, config, students, groups, models, backends, done, dtype)
     finally:
-        if sources is not None:
-            sources.close()
+        if backends is not None:
+            backends.close()
 
 
 def _score_on(
@@ -98,8 +98,8 @@ def _score_on(
     config: ScoreConfig,
     students: Sequence[ModelIdentity],
     groups: Sequence[ScoreGroup],
-    shelf: ModelShelf,
-    sources: SourceShelf | None,
+    models: ModelCache,
+    backends: BackendCache | None,
     done: set[str],
     dtype: str,
 ) -> None:
@@ -111,7 +111,7 @@ def _score_on(
         traces = group.filter(select_rows(run, "traces", config.where)).select(TRACE_COLUMNS)
         rows = traces.join(questions, on="question_id", how="left").sort("question_id", "trace_id").collect()
         key = ScoreKey(config, group, stated, run.attempt)
-        work = GroupWork(run, config, group, shelf, key, stated, sources)
+        work = GroupWork(run, config, group, models, key, stated, backends)
         if group.teacher is None and config.teacher == "auto" and rows.height:
             run.note(
                 f"{rows.height} traces name no teacher, so r_SS alone is scored; --teacher MODEL scores both"
@@ -127,7 +127,7 @@ def _score_on(
             run.note(
                 f"{already} traces were scored before; other reward settings are derived by rlt-data reward"
             )
-        shelf.keep_only(students)
+        models.keep_only(students)
 
 
 def _find_missing(

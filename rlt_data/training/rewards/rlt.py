@@ -18,9 +18,9 @@ from typing import Any, Literal, cast
 
 from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat, compare_tokenizers, load_format, parse_teacher_completion
-from rlt_data.reward.backends.source import TokenSource
+from rlt_data.reward.backends.base import LogprobBackend
 from rlt_data.reward.derive import PART_COLUMNS
-from rlt_data.reward.reuse import SampledTokens, add_teacher_side, find_reusable
+from rlt_data.reward.reuse import SampledTokens, add_teacher_logprobs, find_reusable
 from rlt_data.reward.rewards import Combine, combine_parts, derive_parts
 from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
 from rlt_data.reward.scoring.scoring_model import ScoringModel
@@ -86,7 +86,7 @@ class RltReward:
 
     def __init__(
         self,
-        students: Sequence[ScoringModel | TokenSource | str],
+        students: Sequence[ScoringModel | LogprobBackend | str],
         *,
         policy_tokenizer: Any,
         format: ConversationFormat | str = "stratos",
@@ -177,7 +177,7 @@ class RltReward:
         others = [request for request in requests if request.key not in known]
         for result in self._alone.score(reused):
             told = self.teacher_side != "none"
-            results[_find_key(result)].append(add_teacher_side(result, known) if told else result)
+            results[_find_key(result)].append(add_teacher_logprobs(result, known) if told else result)
         if others and self._reuses_only():
             for request in others:
                 results[request.key].append(FailedScore(FailedText(request.key, *_OTHER_TOKENS)))
@@ -271,7 +271,7 @@ def refuse_other_tokens(teacher: Any, student: Any) -> None:
 
 def _gather_students(
     format: ConversationFormat,
-    students: Sequence[ScoringModel | TokenSource | str],
+    students: Sequence[ScoringModel | LogprobBackend | str],
     temperature: float,
     *,
     dtype: str,

@@ -13,9 +13,9 @@ from rlt_data.errors import MissingExtraError, UsageError, require_module
 from rlt_data.formats import ConversationFormat
 from rlt_data.models import load_model, load_tokenizer, resolve_model
 from rlt_data.models.loading import choose_device
+from rlt_data.reward.backends.base import LogprobBackend
 from rlt_data.reward.backends.prompt_scorer import PromptScorer
-from rlt_data.reward.backends.source import TokenSource
-from rlt_data.reward.backends.torch import TorchSource
+from rlt_data.reward.backends.torch import TorchBackend
 from rlt_data.reward.scoring.scorer import FailedScore, Scorer, TokenScores
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import ScoreRequest
@@ -62,19 +62,19 @@ class LoadedStudents:
 
 
 class ServedStudents:
-    """Students whose log-probabilities come from elsewhere, such as a vLLM server (`ServerSource`)."""
+    """Students whose log-probabilities come from elsewhere, such as a vLLM server (`ServerBackend`)."""
 
-    def __init__(self, format: ConversationFormat, sources: Sequence[TokenSource]) -> None:
-        self.sources = list(sources)
+    def __init__(self, format: ConversationFormat, backends: Sequence[LogprobBackend]) -> None:
+        self.backends = list(backends)
         self._format = format
 
     @property
     def tokenizers(self) -> Sequence[Any]:
         """Their tokenizers."""
-        return [source.tokenizer for source in self.sources]
+        return [backend.tokenizer for backend in self.backends]
 
     def make_scorer(self, teacher: ScoringModel | None, *, exact: bool) -> AnyScorer:
-        """Make a scorer over the sources; the teacher runs here.
+        """Make a scorer over the backends; the teacher runs here.
 
         Raises `UsageError` for the exact divergence, which needs whole distributions.
         """
@@ -84,26 +84,26 @@ class ServedStudents:
                 "divergence needs whole distributions",
                 remedy="use the estimator k1 or k3, or load the student here",
             )
-        students = [partial(_lend, source) for source in self.sources]
-        own = partial(_lend, TorchSource(teacher)) if teacher is not None else None
+        students = [partial(_lend, backend) for backend in self.backends]
+        own = partial(_lend, TorchBackend(teacher)) if teacher is not None else None
         return PromptScorer(self._format, students, own)
 
 
 @contextmanager
-def _lend(source: TokenSource) -> Iterator[TokenSource]:
-    yield source
+def _lend(backend: LogprobBackend) -> Iterator[LogprobBackend]:
+    yield backend
 
 
-def open_served_student(name: str, temperature: float, options: Mapping[str, Any]) -> TokenSource:
+def open_served_student(name: str, temperature: float, options: Mapping[str, Any]) -> LogprobBackend:
     """Open a student behind a vLLM server; `options` are those of `ServerOptions`, `base_url` among them.
 
     Its tokenizer must be on this machine. Raises `UsageError` for a temperature other than 1, which a
     server does not apply to the texts that it is given.
     """
-    from rlt_data.reward.backends.openai import ServerSource
+    from rlt_data.reward.backends.openai import ServerBackend
 
     identity = resolve_model(name, role="student", need="tokenizer")
-    return ServerSource(identity, temperature, options=options)
+    return ServerBackend(identity, temperature, options=options)
 
 
 def load_student(

@@ -30,7 +30,7 @@ from rlt_data.training.rl.refusals import find_refusals, refuse
 from rlt_data.training.rl.rollouts import MetricsCallback, RolloutRecorder, count_earlier_rows, count_rollouts
 
 if TYPE_CHECKING:
-    from rlt_data.reward.backends.source import TokenSource
+    from rlt_data.reward.backends.base import LogprobBackend
     from rlt_data.reward.scoring.scoring_model import ScoringModel
 
 SCHEME_VERSION = 1
@@ -252,7 +252,7 @@ def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any
     return ShuffledReward(reward, seed=config.seed) if config.shuffle_rewards else reward
 
 
-def _open_student(name: str, config: GrpoConfig) -> ScoringModel | TokenSource:
+def _open_student(name: str, config: GrpoConfig) -> ScoringModel | LogprobBackend:
     from rlt_data.training.rewards.students import load_student, open_served_student
 
     if config.student_server:

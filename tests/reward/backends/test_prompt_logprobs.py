@@ -14,10 +14,10 @@ from rlt_data.errors import ModelError, UsageError
 from rlt_data.formats import load_format
 from rlt_data.models import resolve_model
 from rlt_data.models.identity import ModelIdentity
-from rlt_data.reward.backends.cache import SourceShelf
-from rlt_data.reward.backends.openai import ServerSource, read_prompt_logprobs
-from rlt_data.reward.backends.source import SourceFailure
-from rlt_data.reward.scoring.loading import ModelShelf
+from rlt_data.reward.backends.base import BackendFailure
+from rlt_data.reward.backends.cache import BackendCache
+from rlt_data.reward.backends.openai import ServerBackend, read_prompt_logprobs
+from rlt_data.reward.scoring.loading import ModelCache
 from rlt_data.settings import Settings
 from rlt_data.stages.score.rows import ScoreKey
 from rlt_data.stages.score.stage import ScoreConfig
@@ -42,14 +42,14 @@ def test_each_token_but_the_first_has_a_log_probability() -> None:
 )
 def test_an_answer_that_leaves_tokens_out_fails(entries: Any) -> None:
     found = read_prompt_logprobs(answer(entries), [5, 7, 3])
-    assert isinstance(found, SourceFailure)
+    assert isinstance(found, BackendFailure)
     assert found.reason == "invalid_answer"
 
 
 def test_a_temperature_is_refused_before_the_server_is_asked(tiny_model: Path) -> None:
     identity = resolve_model(str(tiny_model), role="student", settings=Settings())
     with pytest.raises(UsageError, match=r"temperature 1, and 0\.7 is asked for") as caught:
-        ServerSource(identity, 0.7, options={"base_url": "http://127.0.0.1:9/v1"})
+        ServerBackend(identity, 0.7, options={"base_url": "http://127.0.0.1:9/v1"})
     assert "--backend vllm" in str(caught.value)
 
 
@@ -88,14 +88,14 @@ def test_what_cannot_be_scored_is_refused_before_a_model_runs(tiny_model: Path, 
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "architectures": ["Gemma2ForCausalLM"]}))
     good, bad = (resolve_model(str(m), role="m", settings=Settings()) for m in (tiny_model, other))
-    local = ModelShelf(dtype="bfloat16", device="cpu")
-    shelf = SourceShelf("vllm", local, dtype="bfloat16", device="cpu", memory=None, options={})
+    local = ModelCache(dtype="bfloat16", device="cpu")
+    cache = BackendCache("vllm", local, dtype="bfloat16", device="cpu", memory=None, options={})
     format = load_format("stratos")
     for students, teacher in (([(bad, 0.7)], None), ([(good, 0.7)], (bad, 0.7))):
         with pytest.raises(ModelError, match="Gemma2ForCausalLM"):
-            shelf.open_scorer(format, students, teacher)
-    assert shelf.open_scorer(format, [(bad, 1.0), (good, 0.5)], None).notes == []
-    notes = shelf.open_scorer(format, [(good, 0.7)], None).notes
+            cache.open_scorer(format, students, teacher)
+    assert cache.open_scorer(format, [(bad, 1.0), (good, 0.5)], None).notes == []
+    notes = cache.open_scorer(format, [(good, 0.7)], None).notes
     assert "temperature 0.7 stands in bfloat16 weights" in notes[0]
 
 

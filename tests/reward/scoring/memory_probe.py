@@ -18,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlt_data.reward.forward.head import score_targets
 from rlt_data.reward.scoring.memory import Sizes, TileSize
-from rlt_data.reward.scoring.scoring_model import ModelSide, ScoredRows, ScoringModel
+from rlt_data.reward.scoring.scoring_model import ModelRunner, ScoredRows, ScoringModel
 from rlt_data.reward.scoring.texts import ScoringText
 
 
@@ -27,7 +27,7 @@ def read_status(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def build_side(mode: Any, vocabulary: int, pack_tokens: int, feed_forward: int) -> ModelSide:
+def build_side(mode: Any, vocabulary: int, pack_tokens: int, feed_forward: int) -> ModelRunner:
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=32,
@@ -39,7 +39,7 @@ def build_side(mode: Any, vocabulary: int, pack_tokens: int, feed_forward: int) 
         tie_word_embeddings=True,
     )
     scoring = ScoringModel("probe", Qwen2ForCausalLM(config).eval(), None)
-    return ModelSide(scoring, Sizes(pack_tokens, 1, TileSize(256, 2048)), mode=mode)
+    return ModelRunner(scoring, Sizes(pack_tokens, 1, TileSize(256, 2048)), mode=mode)
 
 
 def make_text(tokens: int, vocabulary: int, seed: int) -> ScoringText:
@@ -47,7 +47,7 @@ def make_text(tokens: int, vocabulary: int, seed: int) -> ScoringText:
     return ScoringText(ids, tokens, range(10, tokens - 5), range(tokens - 5, tokens), [], [])
 
 
-def run(side: ModelSide, texts: list[ScoringText]) -> int:
+def run(side: ModelRunner, texts: list[ScoringText]) -> int:
     done: list[int] = []
 
     def consume(rows: ScoredRows) -> None:

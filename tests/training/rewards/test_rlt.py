@@ -158,19 +158,19 @@ def test_students_elsewhere_give_the_same_reward(
     scored: pl.DataFrame, models: dict[str, str], tokenizer: Any, trainer: Any
 ) -> None:
     """A served student is a source of log-probabilities; here one that computes them in this process."""
-    from rlt_data.reward.backends.torch import TorchSource
+    from rlt_data.reward.backends.torch import TorchBackend
     from rlt_data.training.rewards.rlt import RltReward
     from rlt_data.training.rewards.students import load_student
 
     rows = scored.filter(pl.col("student") == models["student"])
     student = load_student(models["student"], 0.7, dtype="float32", device="cpu")
-    served = RltReward([TorchSource(student)], policy_tokenizer=tokenizer, teacher_side="policy")
+    served = RltReward([TorchBackend(student)], policy_tokenizer=tokenizer, teacher_side="policy")
     served.follow(trainer)
     assert call(served, rows) == pytest.approx(rows["reward"].to_list(), abs=1e-4)
     with pytest.raises(UsageError, match="all loaded here or all served"):
-        RltReward([TorchSource(student), student], policy_tokenizer=tokenizer)
+        RltReward([TorchBackend(student), student], policy_tokenizer=tokenizer)
     exact = RewardSettings(estimator="full")
-    served = RltReward([TorchSource(student)], policy_tokenizer=tokenizer, settings=exact)
+    served = RltReward([TorchBackend(student)], policy_tokenizer=tokenizer, settings=exact)
     served.follow(trainer)
     with pytest.raises(UsageError, match="whole distributions"):
         call(served, rows)

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
-class SourceFailure:
+class BackendFailure:
     """One text that a source cannot score: a short code and a sentence."""
 
     reason: str
     detail: str
 
 
-class TokenSource(Protocol):
+class LogprobBackend(Protocol):
     """Scores texts under one model, at one temperature, over the whole vocabulary.
 
     `context` is the longest text in tokens, None where it is not known.
@@ -27,7 +27,7 @@ class TokenSource(Protocol):
 
     def score(
         self, texts: Iterable[tuple[str, list[int]]]
-    ) -> Iterator[tuple[str, list[float] | SourceFailure]]:
+    ) -> Iterator[tuple[str, list[float] | BackendFailure]]:
         """Score `(key, token_ids)` texts, in any order: nats of every token but the first."""
         ...
 
