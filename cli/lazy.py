@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
+
+from rlt_data.suggestions import find_nearest
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class LazyGroup(TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except typer.TyperException as error:
-            near = get_close_matches(args[0], self.list_commands(ctx))
-            if near:
-                error.message += f" Did you mean {near[0]!r}?"
+            nearest = find_nearest(args[0], self.list_commands(ctx))
+            if nearest:
+                error.message += f" Did you mean {nearest!r}?"
             raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pydantic
 import typer
@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from rlt_data.errors import UsageError
 from rlt_data.toml import parse_typed_value
+from rlt_data.validation import describe_problem, expand_models, expand_union
 
 SIMPLE = (str, int, float, bool, Path)
 
@@ -88,7 +89,7 @@ def build_config(
         value = given[option.name]
         if _is_mapping(option.field.annotation):
             pairs = _parse_pairs(option.flag, value)
-            typed = get_args(_expand_union(option.field.annotation)[0])[1:] == (Any,)
+            typed = get_args(expand_union(option.field.annotation)[0])[1:] == (Any,)
             value = {key: parse_typed_value(text) if typed else text for key, text in pairs.items()}
         place = data
         for part in option.path[:-1]:
@@ -98,13 +99,13 @@ def build_config(
         return config.model_validate(data)
     except pydantic.ValidationError as error:
         flags = {option.path: option.flag for option in options}
-        problems = [_explain_problem(dict(item), flags) for item in error.errors()]
+        problems = [_explain_problem(item, flags) for item in error.errors()]
         raise UsageError(problems[0][0], where=problems[0][1], remedy="see --help") from error
 
 
 def choose_option_type(annotation: Any) -> Any:
     """Choose the type that Typer reads: the field's own where it is simple, else text for pydantic."""
-    branches = [branch for branch in _expand_union(annotation) if branch is not type(None)]
+    branches = [branch for branch in expand_union(annotation) if branch is not type(None)]
     if len(branches) != 1:
         return str
     only = branches[0]
@@ -130,34 +131,19 @@ def _walk_fields(
 ) -> Iterator[ConfigOption]:
     for name, field in config.model_fields.items():
         path = (*above, name)
-        nested = _find_nested(field.annotation)
-        if nested is not None:
-            yield from _walk_fields(nested, path, name.replace("_", " ").capitalize(), names, arguments)
+        nested = expand_models(field.annotation)
+        if nested:
+            yield from _walk_fields(nested[0], path, name.replace("_", " ").capitalize(), names, arguments)
             continue
         dotted = ".".join(path)
         flag = names.get(dotted, "--" + name.replace("_", "-"))
         yield ConfigOption(path, field, flag, panel, argument=dotted in arguments)
 
 
-def _find_nested(annotation: Any) -> type[pydantic.BaseModel] | None:
-    for branch in _expand_union(annotation):
-        if isinstance(branch, type) and issubclass(branch, pydantic.BaseModel):
-            return branch
-    return None
-
-
-def _expand_union(annotation: Any) -> list[Any]:
-    if get_origin(annotation) is Annotated:
-        return _expand_union(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, types.UnionType):
-        return [inner for branch in get_args(annotation) for inner in _expand_union(branch)]
-    return [annotation]
-
-
 def _is_mapping(annotation: Any) -> bool:
     return any(
         isinstance(origin := get_origin(branch), type) and issubclass(origin, Mapping)
-        for branch in _expand_union(annotation)
+        for branch in expand_union(annotation)
     )
 
 
@@ -182,7 +168,7 @@ def _find_bounds(field: FieldInfo, kind: Any) -> dict[str, Any]:
 
 
 def _choose_metavar(annotation: Any) -> str | None:
-    branches = [branch for branch in _expand_union(annotation) if branch is not type(None)]
+    branches = [branch for branch in expand_union(annotation) if branch is not type(None)]
     if _is_mapping(annotation):
         return "NAME=VALUE,..."
     if get_origin(branches[0]) in (list, tuple, set, frozenset, Sequence):
@@ -210,13 +196,13 @@ def _parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _explain_problem(problem: dict[str, Any], flags: Mapping[tuple[str, ...], str]) -> tuple[str, str | None]:
+def _explain_problem(
+    problem: Mapping[str, Any], flags: Mapping[tuple[str, ...], str]
+) -> tuple[str, str | None]:
+    """Return what is wrong, and the flag of the option; None where it is not one option's."""
     location = tuple(str(part) for part in problem["loc"])
-    message = str(problem["msg"]).removeprefix("Value error, ")
     for length in range(len(location), 0, -1):
         flag = flags.get(location[:length])
         if flag is not None:
-            found = problem.get("input")
-            shown = f", found {found!r}" if isinstance(found, str | int | float | bool) else ""
-            return f"{message[:1].lower()}{message[1:]}{shown}", flag
-    return message[:1].lower() + message[1:], None
+            return describe_problem(problem), flag
+    return describe_problem(problem, show_input=False), None

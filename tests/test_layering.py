@@ -31,7 +31,9 @@ LAYERS = (
         "rlt_data.hashing",
         "rlt_data.progress",
         "rlt_data.settings",
+        "rlt_data.suggestions",
         "rlt_data.toml",
+        "rlt_data.validation",
     ),
 )
 

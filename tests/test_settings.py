@@ -60,7 +60,7 @@ def test_no_settings_file_is_empty_settings(tmp_path: Path, monkeypatch: pytest.
         ("# note\nlake = 3\n", 2, "'lake': input should be a valid string, found 3", None),
         ("lake = 'x'\nmodels = [\n", 2, "not valid TOML: Invalid value", "correct the line"),
         ("lake = 'x'\nmodels = = 1\n", 2, "not valid TOML", "correct the line"),
-        ("[models.a]\nzzz = 1\nmodel = 'c'\n", 2, "unknown key 'models.a.zzz'", "known: "),
+        ("[models.a]\nzzz = 1\nmodel = 'c'\n", 2, "unknown key 'models.a.zzz'", "use one of: about, model, "),
     ],
 )
 def test_a_mistake_names_file_line_and_remedy(

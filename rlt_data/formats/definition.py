@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from rlt_data.errors import UsageError
 from rlt_data.settings import Settings, load_settings
-from rlt_data.toml import load_document, parse_document, suggest_nearest, validate_data
+from rlt_data.suggestions import suggest_name
+from rlt_data.toml import load_document, parse_document, validate_data
 
 PLACEHOLDER = re.compile(r"\{(question|solution|think)\}")
 BUILT_IN = ("stratos", "r1")
@@ -132,7 +133,7 @@ def load_format(name_or_path: str, settings: Settings | None = None) -> Conversa
     raise UsageError(
         f"there is no conversation format {name_or_path!r}",
         where=f"known formats: {', '.join(list_formats(settings))}",
-        remedy=f"{suggest_nearest(name_or_path, list_formats(settings))}; or name a TOML file, or add "
+        remedy=f"{suggest_name(name_or_path, list_formats(settings))}; or name a TOML file, or add "
         f"[formats.{name_or_path}] to rlt-data.toml",
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rlt_data.lake.sql.query import run_query
 from rlt_data.lake.tables.table import NO_VERSION, Table
 from rlt_data.lake.upkeep import RETENTION_HOURS, Compaction, Vacuum, compact_tables, vacuum_tables
 from rlt_data.schemas import TABLES
+from rlt_data.suggestions import suggest_name
 
 
 class NoLakeError(LakeError):
@@ -83,9 +83,8 @@ class Lake:
     def table(self, name: str) -> Table:
         """Return one table. Raises `LakeError` with the nearest names for one that is not known."""
         if name not in self._tables:
-            near = difflib.get_close_matches(name, self._tables, n=3) or list(self._tables)
             raise LakeError(
-                f"there is no table {name!r}", where=self.uri, remedy="nearest: " + ", ".join(near)
+                f"there is no table {name!r}", where=self.uri, remedy=suggest_name(name, self._tables)
             )
         return self._tables[name]
 

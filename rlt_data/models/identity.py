@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from rlt_data.models.fingerprint import hash_model_directory
 from rlt_data.models.hub_cache import fetch_snapshot, find_cached_snapshot, list_missing_weights
 from rlt_data.models.registry import RegistryEntry, list_registry
 from rlt_data.settings import Settings, load_settings
+from rlt_data.suggestions import find_nearest
 
 Need = Literal["weights", "tokenizer", "name"]
 
@@ -146,8 +146,8 @@ def _find_base(directory: Path, role: str, settings: Settings, need: Need) -> Mo
 
 
 def _explain_unknown_name(entry: RegistryEntry, known: list[str]) -> ModelError:
-    near = difflib.get_close_matches(entry.model, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = find_nearest(entry.model, known)
+    hint = f"did you mean {near!r}? " if near else ""
     return ModelError(
         f"no model is named {entry.model!r}",
         where=f"alias {entry.alias!r} in {entry.origin}" if entry.alias != entry.model else None,

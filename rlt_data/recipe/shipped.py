@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rlt_data.errors import UsageError
-from rlt_data.toml import suggest_nearest
+from rlt_data.suggestions import suggest_name
 
 PACKAGE = "rlt_data_recipes"
 
@@ -32,6 +32,6 @@ def find_recipe(name: str) -> Path:
         raise UsageError(
             "there is no such file, and no shipped recipe of that name",
             where=name,
-            remedy=suggest_nearest(path.stem, list(shipped)),
+            remedy=suggest_name(path.stem, shipped),
         )
     return shipped[name]

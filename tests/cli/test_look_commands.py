@@ -99,7 +99,7 @@ def test_tables_describes_every_column(filled: QuickProgram):
     described = json.loads(filled.succeed("tables", "traces", "--json"))
     assert [column["column"] for column in described["columns"]] == [c.name for c in TABLES["traces"].columns]
     assert "Sampling temperature." in filled.succeed("tables", "traces")
-    assert "nearest" in filled.fail(1, "tables", "trases")
+    assert "did you mean 'traces'?" in filled.fail(1, "tables", "trases")
 
 
 def test_tables_lists_versions_with_the_run_that_wrote_them(filled: QuickProgram):

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pydantic
 
 from rlt_data.errors import UsageError
-from rlt_data.toml import suggest_nearest
+from rlt_data.suggestions import suggest_name
+from rlt_data.validation import describe_problem
 
 # The name of one thing that is secret; `tokenizer_mode` and `long_prefill_token_threshold` are not.
 _SECRET_NAME = re.compile(
@@ -76,12 +77,13 @@ def read_server_options(options: Mapping[str, Any]) -> ServerOptions:
     except pydantic.ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(map(str, problem["loc"]))
-        near = suggest_nearest(name, list(ServerOptions.model_fields))
         unknown = problem["type"] == "extra_forbidden"
         raise UsageError(
-            f"the engine 'openai' has no option {name!r}" if unknown else f"{name}: {problem['msg']}",
+            f"the engine 'openai' has no option {name!r}"
+            if unknown
+            else f"{name}: {describe_problem(problem, show_input=False)}",
             where=name,
-            remedy=near if unknown else None,
+            remedy=suggest_name(name, ServerOptions.model_fields) if unknown else None,
         ) from None
 
 

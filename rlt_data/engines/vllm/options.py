@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import json
 import os
 import re
 from collections.abc import Mapping
 from typing import Any
+
+from rlt_data.suggestions import suggest_name
 
 RESERVED = {
     "model": "the teacher is named by --teacher",
@@ -71,11 +72,12 @@ def check_option_names(options: Mapping[str, Any], known: set[str]) -> None:
                 f"the option {name!r} of vLLM cannot be set here: {RESERVED[name]}", where=name
             )
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(known - set(RESERVED)), n=1)
             raise RefusedError(
                 f"vLLM has no engine option {name!r}",
                 where=name,
-                remedy=f"did you mean {near[0]!r}?" if near else "see `vllm serve --help=all` for the names",
+                remedy=suggest_name(
+                    name, known - set(RESERVED), otherwise="see `vllm serve --help=all` for the names"
+                ),
             )
     load_format = options.get("load_format", "safetensors")
     if load_format not in _SAFE_LOAD_FORMATS:

@@ -8,7 +8,6 @@ those files, with its configuration locked.
 
 from __future__ import annotations
 
-import difflib
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from rlt_data.errors import LakeError
 from rlt_data.lake.sql.views import DERIVED_VIEWS, VIEW_SOURCES
 from rlt_data.lake.tables.signature import is_uniform
 from rlt_data.schemas import TABLES, TableSchema
+from rlt_data.suggestions import suggest_name
 
 if TYPE_CHECKING:
     from rlt_data.lake.lake import Lake
@@ -229,10 +229,8 @@ def _explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection, q
         for name in sorted(_list_table_names(connection, query)):
             plain = name.split("@")[0]
             if plain not in known:
-                near = difflib.get_close_matches(plain, known, n=3) or known
-                return LakeError(
-                    f"there is no table {name!r}", where="the query", remedy="nearest: " + ", ".join(near)
-                )
+                remedy = suggest_name(plain, known)
+                return LakeError(f"there is no table {name!r}", where="the query", remedy=remedy)
     return LakeError(str(error), where="the query")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import polars as pl
@@ -10,6 +9,7 @@ import pyarrow as pa
 
 from rlt_data.errors import LakeError
 from rlt_data.schemas import TableSchema
+from rlt_data.suggestions import suggest_name
 
 _KINDS = (
     (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
@@ -31,11 +31,10 @@ def conform_rows(rows: pa.Table | pl.DataFrame, schema: TableSchema, *, run_id: 
     known = {column.name for column in schema.columns}
     for name in table.column_names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
             raise LakeError(
                 f"table {schema.name} has no column {name!r}",
                 where=f"{schema.name}.{name}",
-                remedy="nearest: " + ", ".join(near) if near else "columns: " + ", ".join(sorted(known)),
+                remedy=suggest_name(name, known),
             )
     columns = []
     for column in schema.columns:

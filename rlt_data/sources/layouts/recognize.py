@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -16,6 +15,7 @@ from rlt_data.sources.layouts.problems import Aime, Gsm8k, Math, Math500, Plain
 from rlt_data.sources.layouts.s1k import S1k
 from rlt_data.sources.layouts.traces import Traces
 from rlt_data.sources.rows import BadRow, SourceRow
+from rlt_data.suggestions import suggest_name
 
 LAYOUTS: tuple[Layout, ...] = (
     BespokeStratos(),
@@ -52,11 +52,7 @@ def find_layout(name: str) -> Layout:
     for layout in LAYOUTS:
         if layout.name == name.casefold().replace("_", "-"):
             return layout
-    near = difflib.get_close_matches(name, names, n=3)
-    raise UsageError(
-        f"there is no layout {name!r}",
-        remedy=f"nearest: {', '.join(near)}" if near else f"one of: {', '.join(names)}",
-    )
+    raise UsageError(f"there is no layout {name!r}", remedy=suggest_name(name, names))
 
 
 def rename_columns(values: Mapping[str, Any], mapping: Mapping[str, str]) -> dict[str, Any]:
@@ -152,15 +148,12 @@ def _check_fields(mapping: Mapping[str, str], layout: Layout | None) -> None:
     folded = {name.casefold() for name in known}
     for name in mapping:
         if name.casefold() not in folded:
-            near = difflib.get_close_matches(name, known, n=3)
             raise UsageError(
                 f"no layout reads {name!r}"
                 if layout is None
                 else f"layout {layout.name} does not read {name!r}",
                 where="--map",
-                remedy="nearest: " + ", ".join(near)
-                if near
-                else "map one of question, solution, answer, trace",
+                remedy=suggest_name(name, known, otherwise="map question, solution, answer or trace"),
             )
     columns = list(mapping.values())
     twice = sorted({column for column in columns if columns.count(column) > 1})
@@ -171,9 +164,8 @@ def _check_fields(mapping: Mapping[str, str], layout: Layout | None) -> None:
 def _check_columns(mapping: Mapping[str, str], found: Sequence[str], where: str) -> None:
     for column in mapping.values():
         if column not in found:
-            near = difflib.get_close_matches(column, found, n=3)
             raise UsageError(
                 f"there is no column {column!r} to map",
-                where=f"{where}: {', '.join(found)}",
-                remedy="nearest: " + ", ".join(near) if near else None,
+                where=where,
+                remedy=suggest_name(column, found),
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import typing
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from rlt_data.errors import UsageError, require_module
+from rlt_data.suggestions import suggest_name
+from rlt_data.validation import describe_problem
 
 PREFIX = "reasoning-gym:"
 
@@ -24,10 +25,8 @@ def read_options(name: str, options: Mapping[str, Any], *, size: int, seed: int)
     require_module("reasoning_gym", "problems")
     generators = require_module("reasoning_gym.factory", "problems").DATASETS
     if name not in generators:
-        near = difflib.get_close_matches(name, generators, n=3, cutoff=0.4)
         raise UsageError(
-            f"reasoning-gym has no problems named {name!r}",
-            remedy="nearest: " + ", ".join(near) if near else "one of: " + ", ".join(sorted(generators)),
+            f"reasoning-gym has no generator named {name!r}", remedy=suggest_name(name, generators)
         )
     config_class = generators[name][1]
     types = typing.get_type_hints(config_class)
@@ -53,9 +52,7 @@ def describe_settings(config: Any) -> dict[str, Any]:
 
 def _read_option(name: str, key: str, value: Any, types: Mapping[str, Any]) -> Any:
     if key not in types:
-        near = difflib.get_close_matches(key, types, n=3)
-        listed = ("nearest: " + ", ".join(near) + "; all: ") if near else "its options: "
-        raise UsageError(f"{PREFIX}{name} has no option {key!r}", remedy=listed + ", ".join(sorted(types)))
+        raise UsageError(f"{PREFIX}{name} has no option {key!r}", remedy=suggest_name(key, types))
     adapter = TypeAdapter(types[key])
     candidates = [value]
     if isinstance(value, str):
@@ -65,7 +62,7 @@ def _read_option(name: str, key: str, value: Any, types: Mapping[str, Any]) -> A
         try:
             return adapter.validate_python(candidate)
         except ValidationError as error:
-            problem = problem or error.errors()[0]["msg"]
+            problem = problem or describe_problem(error.errors()[0], show_input=False)
     raise UsageError(f"{PREFIX}{name}: option {key!r} holds {value!r}: {problem}", where="--option")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import typing
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from rlt_data.errors import UsageError, require_module
+from rlt_data.suggestions import suggest_name
 
 _NO_EVALUATION = "nothing: evaluate the saved teacher by generate and score"
 # Options that this program sets itself, and the key of a recipe that decides each.
@@ -97,11 +97,10 @@ def build_options(
             what = _explain_reserved(name, reserved[name])
             raise UsageError(what, where=f"{where}.{name}", remedy="leave it out")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
             raise UsageError(
                 f"{module}.{class_name} has no option {name!r}",
                 where=f"{where}.{name}",
-                remedy=f"nearest: {', '.join(near)}" if near else f"see the reference of {class_name}",
+                remedy=suggest_name(name, known, otherwise=f"see the reference of {class_name}"),
             )
     for name, value in options.items():
         _check_value(target, name, value, where=f"{where}.{name}")
@@ -143,7 +142,7 @@ def _check_value(target: Any, name: str, value: Any, *, where: str) -> None:
         raise UsageError(
             f"{name} offers no {value!r}",
             where=where,
-            remedy=f"nearest: {', '.join(difflib.get_close_matches(value, choices, n=3) or choices)}",
+            remedy=suggest_name(value, choices),
         )
 
 

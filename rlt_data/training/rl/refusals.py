@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
 from rlt_data.errors import UsageError, require_module
+from rlt_data.suggestions import find_nearest
 from rlt_data.training.rl.config import GrpoConfig
 
 # Trackers under the name of `report_to`, where it is not that of their package.
@@ -63,8 +63,8 @@ def find_missing_packages(options: Any) -> list[str]:
         if name in ("none", "all"):
             continue
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            found.append(f"report_to has no {name!r}" + (f", the nearest is {near[0]!r}" if near else ""))
+            near = find_nearest(name, known)
+            found.append(f"report_to has no {name!r}" + (f": did you mean {near!r}?" if near else ""))
         elif find_spec(_TRACKERS.get(name, name)) is None:
             found.append(f"report_to asks for {name!r}, which is not installed: pip install {name}")
     if options.use_liger_kernel and find_spec("liger_kernel") is None:

@@ -98,10 +98,10 @@ def test_empty_tables_have_their_columns(lake: Lake) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("select * from questons", "nearest: questions"),
+        ("select * from questons", "did you mean 'questions'"),
         ('select * from "questions@99"', "versions 0 to 4 exist"),
         ('select * from "traces@1"', "it is empty"),
-        ('select * from "questons@1"', "nearest: questions"),
+        ('select * from "questons@1"', "did you mean 'questions'"),
         ("select foo from questions", "Binder Error: Referenced column"),
         ("selec 1", "Parser Error: syntax error"),
         ("select 1; select 2", "2 statements"),

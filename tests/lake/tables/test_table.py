@@ -92,7 +92,7 @@ def test_a_version_that_does_not_exist_names_those_that_do(lake: Lake, make_ques
 
 
 def test_an_unknown_table_names_the_nearest(lake: Lake) -> None:
-    with pytest.raises(LakeError, match="nearest: traces"):
+    with pytest.raises(LakeError, match="did you mean 'traces'"):
         lake.table("trace")
 
 
