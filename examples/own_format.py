@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from rlt_data.formats import load_format, render_student_text
-from rlt_data.training.from_scratch.tiny import build_tiny_tokenizer
+from rlt_data.training.from_scratch.tiny_model import build_tiny_tokenizer
 
 FORMAT = """
 base = "r1"

@@ -14,8 +14,8 @@ from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.sources.procedural.arithmetic import sample_chain
 from rlt_data.tasks.answers import render_answer
-from rlt_data.training.from_scratch.fresh import build_chain_tokenizer
-from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, save_model
+from rlt_data.training.from_scratch.arithmetic_model import build_chain_tokenizer
+from rlt_data.training.from_scratch.tiny_model import TinyShape, build_tiny_model, save_model
 from rlt_data.training.rewards.rlt import RltReward
 
 

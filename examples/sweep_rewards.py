@@ -13,7 +13,12 @@ from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.generate.stage import GenerateConfig, generate
 from rlt_data.stages.ingest.stage import IngestConfig, ingest
 from rlt_data.stages.score.stage import ScoreConfig, score
-from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, build_tiny_tokenizer, save_model
+from rlt_data.training.from_scratch.tiny_model import (
+    TinyShape,
+    build_tiny_model,
+    build_tiny_tokenizer,
+    save_model,
+)
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.toml import validate_data
 from rlt_data.training.common.distributed import World, end_training, train_alone
 from rlt_data.training.common.saving import publish_model
-from rlt_data.training.from_scratch.fresh import FreshConfig, build_fresh_model
+from rlt_data.training.from_scratch.arithmetic_model import ArithmeticModelConfig, build_arithmetic_model
 from rlt_data.training.rl.config import GrpoConfig, GrpoSection, check_options
-from rlt_data.training.rl.grpo import train_policy
-from rlt_data.training.rl.refusals import find_missing_packages, find_refusals, refuse
-from rlt_data.training.sft.warm_up import WarmUpConfig, WarmUpSection, warm_up
-from rlt_data.training.sft.warm_up import check_options as check_warm_up
+from rlt_data.training.rl.conflicts import find_conflicts, find_missing_packages, refuse
+from rlt_data.training.rl.stage import train_grpo
+from rlt_data.training.sft.stage import SftConfig, SftSection, train_sft
+from rlt_data.training.sft.stage import check_options as check_sft_options
 
 FRESH = "fresh"
 """The name by which teacher and students mean the fresh model of [fresh]."""
@@ -48,9 +48,9 @@ class TrainingRecipe(BaseModel):
     formats: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict, description="Conversation formats by name, over those of rlt-data.toml."
     )
-    fresh: FreshConfig | None = Field(None, description="A tiny model to make first, from nothing.")
+    fresh: ArithmeticModelConfig | None = Field(None, description="A tiny model to make first, from nothing.")
     ingest: Tables[IngestConfig] = ()
-    sft: WarmUpSection | None = Field(None, description="SFT warm-up; without it GRPO starts from `teacher`.")
+    sft: SftSection | None = Field(None, description="SFT warm-up; without it GRPO starts from `teacher`.")
     grpo: GrpoSection | None = Field(
         None, description="GRPO; without it the warmed-up teacher is the result."
     )
@@ -69,11 +69,11 @@ class TrainingRecipe(BaseModel):
         """What a model name of this recipe means to the stages."""
         return str(Path(self.output) / FRESH) if name == FRESH and self.fresh is not None else name
 
-    def make_warm_up(self) -> WarmUpConfig | None:
+    def make_sft(self) -> SftConfig | None:
         """The configuration of the warm-up, None without one."""
         if self.sft is None:
             return None
-        return WarmUpConfig(
+        return SftConfig(
             **self.sft.model_dump(),
             teacher=self.name_model(self.teacher),
             output=self.output,
@@ -143,12 +143,12 @@ def train_teacher(
     with use_settings(loaded.settings):
         _share(lambda: _prepare(recipe, lake, reporter, keep))
         teacher = recipe.name_model(recipe.teacher)
-        warm = recipe.make_warm_up()
+        warm = recipe.make_sft()
         if warm is not None:
-            teacher = _run(lambda: warm_up(lake, warm, force=force, reporter=reporter), keep)
+            teacher = _run(lambda: train_sft(lake, warm, force=force, reporter=reporter), keep)
         grpo = recipe.make_grpo(teacher)
         if grpo is not None:
-            teacher = _run(lambda: train_policy(lake, grpo, force=force, reporter=reporter), keep)
+            teacher = _run(lambda: train_grpo(lake, grpo, force=force, reporter=reporter), keep)
         if World().is_main:
             publish_model(Path(teacher), Path(recipe.output) / "teacher")
     return summaries
@@ -160,7 +160,7 @@ def _prepare(
     with train_alone():
         _check(recipe)
     if recipe.fresh is not None:
-        build_fresh_model(Path(recipe.output) / FRESH, recipe.fresh, reporter)
+        build_arithmetic_model(Path(recipe.output) / FRESH, recipe.fresh, reporter)
     for config in recipe.ingest:
         keep(ingest(lake, config, reporter=reporter))
 
@@ -168,11 +168,11 @@ def _prepare(
 def _check(recipe: TrainingRecipe) -> None:
     """Refuse what the last section would refuse before the first one has taken its hours."""
     load_format(recipe.format)
-    warm, grpo = recipe.make_warm_up(), recipe.make_grpo(recipe.name_model(recipe.teacher))
+    warm, grpo = recipe.make_sft(), recipe.make_grpo(recipe.name_model(recipe.teacher))
     if warm is not None:
-        refuse(find_missing_packages(check_warm_up(warm)), where="sft.trainer")
+        refuse(find_missing_packages(check_sft_options(warm)), where="sft.trainer")
     if grpo is not None:
-        refuse(find_refusals(grpo, check_options(grpo), context=None), where="grpo")
+        refuse(find_conflicts(grpo, check_options(grpo), context=None), where="grpo")
 
 
 def _run(stage: Callable[[], StageSummary], keep: Callable[[StageSummary], None]) -> str:

@@ -16,7 +16,7 @@ from rlt_data.recipe.training import FRESH, LoadedTraining, TrainingRecipe
 from rlt_data.settings import Settings, use_settings
 from rlt_data.stages.runtime.selection import keep_rows
 from rlt_data.training.common.distributed import World
-from rlt_data.training.common.forecast import (
+from rlt_data.training.common.memory import (
     ModelSize,
     count_processes,
     count_work,
@@ -30,11 +30,11 @@ from rlt_data.training.common.forecast import (
     sum_sharded,
     write_bytes,
 )
-from rlt_data.training.from_scratch.fresh import measure_fresh
+from rlt_data.training.from_scratch.arithmetic_model import measure_arithmetic_model
 from rlt_data.training.rl.config import GrpoConfig, check_options
-from rlt_data.training.rl.refusals import find_missing_packages, find_refusals
-from rlt_data.training.sft.warm_up import WarmUpConfig, count_steps, keep_learnable
-from rlt_data.training.sft.warm_up import check_options as check_warm_up
+from rlt_data.training.rl.conflicts import find_conflicts, find_missing_packages
+from rlt_data.training.sft.stage import SftConfig, count_steps, keep_learnable
+from rlt_data.training.sft.stage import check_options as check_sft_options
 
 
 def plan_training(loaded: LoadedTraining, lake: Lake, *, processes: int | None = None) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def plan_training(loaded: LoadedTraining, lake: Lake, *, processes: int | None =
         plan = _Plan(recipe, loaded.settings, lake, world)
         return {
             "recipe": recipe.model_dump(mode="json", exclude_none=True),
-            "warm-up": plan.describe_warm_up(),
+            "warm-up": plan.describe_sft(),
             "grpo": plan.describe_grpo(),
             "refused": list(dict.fromkeys(plan.refused)),
         }
@@ -66,11 +66,11 @@ class _Plan:
         self.guessed: set[str] = set()
         self._try(lambda: load_format(recipe.format))
 
-    def describe_warm_up(self) -> dict[str, str]:
-        config = self.recipe.make_warm_up()
+    def describe_sft(self) -> dict[str, str]:
+        config = self.recipe.make_sft()
         if config is None:
             return {}
-        options = self._try(lambda: check_warm_up(config))
+        options = self._try(lambda: check_sft_options(config))
         if options is None:
             return {}
         self.refused += find_missing_packages(options)
@@ -118,14 +118,14 @@ class _Plan:
             self._compare_tokens([name for name in asked if sizes[name] is not None])
         if options is not None:
             context = teacher.context if teacher is not None else None
-            self.refused += find_refusals(config, options, context=context)
+            self.refused += find_conflicts(config, options, context=context)
         if teacher is not None and len(students) == len(loaded):
             lines |= self._try(lambda: estimate_memory(config, teacher, students, world=self.world)) or {}
         if self.guessed:
             lines["models not here"] = f"{', '.join(sorted(self.guessed))}: sizes are the registry's"
         return lines
 
-    def _count_explanations(self, config: WarmUpConfig) -> int:
+    def _count_explanations(self, config: SftConfig) -> int:
         rows = keep_rows(self.lake, self.lake.table("traces").scan(), "traces", config.where)
         found = int(keep_learnable(rows).select(pl.len()).collect().item())
         return min(found, config.limit or found)
@@ -138,7 +138,7 @@ class _Plan:
     def _measure(self, name: str) -> ModelSize | None:
         """Measure a model; one that is not here is refused, and has the registry's size where it is there."""
         if name == FRESH and self.recipe.fresh is not None:
-            return measure_fresh(self.recipe.fresh)
+            return measure_arithmetic_model(self.recipe.fresh)
         size = self._try(lambda: measure_model(resolve_model(name, role="teacher", need="tokenizer")))
         if size is None and (known := find_known_size(name, self.settings)) is not None:
             self.guessed.add(name)

@@ -14,8 +14,8 @@ from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.recipe.training import load_training
 from rlt_data.recipe.training_plan import plan_training
-from rlt_data.training.from_scratch.fresh import build_chain_tokenizer
-from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, save_model
+from rlt_data.training.from_scratch.arithmetic_model import build_chain_tokenizer
+from rlt_data.training.from_scratch.tiny_model import TinyShape, build_tiny_model, save_model
 
 SMALL = """
 output = "out"
@@ -60,7 +60,7 @@ def recipe(tmp_path: Path) -> Path:
 
 def test_sections_share_what_stands_above_them(recipe: Path) -> None:
     loaded = load_training([recipe], ["seed=3", "grpo.rlt.lambda_kl=0.5", "format=r1"])
-    warm = loaded.recipe.make_warm_up()
+    warm = loaded.recipe.make_sft()
     grpo = loaded.recipe.make_grpo("elsewhere")
     assert warm is not None
     assert grpo is not None
@@ -183,7 +183,7 @@ def test_a_dry_run_refuses_a_student_of_other_tokens(recipe: Path, tmp_path: Pat
 
 def test_the_papers_numbers_stand_in_its_recipe() -> None:
     recipe = load_training(["teacher-7b"]).recipe
-    sft, grpo = recipe.make_warm_up(), recipe.make_grpo("elsewhere")
+    sft, grpo = recipe.make_sft(), recipe.make_grpo("elsewhere")
     assert sft is not None
     assert grpo is not None
     assert (sft.trainer["num_train_epochs"], sft.trainer["learning_rate"]) == (10, 1e-5)

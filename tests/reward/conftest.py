@@ -11,7 +11,7 @@ import torch
 from rlt_data.formats import ConversationFormat, load_format
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import ScoreRequest
-from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, build_tiny_tokenizer
+from rlt_data.training.from_scratch.tiny_model import TinyShape, build_tiny_model, build_tiny_tokenizer
 
 WORDS = ["add", "take", "sum", "then", "so", "apple", "pear", "box", "three", "four", "seven"]
 

@@ -11,7 +11,7 @@ import pytest
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.stages.ingest.stage import IngestConfig, ingest
-from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, save_model
+from rlt_data.training.from_scratch.tiny_model import TinyShape, build_tiny_model, save_model
 
 SHAPE = TinyShape(hidden_size=32, heads=2, key_value_heads=2, feed_forward=48, context=512)
 PLAIN = {"gradient_checkpointing": False, "use_cpu": True}
@@ -21,7 +21,7 @@ PLAIN = {"gradient_checkpointing": False, "use_cpu": True}
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Directories of models that write any token: an untrained teacher, and two untrained students."""
     pytest.importorskip("trl")
-    from rlt_data.training.from_scratch.fresh import build_chain_tokenizer
+    from rlt_data.training.from_scratch.arithmetic_model import build_chain_tokenizer
 
     folder = tmp_path_factory.mktemp("models")
     tokenizer = build_chain_tokenizer(load_format("stratos"), terms=3, context=SHAPE.context)

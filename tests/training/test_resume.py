@@ -15,8 +15,8 @@ from polars.testing import assert_frame_equal
 from rlt_data.lake import Lake
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.training.rl.config import GrpoConfig
-from rlt_data.training.rl.grpo import train_policy
-from rlt_data.training.sft.warm_up import WarmUpConfig, warm_up
+from rlt_data.training.rl.stage import train_grpo
+from rlt_data.training.sft.stage import SftConfig, train_sft
 
 pytest.importorskip("trl")
 
@@ -119,7 +119,7 @@ def test_grpo_goes_on_where_it_was_killed(
             "ref_model_sync_steps": 3,
         },
     )
-    pair = train_twice(tmp_path, make_lake, train_policy, config, table="rollouts", commits=(3, 3), seed=1)
+    pair = train_twice(tmp_path, make_lake, train_grpo, config, table="rollouts", commits=(3, 3), seed=1)
     assert pair.kills >= 1
     assert_frame_equal(read_rows(pair.whole, "rollouts"), read_rows(pair.killed, "rollouts"))
     assert_frame_equal(read_metrics(pair.whole), read_metrics(pair.killed))
@@ -133,7 +133,7 @@ def test_grpo_goes_on_where_it_was_killed(
 def test_the_warm_up_goes_on_where_it_was_killed(
     models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
 ) -> None:
-    config = WarmUpConfig(
+    config = SftConfig(
         teacher=models["teacher"],
         output="",
         trainer={
@@ -145,7 +145,7 @@ def test_the_warm_up_goes_on_where_it_was_killed(
             "save_steps": 2,
         },
     )
-    pair = train_twice(tmp_path, make_lake, warm_up, config, table="metrics", commits=(7,), seed=2)
+    pair = train_twice(tmp_path, make_lake, train_sft, config, table="metrics", commits=(7,), seed=2)
     assert pair.kills >= 1
     assert_frame_equal(read_metrics(pair.whole), read_metrics(pair.killed))
     assert_same_weights(*pair.models)

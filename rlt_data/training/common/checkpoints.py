@@ -16,7 +16,7 @@ from typing import Any
 
 from rlt_data.errors import UsageError, require_module
 from rlt_data.training.common.callbacks import Callback
-from rlt_data.training.common.policy import read_weights, write_weights
+from rlt_data.training.common.weights import read_weights, write_weights
 
 NOTE = "rlt_data_checkpoint.json"
 REFERENCE = "reference"

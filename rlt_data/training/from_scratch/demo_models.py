@@ -17,15 +17,15 @@ from rlt_data.formats import load_format
 from rlt_data.hashing import hash_content
 from rlt_data.models.loading import hide_progress_bars
 from rlt_data.progress import Reporter
-from rlt_data.training.from_scratch.fresh import (
+from rlt_data.training.from_scratch.arithmetic_model import (
     TEACHER_STYLES,
-    FreshConfig,
-    build_fresh_model,
+    ArithmeticModelConfig,
+    build_arithmetic_model,
     draw_explained,
-    has_fresh_model,
+    has_arithmetic_model,
     train_tiny,
 )
-from rlt_data.training.from_scratch.tiny import save_model
+from rlt_data.training.from_scratch.tiny_model import save_model
 from rlt_data.training.sft.examples import build_teacher_examples, check_example
 
 NOTE = "rlt_data_demo.txt"
@@ -45,9 +45,9 @@ class DemoModelsConfig(BaseModel):
     teacher_learning_rate: float = 1e-3
 
     @property
-    def student(self) -> FreshConfig:
+    def student(self) -> ArithmeticModelConfig:
         """How the student is made."""
-        return FreshConfig(seed=self.seed, terms=self.terms, examples=self.examples)
+        return ArithmeticModelConfig(seed=self.seed, terms=self.terms, examples=self.examples)
 
 
 class DemoModels(NamedTuple):
@@ -73,7 +73,7 @@ def build_demo_models(
     if has_demo_models(directory, config):
         return models
     reporter = reporter or Reporter(quiet=True)
-    build_fresh_model(models.student, config.student, reporter)
+    build_arithmetic_model(models.student, config.student, reporter)
     model, tokenizer = _load_for_training(models.student)
     format = load_format(config.student.format)
     rng = random.Random(config.seed + 1)
@@ -104,7 +104,7 @@ def has_demo_models(directory: Path, config: DemoModelsConfig) -> bool:
     models = _name_models(directory)
     note = models.teacher / NOTE
     same = note.is_file() and note.read_text(encoding="utf-8") == _identify(config)
-    return same and has_fresh_model(models.student, config.student)
+    return same and has_arithmetic_model(models.student, config.student)
 
 
 def _identify(config: DemoModelsConfig) -> str:

@@ -26,7 +26,7 @@ from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import FailedText, ScoreRequest
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.training.common.policy import borrow_policy, is_sharded
+from rlt_data.training.common.weights import borrow_policy, is_sharded
 from rlt_data.training.rewards.completions import read_completions
 from rlt_data.training.rewards.students import (
     AnyScorer,

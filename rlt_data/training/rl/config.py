@@ -13,7 +13,7 @@ from rlt_data.errors import UsageError
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.runtime.contract import StageConfig
 from rlt_data.training.common.distributed import World, choose_precision
-from rlt_data.training.common.options import (
+from rlt_data.training.common.trl_options import (
     RESERVED,
     RESERVED_GRPO,
     build_lora,

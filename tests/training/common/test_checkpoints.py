@@ -65,7 +65,7 @@ def test_weights_spread_by_fsdp_are_read_and_written_whole(models: dict[str, str
     from torch.distributed.tensor import DTensor, init_device_mesh
     from transformers import AutoModelForCausalLM
 
-    from rlt_data.training.common.policy import read_weights, write_weights
+    from rlt_data.training.common.weights import read_weights, write_weights
 
     plain = AutoModelForCausalLM.from_pretrained(models["teacher"], dtype="float32")
     spread = AutoModelForCausalLM.from_pretrained(models["student"], dtype="float32")

@@ -15,7 +15,7 @@ from rlt_data.lake import Lake
 from rlt_data.stages.ingest.stage import IngestConfig, ingest
 from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.training.rl.config import GrpoConfig, list_options, plan_questions
-from rlt_data.training.rl.grpo import train_policy
+from rlt_data.training.rl.stage import train_grpo
 
 pytest.importorskip("trl")
 
@@ -35,7 +35,7 @@ def trained(
     folder = tmp_path_factory.mktemp("grpo")
     lake = make_lake(folder / "lake")
     config = make_config(models, folder / "out", trainer={**TRAINER, "beta": 0.04})
-    return lake, config, train_policy(lake, config)
+    return lake, config, train_grpo(lake, config)
 
 
 def test_every_rollout_is_a_row(trained: tuple[Lake, GrpoConfig, StageSummary]) -> None:
@@ -107,7 +107,7 @@ def test_a_finished_run_is_not_run_again(trained: tuple[Lake, GrpoConfig, StageS
     # Nor where only what it takes to run was changed.
     trainer = {**config.trainer, "gradient_checkpointing": True, "dataloader_num_workers": 1}
     changes = {"micro_batch_size": 2, "output": "elsewhere", "trainer": trainer}
-    again = train_policy(lake, config.model_copy(update=changes))
+    again = train_grpo(lake, config.model_copy(update=changes))
     assert again.status == "already finished"
     assert again.run_id == summary.run_id
     assert again.extra["model"] == summary.extra["model"]
@@ -119,7 +119,7 @@ def test_sampling_and_reward_do_not_depend_on_how_a_step_is_cut(
     lake, config, _ = trained
     other = make_lake(tmp_path / "lake")
     changes = {"micro_batch_size": 2, "output": str(tmp_path / "out"), "teacher_side": "policy"}
-    train_policy(other, config.model_copy(update=changes))
+    train_grpo(other, config.model_copy(update=changes))
     key = ["step", "question_id", "sample_index"]
     one, two = (each.table("rollouts").scan().sort(key).collect() for each in (lake, other))
     assert one["completion"].to_list() == two["completion"].to_list()
@@ -128,7 +128,7 @@ def test_sampling_and_reward_do_not_depend_on_how_a_step_is_cut(
 
 def test_shuffled_rewards_keep_the_true_parts(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
     config = make_config(models, tmp_path, steps=1, questions_per_step=4, shuffle_rewards=True)
-    train_policy(lake, config)
+    train_grpo(lake, config)
     rows = lake.table("rollouts").scan().collect()
     true = [
         (group["reward"] - group["reward"].mean()) / (group["reward"].std() + 1e-4)
@@ -146,7 +146,7 @@ def test_the_conventional_baseline_sees_no_solution(
     pytest.importorskip("math_verify")
     # A recipe's students may stand there; nobody asks them.
     config = make_config(models, tmp_path, steps=1, reward="correctness", students=("nowhere",))
-    train_policy(lake, config)
+    train_grpo(lake, config)
     rows = lake.table("rollouts").scan().collect()
     assert set(rows["reward"]) <= {0.0, 1.0}
     assert rows["kl_avg"].null_count() == rows.height
@@ -160,7 +160,7 @@ def test_questions_without_an_answer_are_rejects_of_the_baseline(
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lake = Lake(tmp_path / "lake")
     ingest(lake, IngestConfig(source=str(tmp_path / "rows.jsonl")))
-    train_policy(lake, make_config(models, tmp_path, steps=1, reward="correctness", students=()))
+    train_grpo(lake, make_config(models, tmp_path, steps=1, reward="correctness", students=()))
     reject = lake.table("rejects").scan().collect().row(0, named=True)
     assert reject["reason"] == "no_answer"
     assert lake.table("rollouts").scan().collect()["question_id"].n_unique() == 1
@@ -170,7 +170,7 @@ def test_weights_too_coarse_for_the_learning_rate_are_told(
     models: dict[str, str], lake: Lake, tmp_path: Path
 ) -> None:
     trainer = {**TRAINER, "model_init_kwargs": {"dtype": "bfloat16"}, "learning_rate": 1e-6}
-    coarse = train_policy(lake, make_config(models, tmp_path, steps=1, trainer=trainer))
+    coarse = train_grpo(lake, make_config(models, tmp_path, steps=1, trainer=trainer))
     assert any("round to nothing" in note for note in coarse.notes)
 
 
@@ -180,7 +180,7 @@ def test_lora_trains_an_adapter(models: dict[str, str], lake: Lake, tmp_path: Pa
     config = make_config(
         models, tmp_path, steps=1, lora={"r": 4, "target_modules": "all-linear"}, teacher_side="policy"
     )
-    summary = train_policy(lake, config)
+    summary = train_grpo(lake, config)
     identity = resolve_model(str(summary.extra["model"]), role="teacher")
     assert identity.base is not None
     assert load_model(identity, dtype="float32", device="cpu").config.model_type == "qwen2"
@@ -188,7 +188,7 @@ def test_lora_trains_an_adapter(models: dict[str, str], lake: Lake, tmp_path: Pa
 
 def test_a_long_prompt_is_a_reject(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no question is left"):
-        train_policy(lake, make_config(models, tmp_path, max_prompt_tokens=5))
+        train_grpo(lake, make_config(models, tmp_path, max_prompt_tokens=5))
     rejects = lake.table("rejects").scan().collect()
     assert set(rejects["reason"]) == {"prompt_too_long"}
     assert rejects.height == 24
@@ -212,14 +212,14 @@ def test_options_are_checked_against_trl(
         assert list_options(config, tmp_path, world=1)["loss_type"] == "dapo"
         return
     with pytest.raises(UsageError, match=message) as refused:
-        train_policy(lake, config)
+        train_grpo(lake, config)
     assert "learning_rat" not in trainer or "learning_rate" in str(refused.value.remedy)
     assert [run.stage for run in lake.runs()] == ["ingest"], "refused before anything ran"
 
 
 def test_unequal_passes_are_refused(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="do not divide"):
-        train_policy(lake, make_config(models, tmp_path, micro_batch_size=3))
+        train_grpo(lake, make_config(models, tmp_path, micro_batch_size=3))
 
 
 def test_unproven_engines_are_refused(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from rlt_data.models import resolve_model
-from rlt_data.training.from_scratch.demo_models import DemoModelsConfig, build_demo_models, has_demo_models
-from rlt_data.training.from_scratch.fresh import (
-    FreshConfig,
-    build_fresh_model,
-    has_fresh_model,
-    measure_fresh,
+from rlt_data.training.from_scratch.arithmetic_model import (
+    ArithmeticModelConfig,
+    build_arithmetic_model,
+    has_arithmetic_model,
+    measure_arithmetic_model,
 )
-from rlt_data.training.from_scratch.tiny import TinyShape
+from rlt_data.training.from_scratch.demo_models import DemoModelsConfig, build_demo_models, has_demo_models
+from rlt_data.training.from_scratch.tiny_model import TinyShape
 
 pytest.importorskip("trl")
 
-SMALL = FreshConfig(
+SMALL = ArithmeticModelConfig(
     examples=48,
     batch_size=12,
     epochs=1,
@@ -31,27 +31,27 @@ def read_revision(directory: Path) -> str | None:
 
 
 def test_a_fresh_model_is_made_once_and_the_same(tmp_path: Path) -> None:
-    made = build_fresh_model(tmp_path / "a", SMALL)
+    made = build_arithmetic_model(tmp_path / "a", SMALL)
     before = (made / "model.safetensors").stat().st_mtime_ns
-    assert has_fresh_model(made, SMALL)
-    assert (build_fresh_model(made, SMALL) / "model.safetensors").stat().st_mtime_ns == before
-    assert read_revision(build_fresh_model(tmp_path / "b", SMALL)) == read_revision(made)
+    assert has_arithmetic_model(made, SMALL)
+    assert (build_arithmetic_model(made, SMALL) / "model.safetensors").stat().st_mtime_ns == before
+    assert read_revision(build_arithmetic_model(tmp_path / "b", SMALL)) == read_revision(made)
 
 
 def test_another_configuration_is_another_model(tmp_path: Path) -> None:
-    made = build_fresh_model(tmp_path / "a", SMALL)
+    made = build_arithmetic_model(tmp_path / "a", SMALL)
     other = SMALL.model_copy(update={"seed": 1})
-    assert not has_fresh_model(made, other)
+    assert not has_arithmetic_model(made, other)
     revision = read_revision(made)
-    assert read_revision(build_fresh_model(made, other)) != revision
-    assert not has_fresh_model(tmp_path / "absent", SMALL)
+    assert read_revision(build_arithmetic_model(made, other)) != revision
+    assert not has_arithmetic_model(tmp_path / "absent", SMALL)
 
 
 def test_its_size_is_known_before(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    weights = load_file(build_fresh_model(tmp_path, SMALL) / "model.safetensors")
-    assert measure_fresh(SMALL).parameters == sum(value.numel() for value in weights.values())
+    weights = load_file(build_arithmetic_model(tmp_path, SMALL) / "model.safetensors")
+    assert measure_arithmetic_model(SMALL).parameters == sum(value.numel() for value in weights.values())
 
 
 def test_the_demonstration_has_a_teacher_beside_its_student(tmp_path: Path) -> None:

@@ -20,17 +20,17 @@ from rlt_data.stages.runtime.run import StageConfig, StageRun, StageSummary, ope
 from rlt_data.stages.runtime.selection import select_rows
 from rlt_data.training.common.checkpoints import CheckpointCallback, find_whole_checkpoint
 from rlt_data.training.common.distributed import World, choose_precision, place_model
-from rlt_data.training.common.options import (
+from rlt_data.training.common.progress_table import HealthCallback, ProgressTable
+from rlt_data.training.common.saving import describe_result, save_result
+from rlt_data.training.common.trl_options import (
     RESERVED,
     RESERVED_SFT,
     build_lora,
     build_options,
     select_deciding,
 )
-from rlt_data.training.common.policy import explain_coarse_weights, is_sharded
-from rlt_data.training.common.saving import describe_result, save_result
-from rlt_data.training.common.view import HealthCallback, TrainingView
-from rlt_data.training.rl.refusals import find_missing_packages, refuse
+from rlt_data.training.common.weights import explain_coarse_weights, is_sharded
+from rlt_data.training.rl.conflicts import find_missing_packages, refuse
 from rlt_data.training.rl.rollouts import MetricsCallback
 from rlt_data.training.sft.examples import (
     Explained,
@@ -39,12 +39,12 @@ from rlt_data.training.sft.examples import (
     check_example,
     describe_example,
 )
-from rlt_data.training.sft.trainer import run_supervised
+from rlt_data.training.sft.sft_trainer import run_sft_trainer
 
 SCHEME_VERSION = 1
 
 
-class WarmUpSection(StageConfig):
+class SftSection(StageConfig):
     """What the teacher is warmed up on, and how. `trainer` passes options of `trl.SFTConfig` through."""
 
     where: str | None = Field(
@@ -61,7 +61,7 @@ class WarmUpSection(StageConfig):
     )
 
 
-class WarmUpConfig(WarmUpSection):
+class SftConfig(SftSection):
     """A whole warm-up."""
 
     NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"output", "keep_checkpoints"})
@@ -84,8 +84,8 @@ class _Work(NamedTuple):
     rows: list[Explained]
 
 
-def warm_up(
-    lake: Lake, config: WarmUpConfig, *, force: bool = False, reporter: Reporter | None = None
+def train_sft(
+    lake: Lake, config: SftConfig, *, force: bool = False, reporter: Reporter | None = None
 ) -> StageSummary:
     """Train a teacher on explanations from the lake: loss on the explanation and its closing tag alone.
 
@@ -128,7 +128,7 @@ def warm_up(
         world.fail()
 
 
-def select_examples(run: StageRun, config: WarmUpConfig) -> list[Explained]:
+def select_examples(run: StageRun, config: SftConfig) -> list[Explained]:
     """Select explanations that closed, in an order that depends on their content alone.
 
     Raises `InputError` where there is none.
@@ -155,7 +155,7 @@ def keep_learnable(traces: pl.LazyFrame) -> pl.LazyFrame:
     return traces.filter(written & ~pl.col("truncated") & (pl.col("state") != "missing_close"))
 
 
-def list_options(config: WarmUpConfig, output: Path) -> dict[str, Any]:
+def list_options(config: SftConfig, output: Path) -> dict[str, Any]:
     """The options of `trl.SFTConfig` in full: the recipe's over this program's defaults."""
     return {
         "logging_steps": 1,
@@ -172,7 +172,7 @@ def list_options(config: WarmUpConfig, output: Path) -> dict[str, Any]:
     }
 
 
-def check_options(config: WarmUpConfig) -> Any:
+def check_options(config: SftConfig) -> Any:
     """Build the `trl.SFTConfig` of a recipe, and try its LoRA options. Raises as `build_options` does."""
     build_lora(config.lora, where="sft.lora")
     alone = {**choose_precision(config.trainer), **config.trainer}
@@ -183,7 +183,7 @@ def check_options(config: WarmUpConfig) -> Any:
 def _train(
     run: StageRun | None,
     work: _Work,
-    config: WarmUpConfig,
+    config: SftConfig,
     identity: ModelIdentity,
     format: ConversationFormat,
     reporter: Reporter,
@@ -201,7 +201,7 @@ def _train(
     init = {"dtype": "float32", "local_files_only": True, **place_model(options)}
     options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
     steps = count_steps(config, len(examples), world=World().size)
-    view = TrainingView("SFT warm-up", steps, quiet=reporter.silenced)
+    view = ProgressTable("SFT warm-up", steps, quiet=reporter.silenced)
     checkpoints = CheckpointCallback(
         run.flush if run is not None else _do_nothing, keep=config.keep_checkpoints, run_id=work.run_id
     )
@@ -220,7 +220,7 @@ def _train(
             run.note(coarse)
 
     try:
-        trainer = run_supervised(
+        trainer = run_sft_trainer(
             str(identity.require_directory()),
             tokenizer,
             examples,
@@ -249,7 +249,7 @@ def _prepare(
     run: StageRun | None,
     rows: list[Explained],
     tokenizer: Any,
-    config: WarmUpConfig,
+    config: SftConfig,
     identity: ModelIdentity,
     format: ConversationFormat,
 ) -> list[SupervisedExample]:
@@ -283,7 +283,7 @@ def _find_flaw(example: SupervisedExample, limit: int | None) -> tuple[str, str]
     return None
 
 
-def count_steps(config: WarmUpConfig, examples: int, *, world: int) -> int:
+def count_steps(config: SftConfig, examples: int, *, world: int) -> int:
     """Count the optimiser steps of a warm-up on so many examples in so many processes.
 
     Raises `UsageError` for a number of epochs that is not above 0.

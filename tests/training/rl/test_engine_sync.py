@@ -14,7 +14,7 @@ import pytest
 from rlt_data.errors import StageStoppedError
 
 torch = pytest.importorskip("torch")
-sync_room = pytest.importorskip("rlt_data.training.rl.sync")
+engine_sync = pytest.importorskip("rlt_data.training.rl.engine_sync")
 
 # Samples from vLLM with the weights of one model, transfers those of another, and samples again. Of each
 # token sampled: the gap between vLLM's log-probability and that of the weights it should have.
@@ -113,7 +113,7 @@ def test_a_transfer_that_changes_nothing_is_seen(tmp_path: Path) -> None:
     if torch.accelerator.is_available():
         pytest.skip("the trap is the CPU's")
     result = transfer(before, after)
-    check = sync_room.SyncCheck(limit=0.1)
+    check = engine_sync.SyncCheck(limit=0.1)
     check.check(torch.tensor(result["before"]), step=0)
     assert check.gap < 0.01, "with its own weights the engine agrees with the trainer"
     for way in ("reload", "load"):
@@ -124,7 +124,7 @@ def test_a_transfer_that_changes_nothing_is_seen(tmp_path: Path) -> None:
 
 
 def test_gaps_within_the_noise_pass_and_are_kept() -> None:
-    check = sync_room.SyncCheck(limit=0.1)
+    check = engine_sync.SyncCheck(limit=0.1)
     output = {
         "sampling_per_token_logps": torch.tensor([[-1.0, -2.0, float("nan"), -9.0]]),
         "old_per_token_logps": torch.tensor([[-1.02, -1.95, -3.0, -1.0]]),
@@ -140,13 +140,13 @@ def test_nothing_to_compare_is_no_proof(missing: str) -> None:
     kept = {name: torch.zeros(1, 2) for name in ("sampling_per_token_logps", "old_per_token_logps")}
     del kept[missing]
     with pytest.raises(StageStoppedError, match="nothing proves"):
-        sync_room.SyncCheck().compare({**kept, "completion_mask": torch.ones(1, 2)}, step=2)
+        engine_sync.SyncCheck().compare({**kept, "completion_mask": torch.ones(1, 2)}, step=2)
 
 
 @pytest.mark.parametrize("gap", [0.3, float("nan"), float("inf")])
 def test_gaps_beyond_it_stop_with_what_was_seen(gap: float) -> None:
-    check = sync_room.SyncCheck(limit=0.1)
+    check = engine_sync.SyncCheck(limit=0.1)
     with pytest.raises(StageStoppedError, match="at step 7") as stopped:
         check.check(torch.tensor([0.0, gap]), step=7)
     assert "use_vllm = false" in str(stopped.value)
-    sync_room.SyncCheck(limit=None).check(torch.tensor([gap]), step=7)
+    engine_sync.SyncCheck(limit=None).check(torch.tensor([gap]), step=7)

@@ -32,15 +32,20 @@ from rlt_data.sources.procedural.arithmetic import (
 from rlt_data.tasks.answers import render_answer
 from rlt_data.training.common.callbacks import ProgressCallback
 from rlt_data.training.common.distributed import train_alone
-from rlt_data.training.common.forecast import ModelSize
-from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, build_tiny_tokenizer, save_model
+from rlt_data.training.common.memory import ModelSize
+from rlt_data.training.from_scratch.tiny_model import (
+    TinyShape,
+    build_tiny_model,
+    build_tiny_tokenizer,
+    save_model,
+)
 from rlt_data.training.sft.examples import (
     Explained,
     SupervisedExample,
     build_student_examples,
     build_teacher_examples,
 )
-from rlt_data.training.sft.trainer import run_supervised
+from rlt_data.training.sft.sft_trainer import run_sft_trainer
 
 SCHEME_VERSION = 1
 NOTE = "rlt_data_fresh.json"
@@ -53,7 +58,7 @@ TEACHER_STYLES: dict[Style, float] = {
 }  # fmt: skip
 
 
-class FreshConfig(BaseModel):
+class ArithmeticModelConfig(BaseModel):
     """How a fresh model is made. Everything here decides its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,12 +96,14 @@ class FreshConfig(BaseModel):
     )
 
 
-def build_fresh_model(directory: Path, config: FreshConfig, reporter: Reporter | None = None) -> Path:
+def build_arithmetic_model(
+    directory: Path, config: ArithmeticModelConfig, reporter: Reporter | None = None
+) -> Path:
     """Build the model in `directory`, or take it where the same was built before; returns the directory.
 
     Raises `MissingExtraError` without the packages that train models.
     """
-    if has_fresh_model(directory, config):
+    if has_arithmetic_model(directory, config):
         return directory
     format = load_format(config.format)
     tokenizer = build_chain_tokenizer(format, terms=config.terms, context=config.shape.context)
@@ -120,7 +127,7 @@ def build_fresh_model(directory: Path, config: FreshConfig, reporter: Reporter |
     return directory
 
 
-def has_fresh_model(directory: Path, config: FreshConfig) -> bool:
+def has_arithmetic_model(directory: Path, config: ArithmeticModelConfig) -> bool:
     """Tell whether `directory` holds the model of this very configuration."""
     try:
         found = json.loads((directory / NOTE).read_text(encoding="utf-8"))
@@ -129,7 +136,7 @@ def has_fresh_model(directory: Path, config: FreshConfig) -> bool:
     return bool(found == _identify(config))
 
 
-def _identify(config: FreshConfig) -> str:
+def _identify(config: ArithmeticModelConfig) -> str:
     format = load_format(config.format).identity_text()
     return hash_content("fresh", SCHEME_VERSION, config.model_dump(mode="json"), format)
 
@@ -154,7 +161,11 @@ def build_chain_tokenizer(format: ConversationFormat, *, terms: int, context: in
 
 
 def draw_explained(
-    rng: random.Random, config: FreshConfig, styles: Mapping[Style, float], *, steps_share: float = 0.0
+    rng: random.Random,
+    config: ArithmeticModelConfig,
+    styles: Mapping[Style, float],
+    *,
+    steps_share: float = 0.0,
 ) -> Explained:
     """Draw an explained chain: in `steps_share` of the cases of any length with every step, else of full
     length in a style drawn by weight."""
@@ -198,7 +209,7 @@ def train_tiny(
     model.train()
     try:
         with tempfile.TemporaryDirectory() as folder, train_alone():
-            run_supervised(
+            run_sft_trainer(
                 model,
                 tokenizer,
                 examples,
@@ -211,7 +222,9 @@ def train_tiny(
     model.eval()
 
 
-def _write_texts(config: FreshConfig, format: ConversationFormat, tokenizer: Any) -> list[SupervisedExample]:
+def _write_texts(
+    config: ArithmeticModelConfig, format: ConversationFormat, tokenizer: Any
+) -> list[SupervisedExample]:
     rng = random.Random(config.seed)
     teacher = round(config.examples * config.teacher_share)
     as_student = [
@@ -228,7 +241,7 @@ def _write_texts(config: FreshConfig, format: ConversationFormat, tokenizer: Any
     ]
 
 
-def _explain(rng: random.Random, config: FreshConfig, chain: Chain, style: Style) -> Explained:
+def _explain(rng: random.Random, config: ArithmeticModelConfig, chain: Chain, style: Style) -> Explained:
     answer = chain.results[-1]
     if style in ("ramble", "wrong", "bogus") and rng.random() < config.answer_noise:
         answer = rng.randint(-9, 18)
@@ -237,7 +250,7 @@ def _explain(rng: random.Random, config: FreshConfig, chain: Chain, style: Style
     return Explained(chain.question, render_answer(str(answer)), think)
 
 
-def measure_fresh(config: FreshConfig) -> ModelSize:
+def measure_arithmetic_model(config: ArithmeticModelConfig) -> ModelSize:
     """The size of a fresh model before it is made."""
     tokenizer = build_chain_tokenizer(load_format(config.format), terms=config.terms)
     shape = config.shape

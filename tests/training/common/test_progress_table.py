@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from rlt_data.training.common.view import HealthCallback, TrainingView
+from rlt_data.training.common.progress_table import HealthCallback, ProgressTable
 from rlt_data.training.rl.rollouts import read_numbers
 
 LOGS = {
@@ -31,7 +31,7 @@ def test_numbers_are_read_from_text_and_nothing_else() -> None:
 
 
 def test_a_pipe_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
-    view = TrainingView("GRPO", 10)
+    view = ProgressTable("GRPO", 10)
     view.on_train_begin(None, state(0), None)
     view.on_log(None, state(1), None, logs=LOGS)
     view.on_log(None, state(2), None, logs=LOGS)
@@ -45,13 +45,13 @@ def test_a_pipe_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> 
 def test_quiet_and_other_processes_show_nothing(
     quiet: bool, main: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    view = TrainingView("GRPO", 10, quiet=quiet)
+    view = ProgressTable("GRPO", 10, quiet=quiet)
     view.on_log(None, state(1, main), None, logs=LOGS)
     assert capsys.readouterr().err == ""
 
 
 def test_the_table_shows_parts_and_warnings() -> None:
-    view = TrainingView("GRPO", 10)
+    view = ProgressTable("GRPO", 10)
     view.warn("be careful")
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(view._draw(3, read_numbers(LOGS), "1 s/step"))

@@ -36,7 +36,7 @@ def train_and_keep(
 ) -> tuple[list[dict[str, Any]], Any]:
     import datasets
 
-    from rlt_data.training.rl.trainer import RltTrainer
+    from rlt_data.training.rl.grpo_trainer import RltTrainer
 
     prompts = [
         render_teacher_prompt(load_format("stratos"), tokenizer, f"State it: {n} + 1 =", f"{n + 1}").text
@@ -100,7 +100,7 @@ def test_sampling_by_trl_itself_leaves_none(models: dict[str, str], tokenizer: A
 
 
 def test_a_stop_of_several_tokens_ends_a_completion(models: dict[str, str], tokenizer: Any) -> None:
-    from rlt_data.training.rl.draws import StopAtText
+    from rlt_data.training.rl.seeded_sampling import StopAtText
 
     texts = ["ab</end>cd", "ab</en", "</end>"]
     ids = [tokenizer(text)["input_ids"] for text in texts]

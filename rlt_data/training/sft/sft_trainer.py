@@ -13,7 +13,7 @@ from rlt_data.training.common.distributed import keep_to_one_device
 from rlt_data.training.sft.examples import SupervisedExample
 
 
-def run_supervised(
+def run_sft_trainer(
     model: Any,
     tokenizer: Any,
     examples: Sequence[SupervisedExample],

@@ -20,13 +20,13 @@ from rlt_data.stages.runtime.selection import select_rows
 from rlt_data.tasks.answers import extract_answer
 from rlt_data.training.common.checkpoints import CheckpointCallback, find_whole_checkpoint, load_reference
 from rlt_data.training.common.distributed import World, keep_to_one_device, place_model
-from rlt_data.training.common.options import build_lora, build_options
-from rlt_data.training.common.policy import explain_coarse_weights
+from rlt_data.training.common.progress_table import HealthCallback, ProgressTable
 from rlt_data.training.common.saving import describe_result, save_result
-from rlt_data.training.common.view import HealthCallback, TrainingView
+from rlt_data.training.common.trl_options import build_lora, build_options
+from rlt_data.training.common.weights import explain_coarse_weights
 from rlt_data.training.rewards.completions import decode_completion
 from rlt_data.training.rl.config import GrpoConfig, check_options, list_options, plan_questions
-from rlt_data.training.rl.refusals import find_refusals, refuse
+from rlt_data.training.rl.conflicts import find_conflicts, refuse
 from rlt_data.training.rl.rollouts import MetricsCallback, RolloutRecorder, count_earlier_rows, count_rollouts
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class _Work(NamedTuple):
     questions: list[tuple[Any, ...]]
 
 
-def train_policy(
+def train_grpo(
     lake: Lake, config: GrpoConfig, *, force: bool = False, reporter: Reporter | None = None
 ) -> StageSummary:
     """Train a teacher by GRPO; every completion becomes a row of `rollouts`, every number one of `metrics`.
@@ -69,7 +69,7 @@ def train_policy(
     options = check_options(config, world=world.size)
     teacher = resolve_model(config.teacher, role="teacher")
     context = read_model_config(teacher).context
-    refuse(find_refusals(config, options, context=context), where="grpo")
+    refuse(find_conflicts(config, options, context=context), where="grpo")
     need: Need = "tokenizer" if config.student_server else "weights"
     scoring = config.students if config.reward == "rlt" else ()
     students = [resolve_model(name, role="student", need=need) for name in scoring]
@@ -153,8 +153,8 @@ def _train(
     reporter: Reporter,
 ) -> None:
     transformers = require_module("transformers", "train")
-    from rlt_data.training.rl.sync import SyncCheck
-    from rlt_data.training.rl.trainer import RltTrainer
+    from rlt_data.training.rl.engine_sync import SyncCheck
+    from rlt_data.training.rl.grpo_trainer import RltTrainer
 
     transformers.utils.logging.set_verbosity_error()
     # It shows a whole prompt for every completion that cannot be scored; their share is a metric here.
@@ -171,7 +171,7 @@ def _train(
     options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
     arguments = build_options("GRPOConfig", options, where="grpo.trainer")
     keep_to_one_device(arguments)
-    view = TrainingView("GRPO", config.steps, quiet=reporter.silenced)
+    view = ProgressTable("GRPO", config.steps, quiet=reporter.silenced)
     callbacks = [MetricsCallback(run, phase="grpo"), _make_health(run, view), view]
     with ExitStack() as stack:
         stack.callback(view.close)
@@ -230,9 +230,9 @@ def _train(
 
 
 def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
-    from rlt_data.training.rewards.controls import ShuffledReward
     from rlt_data.training.rewards.correctness import CorrectnessReward
     from rlt_data.training.rewards.rlt import RltReward
+    from rlt_data.training.rewards.shuffled import ShuffledReward
 
     reward: Any
     if config.reward == "correctness":
@@ -273,7 +273,7 @@ def _build_dataset(work: _Work, config: GrpoConfig) -> Any:
     return datasets.Dataset.from_dict({**columns, "place": list(range(len(plan)))})
 
 
-def _make_health(run: StageRun | None, view: TrainingView) -> HealthCallback:
+def _make_health(run: StageRun | None, view: ProgressTable) -> HealthCallback:
     def warn(text: str) -> None:
         view.warn(text)
         if run is not None:

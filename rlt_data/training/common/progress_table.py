@@ -38,7 +38,7 @@ ROWS = (
 PLAIN_SECONDS = 30.0
 
 
-class TrainingView(Callback):
+class ProgressTable(Callback):
     """Shows a run of `steps` steps live on stderr; in a pipe, a line every half minute; or nothing."""
 
     def __init__(self, title: str, steps: int, *, quiet: bool = False) -> None:

@@ -17,8 +17,8 @@ from trl.trainer.utils import pad
 
 from rlt_data.engines.base import SamplingParameters
 from rlt_data.engines.stopping import CompletionReader
-from rlt_data.training.rl.draws import SeededDraws, StopAtText, make_seed
-from rlt_data.training.rl.sync import SyncCheck
+from rlt_data.training.rl.engine_sync import SyncCheck
+from rlt_data.training.rl.seeded_sampling import SeededDraws, StopAtText, make_seed
 
 Record = Callable[[list[dict[str, Any]]], None]
 

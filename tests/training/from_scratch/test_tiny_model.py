@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from rlt_data.models import load_model, load_tokenizer, resolve_model
-from rlt_data.training.from_scratch.tiny import TinyShape, build_tiny_model, build_tiny_tokenizer, save_model
+from rlt_data.training.from_scratch.tiny_model import (
+    TinyShape,
+    build_tiny_model,
+    build_tiny_tokenizer,
+    save_model,
+)
 
 torch = pytest.importorskip("torch")
 PIECES = [" 12", "12", " -3", " -", ", then", "First", "Say it:", "Say it: all", "<|tag|>"]

@@ -12,23 +12,23 @@ from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.models import load_model, resolve_model
 from rlt_data.training.sft.examples import Explained, build_teacher_examples
-from rlt_data.training.sft.warm_up import WarmUpConfig, count_steps, keep_learnable, warm_up
+from rlt_data.training.sft.stage import SftConfig, count_steps, keep_learnable, train_sft
 
 pytest.importorskip("trl")
 
 TRAINER = {"use_cpu": True, "gradient_checkpointing": False, "per_device_train_batch_size": 8}
 
 
-def make_config(models: dict[str, str], output: Path, **changes: Any) -> WarmUpConfig:
+def make_config(models: dict[str, str], output: Path, **changes: Any) -> SftConfig:
     trainer = {**TRAINER, "max_steps": 2, "learning_rate": 1e-2, **changes.pop("trainer", {})}
-    return WarmUpConfig(teacher=models["teacher"], output=str(output), trainer=trainer, **changes)
+    return SftConfig(teacher=models["teacher"], output=str(output), trainer=trainer, **changes)
 
 
 def test_an_adapter_is_merged_into_a_whole_model(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
     import torch
 
     config = make_config(models, tmp_path / "out", lora={"r": 4, "target_modules": "all-linear"})
-    summary = warm_up(lake, config)
+    summary = train_sft(lake, config)
     identity = resolve_model(str(summary.extra["model"]), role="teacher")
     assert identity.base is None, "a model of its own, on which GRPO may train another adapter"
     old, new = (
@@ -54,7 +54,7 @@ def test_texts_over_the_limit_are_rejects(
     examples = build_teacher_examples(load_format("stratos"), tokenizer, explained)
     lengths = sorted(len(example.token_ids) for example in examples)
     limit = lengths[12]
-    summary = warm_up(lake, make_config(models, tmp_path / "out", max_tokens=limit))
+    summary = train_sft(lake, make_config(models, tmp_path / "out", max_tokens=limit))
     assert summary.extra["examples"] == sum(length <= limit for length in lengths) < 24
     rejects = lake.table("rejects").scan().collect()
     assert rejects.height == 24 - summary.extra["examples"]
@@ -81,5 +81,5 @@ def test_cut_off_and_blank_explanations_teach_nothing() -> None:
 def test_steps_are_counted_as_the_trainer_counts_them(
     options: dict[str, Any], world: int, steps: int
 ) -> None:
-    config = WarmUpConfig(teacher="t", output="o", trainer={"per_device_train_batch_size": 8, **options})
+    config = SftConfig(teacher="t", output="o", trainer={"per_device_train_batch_size": 8, **options})
     assert count_steps(config, 24, world=world) == steps

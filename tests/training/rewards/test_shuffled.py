@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from rlt_data.training.rewards.controls import ShuffledReward
+from rlt_data.training.rewards.shuffled import ShuffledReward
 
 
 class Counting:

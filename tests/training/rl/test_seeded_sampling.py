@@ -9,8 +9,8 @@ import pytest
 from rlt_data.engines.base import SamplingParameters
 
 torch = pytest.importorskip("torch")
-draws_room = pytest.importorskip("rlt_data.training.rl.draws")
-SeededDraws, make_seed = draws_room.SeededDraws, draws_room.make_seed
+seeded_sampling = pytest.importorskip("rlt_data.training.rl.seeded_sampling")
+SeededDraws, make_seed = seeded_sampling.SeededDraws, seeded_sampling.make_seed
 
 SAMPLING = SamplingParameters(temperature=0.7, top_p=1.0, top_k=0, max_tokens=8, stop=())
 

@@ -19,7 +19,7 @@ _TRACKERS = {
 }
 
 
-def find_refusals(config: GrpoConfig, options: Any, *, context: int | None) -> list[str]:
+def find_conflicts(config: GrpoConfig, options: Any, *, context: int | None) -> list[str]:
     """List what speaks against a GRPO training; `options` is its `trl.GRPOConfig`.
 
     `context` is the longest text that the teacher reads, tokens.
