@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,30 @@ def test_imports_run_one_way(path: Path):
         if (depth := find_layer(module)) is not None and depth < layer
     ]
     assert upward == []
+
+
+def find_module(name: str, modules: Container[str]) -> str | None:
+    """Find the module that holds a dotted name: the name itself or its longest prefix."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def test_no_modules_import_one_another():
+    """Imports inside functions and under TYPE_CHECKING count too: two such modules are one."""
+    paths = {name_module(path): path for path in list_source_files()}
+    imports = {
+        module: {
+            found
+            for _, name in iterate_imports(path)
+            if (found := find_module(name, paths)) and found != module
+        }
+        for module, path in paths.items()
+    }
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail("a circle of imports: " + " is imported by ".join(error.args[1]))
 
 
 def test_the_walk_sees_relative_and_nested_imports():

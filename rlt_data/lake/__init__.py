@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from rlt_data.lake.lake import Lake, NoLakeError
+from rlt_data.lake.catalog import NoLakeError
+from rlt_data.lake.lake import Lake
 from rlt_data.lake.lineage import LineageStep
 from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.tables.table import Table, TableState, TableVersion

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from rlt_data.errors import LakeError
-from rlt_data.lake.runs import RunRecord
-
-if TYPE_CHECKING:
-    from rlt_data.lake.lake import Lake
+from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.runs import RunRecord, find_run, list_runs
 
 
 @dataclass(frozen=True)
@@ -29,26 +26,26 @@ class LineageStep:
     trained_by: Mapping[str, tuple[str, ...]]
 
 
-def trace_lineage(lake: Lake, run_id: str | None = None) -> list[LineageStep]:
+def trace_lineage(catalog: Catalog, run_id: str | None = None) -> list[LineageStep]:
     """Return the steps that led to a run, that run first (depth 0); all runs where none is named.
 
     Who made a table's rows is read from their `run_id` column at the version that was read. A version
     whose files were vacuumed away is answered from the newest version, limited to runs started before.
     """
-    records = {record.run_id: record for record in lake.runs()}
+    records = {record.run_id: record for record in list_runs(catalog)}
     if run_id is None:
         return [
-            LineageStep(record, 0, find_makers(lake, record, records), find_trainings(record, records))
+            LineageStep(record, 0, find_makers(catalog, record, records), find_trainings(record, records))
             for record in records.values()
         ]
-    start = lake.run(run_id)
+    start = find_run(catalog, run_id)
     steps: dict[str, LineageStep] = {}
     waiting = [(start.run_id, 0)]
     while waiting:
         current, depth = waiting.pop(0)
         if current in steps or current not in records:
             continue
-        made_by = find_makers(lake, records[current], records)
+        made_by = find_makers(catalog, records[current], records)
         trained_by = find_trainings(records[current], records)
         steps[current] = LineageStep(records[current], depth, made_by, trained_by)
         for makers in (*made_by.values(), *trained_by.values()):
@@ -57,12 +54,12 @@ def trace_lineage(lake: Lake, run_id: str | None = None) -> list[LineageStep]:
 
 
 def find_makers(
-    lake: Lake, record: RunRecord, records: Mapping[str, RunRecord]
+    catalog: Catalog, record: RunRecord, records: Mapping[str, RunRecord]
 ) -> dict[str, tuple[str, ...]]:
     """Return, for each table that a run read, the runs that had written rows of it by then."""
     made_by = {}
     for state in record.inputs:
-        table = lake.table(state.table)
+        table = catalog.table(state.table)
         try:
             frame = table.scan(state.version)
         except LakeError:

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import pyarrow as pa
 from deltalake import DeltaTable, Field
 from deltalake import Schema as DeltaSchema
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
-import rlt_data
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake.location import Location
@@ -102,7 +102,7 @@ def check_record(record: Table, migrations: Sequence[Migration] = MIGRATIONS) ->
     if newer:
         raise LakeError(
             f"this lake was written by a newer program: it went through {newer[-1]['migration']!r}, "
-            f"which rlt-data {rlt_data.__version__} does not know",
+            f"which rlt-data {version('rlt-data')} does not know",
             where=record.uri,
             remedy=f"install rlt-data {newer[-1]['program']} or later",
         )
@@ -125,7 +125,7 @@ def apply_migrations(
             "migration": migration.name,
             "number": migrations.index(migration),
             "about": migration.about,
-            "program": rlt_data.__version__,
+            "program": version("rlt-data"),
             "applied_at": datetime.now(UTC),
         }
         rows = pa.Table.from_pylist([row], schema=RECORD.arrow.remove(len(RECORD.columns) - 1))

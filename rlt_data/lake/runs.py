@@ -8,18 +8,17 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
+from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
+from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.fingerprint import NamedModel
 from rlt_data.lake.tables.commits import Fence
 from rlt_data.lake.tables.conform import build_rows
 from rlt_data.lake.tables.table import TableState
-
-if TYPE_CHECKING:
-    from rlt_data.lake.lake import Lake
 
 PACKAGES = (
     "rlt-data", "deltalake", "duckdb", "polars", "pyarrow", "torch", "transformers", "trl", "vllm",
@@ -55,11 +54,27 @@ class RunRecord:
         return self.status == "finished"
 
 
-def read_newest_states(runs: pl.LazyFrame) -> list[RunRecord]:
+def list_runs(catalog: Catalog) -> list[RunRecord]:
     """Return the newest state of each run, in the order in which the runs started."""
-    newest = runs.sort("sequence").group_by("run_id", maintain_order=True).last()
+    newest = catalog.table("runs").scan().sort("sequence").group_by("run_id", maintain_order=True).last()
     rows = newest.sort("started_at", "run_id").collect().to_dicts()
     return [_read_record(row) for row in rows]
+
+
+def find_run(catalog: Catalog, run_id: str) -> RunRecord:
+    """Return the newest state of the run with this id, or prefix of an id.
+
+    Raises `LakeError` where no run or more than one matches.
+    """
+    matching = [run for run in list_runs(catalog) if run.run_id.startswith(run_id)]
+    exact = [run for run in matching if run.run_id == run_id]
+    if len(exact or matching) != 1:
+        raise LakeError(
+            f"{len(matching) or 'no'} run(s) begin with {run_id!r}",
+            where=catalog.uri,
+            remedy="`rlt-data log` lists the runs",
+        )
+    return (exact or matching)[0]
 
 
 def read_first_state(runs: pl.LazyFrame, run_id: str) -> RunRecord:
@@ -116,7 +131,7 @@ def draft_record(
 
 
 def commit_state(
-    lake: Lake,
+    catalog: Catalog,
     first: RunRecord,
     *,
     sequence: int,
@@ -147,7 +162,7 @@ def commit_state(
         "ended_at": ended_at,
         "error": error,
     }
-    runs = lake.table("runs")
+    runs = catalog.table("runs")
     rows = build_rows([row], runs.schema.arrow)
     return runs.commit(rows, run_id=first.run_id, fence=fence).written
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from deltalake import CommitProperties
 from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
+from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.runs import list_runs
 from rlt_data.lake.tables.table import NO_VERSION, Table
 from rlt_data.lake.tables.writer import describe_failure
-
-if TYPE_CHECKING:
-    from rlt_data.lake.lake import Lake
 
 RETENTION_HOURS = 168
 
@@ -43,13 +41,13 @@ class Vacuum:
     dry_run: bool
 
 
-def compact_tables(lake: Lake, names: Sequence[str] | None = None) -> list[Compaction]:
+def compact_tables(catalog: Catalog, names: Sequence[str] | None = None) -> list[Compaction]:
     """Join the small files of each table into large ones, as a new version with the same rows.
 
     Safe beside writers. The small files stay until a vacuum, for the versions that read them.
     """
     done = []
-    for table in _select_tables(lake, names):
+    for table in _select_tables(catalog, names):
         delta = table.open_version(None)
         if delta is None:
             continue
@@ -64,7 +62,7 @@ def compact_tables(lake: Lake, names: Sequence[str] | None = None) -> list[Compa
 
 
 def vacuum_tables(
-    lake: Lake,
+    catalog: Catalog,
     names: Sequence[str] | None = None,
     *,
     retention_hours: int = RETENTION_HOURS,
@@ -79,12 +77,12 @@ def vacuum_tables(
     """
     pinned: dict[str, set[int]] = {}
     if not drop_pinned:
-        for record in lake.runs():
+        for record in list_runs(catalog):
             if not record.finished:
                 for state in record.inputs:
                     pinned.setdefault(state.table, set()).add(state.version)
     done = []
-    for table in _select_tables(lake, names):
+    for table in _select_tables(catalog, names):
         delta = table.open_version(None)
         if delta is None:
             continue
@@ -114,5 +112,5 @@ def _explain_failures(table: Table) -> Iterator[None]:
         ) from error
 
 
-def _select_tables(lake: Lake, names: Sequence[str] | None) -> list[Table]:
-    return lake.tables() if names is None else [lake.table(name) for name in names]
+def _select_tables(catalog: Catalog, names: Sequence[str] | None) -> list[Table]:
+    return catalog.tables() if names is None else [catalog.table(name) for name in names]

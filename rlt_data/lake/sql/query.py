@@ -11,20 +11,17 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import duckdb
 import pyarrow as pa
 
 from rlt_data.errors import LakeError
+from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.sql.views import DERIVED_VIEWS, VIEW_SOURCES
 from rlt_data.lake.tables.signature import is_uniform
+from rlt_data.lake.tables.table import Table
 from rlt_data.schemas import TABLES, TableSchema
 from rlt_data.suggestions import suggest_name
-
-if TYPE_CHECKING:
-    from rlt_data.lake.lake import Lake
-    from rlt_data.lake.tables.table import Table
 
 _VERSIONED = re.compile(r'"(\w+)@(\d+)"')
 _CATALOGUE = re.compile(r"\b(show|information_schema|duckdb_\w+|query|query_table|pg_\w+|sqlite_\w+)\b", re.I)
@@ -46,7 +43,7 @@ _READ_ONLY = (
 
 
 def run_query(
-    lake: Lake,
+    catalog: Catalog,
     query: str,
     *,
     versions: Mapping[str, int] | None = None,
@@ -60,7 +57,7 @@ def run_query(
         duckdb.connect(":memory:") as connection,
     ):
         try:
-            files = _open_views(connection, lake, query, versions or {})
+            files = _open_views(connection, catalog, query, versions or {})
             _lock_connection(connection, files, spill, allow_files=allow_files)
             return _name_apart(connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
@@ -130,19 +127,19 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
 
 
 def _open_views(
-    connection: duckdb.DuckDBPyConnection, lake: Lake, query: str, versions: Mapping[str, int]
+    connection: duckdb.DuckDBPyConnection, catalog: Catalog, query: str, versions: Mapping[str, int]
 ) -> list[str]:
     """Create a view of each table that the query may name, and return the files behind them."""
-    pinned = {lake.table(name).name: version for name, version in versions.items()}
+    pinned = {catalog.table(name).name: version for name, version in versions.items()}
     connection.execute("SET TimeZone = 'UTC'")
     names = _find_names(query)
     files: list[str] = []
     for name in names:
-        files += _create_view(connection, lake.table(name), pinned.get(name), name)
+        files += _create_view(connection, catalog.table(name), pinned.get(name), name)
     for name, number in sorted(set(_VERSIONED.findall(query))):
         if name not in TABLES:
             continue
-        table = lake.table(name)
+        table = catalog.table(name)
         if int(number) > table.version() and f"{name}@{number}" not in _list_table_names(connection, query):
             continue  # Only looks like a version: it stands in a string.
         files += _create_view(connection, table, int(number), f"{name}@{number}")

@@ -56,7 +56,7 @@ def test_pinned_tables_answer_at_their_versions_by_their_plain_names(filled: Lak
     assert text.to_pylist() == [{"n": 1}]
     with pytest.raises(LakeError, match="versions 0 to 4 exist"):
         filled.sql("select * from questions", versions={"questions": 9})
-    with pytest.raises(LakeError, match="nearest: questions"):
+    with pytest.raises(LakeError, match="did you mean 'questions'"):
         filled.sql("select 1", versions={"questons": 1})
 
 

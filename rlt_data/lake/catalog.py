@@ -1,0 +1,81 @@
+"""The tables of a lake by name: where the lake is, opening it, and preparing it for writing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rlt_data.errors import LakeError
+from rlt_data.lake.location import resolve_location
+from rlt_data.lake.migrations import apply_migrations, check_record, open_record
+from rlt_data.lake.tables.table import NO_VERSION, Table
+from rlt_data.schemas import TABLES
+from rlt_data.suggestions import suggest_name
+
+
+class NoLakeError(LakeError):
+    """There is no lake at a location where one must exist."""
+
+
+class Catalog:
+    """The tables of one lake; `rlt_data.lake.Lake` adds SQL, runs, lineage and upkeep."""
+
+    def __init__(
+        self,
+        uri: str | Path | None = None,
+        *,
+        create: bool = True,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._location = resolve_location(uri)
+        self.uri = self._location.uri
+        self.storage_options = dict(storage_options) if storage_options else None
+        self._tables = {
+            name: Table(
+                self._location.join(name),
+                schema,
+                self.storage_options,
+                local=self._location.local,
+                before_writing=self.prepare,
+            )
+            for name, schema in TABLES.items()
+        }
+        self._prepared = False
+        if self.local and Path(self.uri).exists() and not Path(self.uri).is_dir():
+            raise LakeError("a lake is a directory, and this is a file", where=self.uri)
+        record = open_record(self._location, self.storage_options)
+        check_record(record)
+        if not create and record.version() == NO_VERSION:
+            raise NoLakeError(
+                "there is no lake here", where=self.uri, remedy="`rlt-data init`, or name another with --lake"
+            )
+
+    @property
+    def local(self) -> bool:
+        """Whether the lake is a directory on this machine."""
+        return self._location.local
+
+    def prepare(self) -> list[str]:
+        """Apply and record the schema migrations that the lake lacks, and return their names.
+
+        Called automatically before the first write.
+        """
+        if self._prepared:
+            return []
+        if self.local:
+            Path(self.uri).mkdir(parents=True, exist_ok=True)
+        applied = apply_migrations(self._location, self.storage_options)
+        self._prepared = True
+        return applied
+
+    def table(self, name: str) -> Table:
+        """Return one table. Raises `LakeError` with the nearest name for a table that does not exist."""
+        if name not in self._tables:
+            raise LakeError(
+                f"there is no table {name!r}", where=self.uri, remedy=suggest_name(name, self._tables)
+            )
+        return self._tables[name]
+
+    def tables(self) -> list[Table]:
+        """Return every table in pipeline order, including empty ones."""
+        return list(self._tables.values())
