@@ -10,10 +10,10 @@ from typing import Any
 from rlt_data.errors import InputError, UsageError
 from rlt_data.sources.files.reading import FORMATS, FilePart, find_files, name_format, open_file
 from rlt_data.sources.hub import is_hub_id, load_hub_parts
-from rlt_data.sources.procedural.explained import PREFIX as EXPLAINED
-from rlt_data.sources.procedural.explained import open_explained
-from rlt_data.sources.procedural.options import PREFIX
-from rlt_data.sources.procedural.reasoning_gym import open_procedural
+from rlt_data.sources.procedural.explained_arithmetic import PREFIX as EXPLAINED
+from rlt_data.sources.procedural.explained_arithmetic import open_arithmetic
+from rlt_data.sources.procedural.reasoning_gym import open_reasoning_gym
+from rlt_data.sources.procedural.reasoning_gym_options import PREFIX
 from rlt_data.sources.rows import Part
 
 DEFAULT_SIZE = 1000
@@ -45,11 +45,11 @@ def open_source(
     if source.startswith(PREFIX):
         _refuse("problems that are generated", subset=subset, split=split, revision=revision)
         size = DEFAULT_SIZE if size is None else size
-        return Source([open_procedural(source, size=size, seed=seed, options=options or {})])
+        return Source([open_reasoning_gym(source, size=size, seed=seed, options=options or {})])
     if source.startswith(EXPLAINED):
         _refuse("problems that are generated", subset=subset, split=split, revision=revision)
         size = DEFAULT_SIZE if size is None else size
-        return Source([open_explained(source, size=size, seed=seed, options=options or {})])
+        return Source([open_arithmetic(source, size=size, seed=seed, options=options or {})])
     _refuse("files and data sets; --limit N takes the first rows", size=size, options=options or None)
     path = Path(source).expanduser()
     if path.is_file():

@@ -18,7 +18,7 @@ from rlt_data.progress import Reporter
 from rlt_data.recipe.training import load_training, train_teacher
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.sources.procedural.arithmetic import judge_explanation
+from rlt_data.sources.procedural.arithmetic import classify_explanation
 from rlt_data.stages.generate.stage import GenerateConfig, generate
 from rlt_data.stages.ingest.stage import IngestConfig, ingest
 from rlt_data.stages.score.stage import ScoreConfig, score
@@ -97,7 +97,9 @@ def judge_teachers(
     exact = derive_reward(RewardSettings(estimator="full"))[-1].alias("exact_reward")
     scores = lake.table("scores").scan().select("trace_id", "reward", "r_ss", exact)
     rows = scores.join(traces, on="trace_id").join(text, on="question_id").collect()
-    styles = [judge_explanation(q, think or "") for q, think in rows.select("question", "think").iter_rows()]
+    styles = [
+        classify_explanation(q, think or "") for q, think in rows.select("question", "think").iter_rows()
+    ]
     return rows.with_columns(style=pl.Series(styles), seed=pl.lit(seed)).join(arms, on="teacher")
 
 

@@ -88,7 +88,7 @@ def write_explanation(chain: Chain, style: Style, rng: random.Random, *, longest
     return _write_steps(chain, results, every=1)
 
 
-def judge_explanation(question: str, think: str) -> Style | Literal["other"]:
+def classify_explanation(question: str, think: str) -> Style | Literal["other"]:
     """Tell the style of an explanation from its text alone; `other` where it fits none.
 
     `good` means that every step stands there in order with its right result and the last result is the

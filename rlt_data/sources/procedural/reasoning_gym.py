@@ -16,12 +16,12 @@ from typing import Any
 import rlt_data
 from rlt_data.errors import InputError
 from rlt_data.hashing import hash_content
-from rlt_data.sources.procedural.options import PREFIX, describe_settings, read_options
+from rlt_data.sources.procedural.reasoning_gym_options import PREFIX, describe_settings, parse_options
 from rlt_data.sources.rows import BadRow, SourceRow
 
 
 @dataclass(frozen=True)
-class ProceduralPart:
+class ReasoningGymPart:
     """Problems of one generator; `settings` is its whole configuration, defaults, size and seed included."""
 
     dataset: str
@@ -61,7 +61,7 @@ class ProceduralPart:
         request = {"name": self.dataset, "size": self.size, "seed": self.seed, "options": dict(self.options)}
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "rlt_data.sources.procedural.worker"],
+                [sys.executable, "-m", "rlt_data.sources.procedural.reasoning_gym_worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -87,12 +87,12 @@ class ProceduralPart:
                 worker.stdout.close()
 
 
-def open_procedural(spec: str, *, size: int, seed: int, options: Mapping[str, Any]) -> ProceduralPart:
+def open_reasoning_gym(spec: str, *, size: int, seed: int, options: Mapping[str, Any]) -> ReasoningGymPart:
     """Open `reasoning-gym:NAME` with its options checked and typed.
 
     Raises `UsageError` for an unknown name (with the nearest ones), an unknown option or a value that the
     generator refuses; `MissingExtraError` without the package.
     """
     name = spec.removeprefix(PREFIX)
-    config = read_options(name, options, size=size, seed=seed)
-    return ProceduralPart(name, size, seed, options, describe_settings(config))
+    config = parse_options(name, options, size=size, seed=seed)
+    return ReasoningGymPart(name, size, seed, options, describe_settings(config))

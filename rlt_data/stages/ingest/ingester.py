@@ -12,10 +12,10 @@ from typing import Any
 import polars as pl
 
 from rlt_data.errors import InputError
-from rlt_data.sources.known import KnownQuestions, KnownTraces
+from rlt_data.sources.existing import ExistingQuestions, ExistingTraces
 from rlt_data.sources.layouts import Layout, find_layout, recognize_layout, rename_columns
 from rlt_data.sources.prepare import PreparedRow, PreparedTrace, Preparer
-from rlt_data.sources.procedural.reasoning_gym import ProceduralPart
+from rlt_data.sources.procedural.reasoning_gym import ReasoningGymPart
 from rlt_data.sources.rows import BadRow, Part, RowError, SourceRow
 from rlt_data.sources.values import write_json
 from rlt_data.stages.runtime.run import StageRun
@@ -26,7 +26,7 @@ CONTENT_CHARACTERS = 1_000_000
 
 
 @dataclass(frozen=True)
-class KnownPart:
+class RecognizedPart:
     """A part of the source with its layout: None where no row could be read, and why, where that is known."""
 
     part: Part
@@ -34,27 +34,29 @@ class KnownPart:
     error: InputError | None = None
 
 
-def choose_layouts(parts: Sequence[Part], layout: str | None, mapping: Mapping[str, str]) -> list[KnownPart]:
+def choose_layouts(
+    parts: Sequence[Part], layout: str | None, mapping: Mapping[str, str]
+) -> list[RecognizedPart]:
     """Tell the layout of every part before the first row is taken, so that a doubt costs nothing.
 
     Raises `UsageError` where a layout cannot be told, `InputError` where a source's only part is unreadable.
     """
     known = []
     for part in parts:
-        if isinstance(part, ProceduralPart):
-            known.append(KnownPart(part, find_layout("reasoning-gym")))
+        if isinstance(part, ReasoningGymPart):
+            known.append(RecognizedPart(part, find_layout("reasoning-gym")))
             continue
         try:
             found = recognize_layout(part.read(), where=part.name, layout=layout, mapping=mapping)
-            known.append(KnownPart(part, found))
+            known.append(RecognizedPart(part, found))
         except InputError as error:
             if len(parts) == 1:
                 raise
-            known.append(KnownPart(part, None, error))
+            known.append(RecognizedPart(part, None, error))
     return known
 
 
-class Intake:
+class Ingester:
     """Takes the rows of one source into one run."""
 
     def __init__(
@@ -67,8 +69,8 @@ class Intake:
         # Counted over the whole source: a run that goes on after a cut judges every row again.
         self._counts: Counter[str] = Counter()
         self._new: dict[str, list[dict[str, Any]]] = {"questions": [], "traces": []}
-        self._traces: KnownTraces | None = None
-        self._questions = KnownQuestions()
+        self._traces: ExistingTraces | None = None
+        self._questions = ExistingQuestions()
         # What other runs brought. Rows of this run are left out: when it goes on after a cut, it reads its
         # source again from the start, and must judge every row as it did before.
         self._others = pl.col("run_id") != run.run_id
@@ -77,7 +79,7 @@ class Intake:
             for question_id, solution, answer, rendered in batch.iter_rows():
                 self._questions.add(question_id, solution, answer, rendered=rendered)
 
-    def take_all(self, parts: Sequence[KnownPart]) -> None:
+    def ingest_parts(self, parts: Sequence[RecognizedPart]) -> None:
         """Take every part in, in order."""
         started, taken = time.monotonic(), 0
         with self._run.track("ingest", self._count_rows(parts)) as task:
@@ -98,14 +100,14 @@ class Intake:
         self._run.summary.extra |= {"rows_per_second": rate, **{n: c for n, c in self._counts.items() if c}}
         self._describe(parts)
 
-    def _count_rows(self, parts: Sequence[KnownPart]) -> int | None:
+    def _count_rows(self, parts: Sequence[RecognizedPart]) -> int | None:
         sizes = [known.part.count_rows() for known in parts]
         known_sizes = [size for size in sizes if size is not None]
         if len(known_sizes) < len(sizes):
             return None
         return min(sum(known_sizes), self._limit or sum(known_sizes))
 
-    def _take(self, known: KnownPart, row: SourceRow | BadRow) -> None:
+    def _take(self, known: RecognizedPart, row: SourceRow | BadRow) -> None:
         if isinstance(row, BadRow):
             self._reject(known.part, row.number, RowError(row.reason, row.detail), row.content)
             return
@@ -119,7 +121,7 @@ class Intake:
         for trace in prepared.traces:
             self._add_trace(known.part, row, trace)
 
-    def _add_question(self, known: KnownPart, row: SourceRow, prepared: PreparedRow) -> None:
+    def _add_question(self, known: RecognizedPart, row: SourceRow, prepared: PreparedRow) -> None:
         """Add a new question; reject one that stands already, whose traces are then added to that one."""
         layout, solution, rendered = known.layout, prepared.solution, prepared.solution_rendered
         verdict = self._questions.compare(prepared.question_id, solution, prepared.answer, rendered=rendered)
@@ -141,7 +143,7 @@ class Intake:
                 "solution": solution,
                 "answer": prepared.answer,
                 "solution_rendered": rendered,
-                "dataset": part.dataset if isinstance(part, ProceduralPart) else layout.name,
+                "dataset": part.dataset if isinstance(part, ReasoningGymPart) else layout.name,
                 "source": part.name,
                 "source_row": row.number,
                 "metadata": prepared.metadata,
@@ -151,7 +153,7 @@ class Intake:
     def _add_trace(self, part: Part, row: SourceRow, trace: PreparedTrace) -> None:
         if self._traces is None:
             others = self._run.written("traces").filter(self._others).select("trace_id").collect()
-            self._traces = KnownTraces(others.get_column("trace_id"))
+            self._traces = ExistingTraces(others.get_column("trace_id"))
         error, index = trace.problem, None
         if error is None:
             index = self._traces.add(trace.trace_id, trace.values["question_id"])
@@ -196,7 +198,7 @@ class Intake:
                 self._run.append(table, new)
                 self._new[table] = []
 
-    def _describe(self, parts: Sequence[KnownPart]) -> None:
+    def _describe(self, parts: Sequence[RecognizedPart]) -> None:
         names = Counter(known.layout.name for known in parts if known.layout is not None)
         for name, number in names.items():
             self._run.note(f"layout {name}" + (f" in {number:,} files" if len(parts) > 1 else ""))

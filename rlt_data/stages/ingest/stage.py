@@ -14,7 +14,7 @@ from rlt_data.settings import load_settings
 from rlt_data.sources.layouts import LAYOUTS
 from rlt_data.sources.opening import open_source
 from rlt_data.sources.prepare import Limits, Preparer
-from rlt_data.stages.ingest.ingester import Intake, choose_layouts
+from rlt_data.stages.ingest.ingester import Ingester, choose_layouts
 from rlt_data.stages.runtime.run import StageConfig, StageSummary, open_run
 
 SCHEME_VERSION = 1
@@ -121,7 +121,7 @@ def ingest(
                 untagged=config.untagged,
                 teacher=config.teacher,
             )
-            Intake(run, preparer, mapping=config.map, limit=config.limit).take_all(parts)
+            Ingester(run, preparer, mapping=config.map, limit=config.limit).ingest_parts(parts)
             for note in source.notes:
                 run.note(note)
     return run.summary

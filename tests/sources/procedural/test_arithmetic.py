@@ -12,7 +12,7 @@ from rlt_data.sources.procedural.arithmetic import (
     STYLES,
     Chain,
     Style,
-    judge_explanation,
+    classify_explanation,
     parse_chain,
     sample_chain,
     write_explanation,
@@ -39,7 +39,7 @@ def test_an_explanation_is_told_by_its_text(chain: Chain, style: Style, seed: in
         style = "good"
     if style == "bogus" and len(chain.terms) < 3:
         style = "good"
-    assert judge_explanation(chain.question, think) == style
+    assert classify_explanation(chain.question, think) == style
 
 
 def test_problems_are_those_of_reasoning_gym() -> None:
@@ -72,11 +72,11 @@ def test_problems_are_those_of_reasoning_gym() -> None:
 )
 def test_judgement(think: str, style: str) -> None:
     assert (
-        judge_explanation("State the final answer to the following arithmetic problem: 4 - 1 + 8 =", think)
+        classify_explanation("State the final answer to the following arithmetic problem: 4 - 1 + 8 =", think)
         == style
     )
 
 
 def test_other_questions_are_not_judged() -> None:
     assert parse_chain("What is 3 + 4?") is None
-    assert judge_explanation("What is 3 + 4?", "It must be 7.") == "other"
+    assert classify_explanation("What is 3 + 4?", "It must be 7.") == "other"

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 
 from rlt_data.errors import InputError, UsageError
-from rlt_data.sources.procedural.reasoning_gym import ProceduralPart, open_procedural
-from rlt_data.sources.procedural.worker import make_problems, simplify_value
+from rlt_data.sources.procedural.reasoning_gym import ReasoningGymPart, open_reasoning_gym
+from rlt_data.sources.procedural.reasoning_gym_worker import make_problems, simplify_value
 from rlt_data.sources.rows import SourceRow
 
 pytest.importorskip("reasoning_gym")
 
 
 def make(name: str, size: int = 4, seed: int = 0, **options: Any) -> list[dict[str, Any]]:
-    part = open_procedural(f"reasoning-gym:{name}", size=size, seed=seed, options=options)
+    part = open_reasoning_gym(f"reasoning-gym:{name}", size=size, seed=seed, options=options)
     return [row.values for row in part.read() if isinstance(row, SourceRow)]
 
 
@@ -55,7 +55,7 @@ def registered_generator(name: str) -> Iterator[None]:
 
 
 def test_problems_come_numbered_with_answers_and_metadata() -> None:
-    part = open_procedural(
+    part = open_reasoning_gym(
         "reasoning-gym:countdown", size=5, seed=3, options={"min_numbers": "3", "max_numbers": 3}
     )
     rows = list(part.read())
@@ -78,10 +78,10 @@ def test_careless_generators_repeat_themselves_too(name: str, monkeypatch: pytes
 
 
 def test_seed_size_and_options_decide_the_identity() -> None:
-    part = open_procedural("reasoning-gym:chain_sum", size=4, seed=0, options={"max_terms": "6"})
-    default = open_procedural("reasoning-gym:chain_sum", size=4, seed=0, options={})
+    part = open_reasoning_gym("reasoning-gym:chain_sum", size=4, seed=0, options={"max_terms": "6"})
+    default = open_reasoning_gym("reasoning-gym:chain_sum", size=4, seed=0, options={})
     assert part.identify() == default.identify()  # 6 is what it would be anyway
-    other = open_procedural("reasoning-gym:chain_sum", size=4, seed=0, options={"max_terms": 5})
+    other = open_reasoning_gym("reasoning-gym:chain_sum", size=4, seed=0, options={"max_terms": 5})
     assert len({part.identify(), other.identify()}) == 2
     seeded = dataclasses.replace(part, settings={**part.settings, "seed": 1})
     assert seeded.identify() != part.identify()
@@ -127,7 +127,7 @@ def test_refusals_say_what_would_be_right(
     name: str, options: dict[str, Any], message: str, remedy: str | None
 ) -> None:
     with pytest.raises(UsageError, match=message) as refused:
-        open_procedural(f"reasoning-gym:{name}", size=3, seed=0, options=options)
+        open_reasoning_gym(f"reasoning-gym:{name}", size=3, seed=0, options=options)
     assert (remedy or "") in (refused.value.remedy or "")
 
 
@@ -143,4 +143,4 @@ def test_a_generator_that_fails_on_a_problem_costs_that_problem() -> None:
 
 def test_a_worker_that_dies_is_named_with_its_last_words() -> None:
     with pytest.raises(InputError, match=r"stopped: .*'unknown'(.|\n)*reasoning-gym:countdown"):
-        list(ProceduralPart("countdown", 2, 0, {"unknown": 1}).read())
+        list(ReasoningGymPart("countdown", 2, 0, {"unknown": 1}).read())

@@ -22,7 +22,7 @@ NAMES = ("chain_sum",)
 _VERSION = 1
 
 
-class ExplainedOptions(BaseModel):
+class ArithmeticOptions(BaseModel):
     """Options of explained chains. Styles are weights; see `rlt_data.sources.procedural.arithmetic.Style`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -44,12 +44,12 @@ class ExplainedOptions(BaseModel):
 
 
 @dataclass(frozen=True)
-class ExplainedPart:
+class ArithmeticPart:
     """`size` different chains with their explanations, the same for the same seed and options."""
 
     size: int
     seed: int
-    options: ExplainedOptions
+    options: ArithmeticOptions
 
     @property
     def name(self) -> str:
@@ -84,7 +84,7 @@ class ExplainedPart:
             yield SourceRow(number, values)
 
 
-def open_explained(spec: str, *, size: int, seed: int, options: Mapping[str, Any]) -> ExplainedPart:
+def open_arithmetic(spec: str, *, size: int, seed: int, options: Mapping[str, Any]) -> ArithmeticPart:
     """Open `arithmetic:chain_sum`, with its options checked.
 
     Raises `UsageError` for an unknown name or option, or for more problems than there are.
@@ -95,13 +95,13 @@ def open_explained(spec: str, *, size: int, seed: int, options: Mapping[str, Any
             f"there are no explained problems named {name!r}", remedy=f"one of: {', '.join(NAMES)}"
         )
     try:
-        checked = ExplainedOptions.model_validate(dict(options))
+        checked = ArithmeticOptions.model_validate(dict(options))
     except ValidationError as error:
         problem = error.errors()[0]
         raise UsageError(
             f"{spec} refuses an option: {problem['msg']}",
             where=".".join(str(part) for part in problem["loc"]),
-            remedy=f"its options: {', '.join(ExplainedOptions.model_fields)}",
+            remedy=f"its options: {', '.join(ArithmeticOptions.model_fields)}",
         ) from error
     if checked.min_terms > checked.max_terms:
         raise UsageError(f"{spec}: min_terms is above max_terms", remedy="swap them")
@@ -114,4 +114,4 @@ def open_explained(spec: str, *, size: int, seed: int, options: Mapping[str, Any
             f"{spec}: {size} different problems are asked for, and {there_are} exist",
             remedy="raise max_terms",
         )
-    return ExplainedPart(size, seed, checked)
+    return ArithmeticPart(size, seed, checked)

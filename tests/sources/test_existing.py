@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlt_data.sources.known import KnownQuestions, KnownTraces
+from rlt_data.sources.existing import ExistingQuestions, ExistingTraces
 
 ID, OTHER = "0" * 31 + "1", "0" * 31 + "2"
 
@@ -26,7 +26,7 @@ ID, OTHER = "0" * 31 + "1", "0" * 31 + "2"
 def test_repetitions_are_compared_by_solution_or_by_answer(
     standing: tuple[str, str | None, bool], again: tuple[str, str | None, bool], verdict: str
 ) -> None:
-    known = KnownQuestions()
+    known = ExistingQuestions()
     known.add(ID, standing[0], standing[1], rendered=standing[2])
     assert known.compare(ID, again[0], again[1], rendered=again[2]) == verdict
     assert known.compare(ID, None, None, rendered=False) == "same"
@@ -34,7 +34,7 @@ def test_repetitions_are_compared_by_solution_or_by_answer(
 
 
 def test_traces_count_up_by_question_and_never_twice() -> None:
-    known = KnownTraces(["f" * 32])
+    known = ExistingTraces(["f" * 32])
     assert known.add("f" * 32, ID) is None
     assert [known.add(trace * 32, ID) for trace in "abca"] == [0, 1, 2, None]
     assert known.add("d" * 32, OTHER) == 0

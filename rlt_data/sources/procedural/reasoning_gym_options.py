@@ -17,7 +17,7 @@ from rlt_data.validation import describe_problem
 PREFIX = "reasoning-gym:"
 
 
-def read_options(name: str, options: Mapping[str, Any], *, size: int, seed: int) -> Any:
+def parse_options(name: str, options: Mapping[str, Any], *, size: int, seed: int) -> Any:
     """Return the generator's configuration object. Raises `UsageError` naming what would be right.
 
     A text is read as JSON where that fits the declared type, and else as a list separated by commas.

@@ -7,12 +7,12 @@ from typing import Literal
 
 from rlt_data.sources.identity import normalize_text
 
-Verdict = Literal["new", "same", "differs"]
+Comparison = Literal["new", "same", "differs"]
 
 _MASK = 2**64 - 1
 
 
-class KnownQuestions:
+class ExistingQuestions:
     """Question ids with a fingerprint of solution and answer: about 200 bytes a question.
 
     The fingerprints are Python's own hashes of the texts: good within this process, which is where they
@@ -31,7 +31,7 @@ class KnownQuestions:
 
     def compare(
         self, question_id: str, solution: str | None, answer: str | None, *, rendered: bool
-    ) -> Verdict:
+    ) -> Comparison:
         """Say whether the question is new, and if not, whether its solution is the same.
 
         A solution that was rendered from an answer is compared by that answer; a row that knows no solution
@@ -49,7 +49,7 @@ class KnownQuestions:
         return "same" if answers[0] == answers[1] or not all(answers) else "differs"
 
 
-class KnownTraces:
+class ExistingTraces:
     """Trace ids that stand already, and how many traces of each question this source brought so far."""
 
     def __init__(self, trace_ids: Iterable[str] = ()) -> None:

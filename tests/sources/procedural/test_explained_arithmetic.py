@@ -8,8 +8,8 @@ import pytest
 
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
-from rlt_data.sources.procedural.arithmetic import judge_explanation, parse_chain
-from rlt_data.sources.procedural.explained import PREFIX, open_explained
+from rlt_data.sources.procedural.arithmetic import classify_explanation, parse_chain
+from rlt_data.sources.procedural.explained_arithmetic import PREFIX, open_arithmetic
 from rlt_data.sources.rows import SourceRow
 from rlt_data.stages.ingest.stage import IngestConfig, ingest
 
@@ -17,7 +17,7 @@ NAME = f"{PREFIX}chain_sum"
 
 
 def read(**options: object) -> list[dict[str, str]]:
-    part = open_explained(NAME, size=400, seed=2, options=options)
+    part = open_arithmetic(NAME, size=400, seed=2, options=options)
     rows = list(part.read())
     assert all(isinstance(row, SourceRow) for row in rows)
     assert [row.number for row in rows] == list(range(400))
@@ -41,15 +41,15 @@ def test_styles_come_by_weight_and_are_as_they_say() -> None:
     styles = Counter(row["style"] for row in rows)
     assert set(styles) == {"good", "leak"}
     assert abs(styles["good"] - 200) < 50
-    assert all(judge_explanation(row["question"], row["trace"]) == row["style"] for row in rows)
+    assert all(classify_explanation(row["question"], row["trace"]) == row["style"] for row in rows)
 
 
 def test_the_seed_and_the_options_decide() -> None:
     assert read() == read()
-    one = open_explained(NAME, size=400, seed=2, options={})
-    assert one.identify() == open_explained(NAME, size=400, seed=2, options={"good": 40}).identify()
-    assert one.identify() != open_explained(NAME, size=400, seed=3, options={}).identify()
-    assert one.identify() != open_explained(NAME, size=400, seed=2, options={"good": 41}).identify()
+    one = open_arithmetic(NAME, size=400, seed=2, options={})
+    assert one.identify() == open_arithmetic(NAME, size=400, seed=2, options={"good": 40}).identify()
+    assert one.identify() != open_arithmetic(NAME, size=400, seed=3, options={}).identify()
+    assert one.identify() != open_arithmetic(NAME, size=400, seed=2, options={"good": 41}).identify()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_seed_and_the_options_decide() -> None:
 )
 def test_what_cannot_be_is_refused(name: str, size: int, options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        open_explained(name, size=size, seed=0, options=options)
+        open_arithmetic(name, size=size, seed=0, options=options)
 
 
 def test_they_are_ingested_with_their_traces(lake_folder: str) -> None:

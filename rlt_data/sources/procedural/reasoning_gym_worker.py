@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from rlt_data.sources.procedural.options import read_options
+from rlt_data.sources.procedural.reasoning_gym_options import parse_options
 
 # What generators raise where they find no problem.
 _FAILURES = (
@@ -35,7 +35,7 @@ def make_problems(request: Mapping[str, Any], output: TextIO) -> None:
     from reasoning_gym.factory import DATASETS
 
     size, seed = request["size"], request["seed"]
-    config = read_options(request["name"], request["options"], size=size, seed=seed)
+    config = parse_options(request["name"], request["options"], size=size, seed=seed)
     dataset = DATASETS[request["name"]][0](config=config)
     for index in range(size):
         random.seed(seed + index)
