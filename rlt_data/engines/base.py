@@ -1,4 +1,4 @@
-"""What a generation engine is: requests in, completions out as they finish."""
+"""The interface of generation engines: requests in, completions out as they finish."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 
 Item = TypeVar("Item")
-EngineName = Literal["auto", "transformers", "vllm", "openai"]
 FinishReason = Literal["stop", "end", "length", "partial"]
+LogprobMode = Literal["processed", "nucleus", "raw", "none"]
 
 WAIT_SECONDS = 1.0
-"""How often the caller of an engine gets a moment while nothing is finished."""
+"""How often `on_wait` is called while nothing is finished."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One text to continue. `key` names it in the answer; `seed` alone decides its random draws.
+    """One prompt to continue. The answer carries its `key`; `seed` alone determines its random draws.
 
-    `messages` is the same conversation as role and content, for an engine that cannot continue a text.
+    `messages` holds the same conversation as (role, content), for an engine that cannot continue a prompt.
     """
 
     key: str
@@ -35,7 +35,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How to sample: temperature 0 is greedy, top_p 1 and top_k 0 are off; `stop` texts end a completion."""
+    """How to sample. Temperature 0 is greedy; top_p 1 and top_k 0 are off; `stop` texts end a completion."""
 
     temperature: float
     top_p: float
@@ -46,14 +46,14 @@ class SamplingParameters:
 
 @dataclass(frozen=True)
 class Completion:
-    """One finished text.
+    """One finished completion.
 
-    `text` is the raw completion: up to and including the stop text where there was one (`stop`), without
-    the end token (`end`), cut off by the limit (`length`) or by the server (`partial`). `token_ids` are
-    all sampled tokens in order, the end token included; they are the shortest whose text holds the stop
-    text, and the last of them may reach beyond it. `logprobs` holds the log-probability of each (nats), as
-    `Engine.logprob_mode` says. A server may leave out either, and the counts; `completion_tokens` is then
-    what it says, else the number of `token_ids`.
+    `text` is the raw text. By `finish_reason`, it ends with the stop text (`stop`), ended at the end token,
+    which it does not contain (`end`), or was truncated by the limit (`length`) or by the server (`partial`).
+    `token_ids` are all sampled tokens in order, including the end token: the shortest sequence whose text
+    contains the stop text, whose last token may extend beyond it. `logprobs` holds the log-probability of
+    each token in nats (see `Engine.logprob_mode`). A server may omit both, and the token counts;
+    `completion_tokens` is the server's own count, used where there are no `token_ids`.
     """
 
     key: str
@@ -66,13 +66,13 @@ class Completion:
 
     @property
     def token_count(self) -> int | None:
-        """Sampled tokens, or None where a server does not say."""
+        """Number of sampled tokens, or None where a server does not report it."""
         return self.completion_tokens if self.token_ids is None else len(self.token_ids)
 
 
 @dataclass(frozen=True)
 class FailedRequest:
-    """One request that cannot be answered: a short code such as `over_context`, and a sentence."""
+    """One request that failed for good: a short code such as `over_context`, and a sentence."""
 
     key: str
     reason: str
@@ -80,18 +80,18 @@ class FailedRequest:
 
 
 class Engine(Protocol):
-    """A source of completions. One engine holds one model.
+    """Generates completions with one model.
 
-    `version` names the software, such as `transformers 5.17.0`; `logprob_mode` is `processed` (under the
+    `version` names the software, such as `transformers 5.17.0`. `logprob_mode` is `processed` (under the
     sampling temperature, over the whole vocabulary), `nucleus` (the same, over the tokens that top-p and
-    top-k keep) or `raw` (temperature 1); `dtype` is that of the forward pass. `prefills` is False where it
-    needs `GenerationRequest.messages`, because it cannot continue a prompt. `notes` are sentences and
-    `figures` numbers for the summary. All of them hold from the first answer on.
+    top-k keep), `raw` (temperature 1) or `none`. `dtype` is that of the forward pass. `prefills` is False
+    for an engine that cannot continue a prompt and needs `GenerationRequest.messages`. All of them, `notes`
+    and `figures` included, are final once the first answer has arrived.
     """
 
     name: str
     version: str
-    logprob_mode: str
+    logprob_mode: LogprobMode
     dtype: str
     prefills: bool
 
@@ -112,35 +112,36 @@ class Engine(Protocol):
         *,
         on_wait: Callable[[], None] | None = None,
     ) -> Generator[Completion | FailedRequest, None, None]:
-        """Answer every request once, in any order, as each is finished; closing this drops the rest.
+        """Answer every request once, in any order, each as soon as it is finished.
 
-        `on_wait` is called about once a second while nothing is finished: what came before can be put away.
+        Closing the generator drops the rest. `on_wait` is called about once a second while nothing is
+        finished, so that the caller can store earlier answers.
         """
         ...
 
     def close(self) -> None:
-        """Free the model and what runs it."""
+        """Free the model and end the processes that run it."""
         ...
 
 
 class EngineOptions(pydantic.BaseModel):
-    """How an engine runs. Nothing here changes what a request's answer is meant to be, but for those options
-    of vLLM's that change the model (`rlt_data.engines.vllm.options.MODEL_OPTIONS`).
+    """How an engine runs.
+
+    None of these options changes the distribution that is sampled from, except those options of vLLM that
+    change the model (`rlt_data.engines.vllm.options.MODEL_OPTIONS`).
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
     dtype: str = "auto"
     device: str = "auto"
-    max_batch_tokens: int | None = pydantic.Field(None, ge=1, description="Tokens held at once.")
-    max_batch_rows: int | None = pydantic.Field(None, ge=1, description="Texts written at once.")
-    extra: Mapping[str, Any] = pydantic.Field(
-        default_factory=dict, description="Options of the engine itself, passed through."
-    )
+    max_batch_tokens: int | None = pydantic.Field(None, ge=1, description="Tokens in one batch.")
+    max_batch_rows: int | None = pydantic.Field(None, ge=1, description="Texts in one batch.")
+    extra: Mapping[str, Any] = pydantic.Field(default_factory=dict, description="The engine's own options.")
 
 
 def wait_for(inbox: queue.SimpleQueue[Item], on_wait: Callable[[], None] | None) -> Item:
-    """Take the next item of a queue; `on_wait` is called about once a second until there is one."""
+    """Wait for the next item of a queue, calling `on_wait` about once a second."""
     while True:
         try:
             return inbox.get(timeout=WAIT_SECONDS if on_wait is not None else None)
@@ -150,12 +151,12 @@ def wait_for(inbox: queue.SimpleQueue[Item], on_wait: Callable[[], None] | None)
 
 
 def derive_sample_seed(seed: int, question_id: str, sample_index: int) -> int:
-    """Derive the seed of one sample (52 bits) from the generation's seed, whatever the batch order."""
+    """Derive the seed of one sample (52 bits) from the generation's seed, independently of batch order."""
     return int(hash_content("sample-seed", seed, question_id, sample_index)[:13], 16)
 
 
 def explain_over_context(prompt_tokens: int, max_tokens: int, context: int) -> str | None:
-    """Do the arithmetic of one request: None where it fits, else a sentence with the numbers."""
+    """Explain by how much a request exceeds the context, all in tokens; None where it fits."""
     if prompt_tokens + max_tokens <= context:
         return None
     return (
@@ -166,7 +167,7 @@ def explain_over_context(prompt_tokens: int, max_tokens: int, context: int) -> s
 
 
 def check_max_tokens(max_tokens: int, context: int | None) -> None:
-    """Refuse a max_tokens that leaves no room for any prompt, before work starts. Raises `UsageError`."""
+    """Raise `UsageError` where `max_tokens` leaves no room for any prompt."""
     if context is not None and max_tokens >= context:
         raise UsageError(
             f"max_tokens {max_tokens} leaves no room for a prompt: the model's context is {context} tokens",

@@ -145,7 +145,7 @@ def main() -> None:
         way, folder, model, questions = sys.argv[2:6]
         print(json.dumps(WAYS[way](Path(folder) / "lake", model, int(questions))))
         return
-    from rlt_data.engines.vllm.engine import find_vllm
+    from rlt_data.engines.vllm.availability import find_vllm
 
     if find_vllm() is None:
         print("skipped: vLLM is not installed")

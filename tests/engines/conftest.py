@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlt_data.engines import EngineOptions
-from rlt_data.engines.vllm.engine import explain_unusable
+from rlt_data.engines.vllm.availability import explain_unusable
 from rlt_data.models import resolve_model
 from rlt_data.settings import Settings
 

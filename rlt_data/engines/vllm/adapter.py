@@ -1,4 +1,4 @@
-"""A LoRA adapter in vLLM: what it can apply exactly, found out before any weight is read."""
+"""LoRA adapters in vLLM: refuse what it cannot apply exactly, before any weight is read."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rlt_data.engines.vllm.options import RefusedError
 
 
 def choose_adapter_options(directory: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Choose vLLM's options for the adapter in `directory`, where `options` do not say otherwise.
+    """Choose vLLM's options for the adapter in `directory`; those in `options` come first.
 
-    vLLM has buffers for a few ranks only: the smallest that holds the adapter's is taken. Raises
+    vLLM has buffers for a few ranks only; the smallest that holds the adapter's is used. Raises
     `RefusedError` for an adapter that vLLM cannot apply, or would apply wrongly.
     """
     from vllm.config.lora import LoRAConfig, MaxLoRARanks
@@ -27,10 +27,10 @@ def choose_adapter_options(directory: str, options: Mapping[str, Any]) -> dict[s
         rank = options.get("max_lora_rank", min((r for r in ranks if r >= helper.r), default=ranks[-1]))
         helper.validate_legal(LoRAConfig(max_lora_rank=rank))
         if settings.get("peft_type", "LORA") != "LORA":
-            raise ValueError(f"an adapter of type {settings['peft_type']} is no LoRA adapter")
+            raise ValueError(f"an adapter of type {settings['peft_type']} is not a LoRA adapter")
         for name in ("rank_pattern", "alpha_pattern"):
             if settings.get(name):
-                raise ValueError(f"vLLM scales all modules alike, and would apply {name} wrongly")
+                raise ValueError(f"vLLM scales all modules alike and would apply {name} wrongly")
     except (ValueError, TypeError) as error:
         raise RefusedError(
             f"vLLM cannot apply this adapter: {error}",
@@ -40,8 +40,8 @@ def choose_adapter_options(directory: str, options: Mapping[str, Any]) -> dict[s
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
 
 
-def name_adapter(directory: str | None) -> Any:
-    """Name the adapter in `directory` for vLLM's requests; None where there is none."""
+def make_adapter_request(directory: str | None) -> Any:
+    """Make vLLM's request for the adapter in `directory`; None without one."""
     if directory is None:
         return None
     from vllm.lora.request import LoRARequest

@@ -1,12 +1,13 @@
-"""vLLM itself, in the process that holds it: options in, continuous batching, completions out."""
+"""vLLM itself, in the process that holds it: configure the engine, add requests, run steps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, assert_never
 
-from rlt_data.engines.base import explain_over_context
-from rlt_data.engines.vllm.adapter import choose_adapter_options, name_adapter
+from rlt_data.engines.base import FinishReason, explain_over_context
+from rlt_data.engines.vllm.adapter import choose_adapter_options, make_adapter_request
+from rlt_data.engines.vllm.messages import EngineSetup, Item
 from rlt_data.engines.vllm.options import (
     RefusedError,
     choose_cpu_defaults,
@@ -15,26 +16,18 @@ from rlt_data.engines.vllm.options import (
     shorten_validation,
 )
 
-__all__ = ["RefusedError", "VllmCore"]
-
-Item = list[Any]
-
 
 class VllmCore:
     """One engine, stepped by its caller: requests may be added between any two steps.
 
-    `setup` holds `model` (directory), `adapter` (directory of a LoRA adapter or None), `dtype`, `device`,
-    `max_rows`, `context`, `vocabulary`, `purpose` (generate or score), `memory_bytes`
-    and `options`.
-
-    Raises `RefusedError` where vLLM cannot be started like this.
+    Raises `RefusedError` where vLLM cannot run with this setup.
     """
 
-    def __init__(self, setup: Mapping[str, Any]) -> None:
+    def __init__(self, setup: EngineSetup) -> None:
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        self._scoring = setup["purpose"] == "score"
-        self._adapter = name_adapter(setup["adapter"])
+        self._purpose = setup["purpose"]
+        self._adapter = make_adapter_request(setup["adapter"])
         config = _configure(setup)
         _check_head_size(config)
         self._config = config
@@ -49,20 +42,20 @@ class VllmCore:
         return bool(self._engine.has_unfinished_requests())
 
     def describe(self) -> dict[str, Any]:
-        """Facts that the parent needs: context in tokens, rows at once, types, prefix caching, device."""
+        """Return what the parent needs: context in tokens, rows of a batch, types, prefix caching, device."""
         from vllm.platforms import current_platform
 
         return {
             "context": self._context,
             "rows": self._config.scheduler_config.max_num_seqs,
-            "quantization": _name_quantization(self._config),
+            "quantization": _describe_quantization(self._config),
             "dtype": str(self._config.model_config.dtype).removeprefix("torch."),
             "prefix_caching": bool(self._config.cache_config.enable_prefix_caching),
             "device": current_platform.device_type,
         }
 
     def add_requests(self, requests: Sequence[Item], sampling: Mapping[str, Any]) -> list[Item]:
-        """Add `[key, prompt, seed]` requests; return those that cannot be answered, as failed items."""
+        """Add `[key, prompt, seed]` requests; return those that fail at once, as `[key, reason, detail]`."""
         from vllm import SamplingParams
         from vllm.inputs import tokens_input
         from vllm.sampling_params import RequestOutputKind
@@ -114,17 +107,25 @@ class VllmCore:
         """Run one step; return finished completions and finished scores.
 
         A completion is `[key, text, token_ids, logprobs, finish_reason, prompt_tokens, cached_tokens]`;
-        a score is `[key, logprobs]` with the natural log-probability of every token but the first.
+        a score is `[key, logprobs]` with the natural log-probability of every token but the first. A request
+        that failed is `[key, reason, detail]` in either list.
         """
         completions: list[Item] = []
         scores: list[Item] = []
         for output in self._engine.step():
-            if not output.finished or output.outputs[0].finish_reason == "abort":
+            reason = output.outputs[0].finish_reason
+            if not output.finished or reason == "abort":
                 continue
-            if self._scoring:
-                scores.append([output.request_id, list(output.prompt_logprobs.logprobs)])
-            else:
-                completions.append(self._write_completion(output))
+            failed = None
+            if reason not in ("stop", "length"):
+                failed = [output.request_id, "engine_error", f"vLLM ended the request with {reason!r}"]
+            match self._purpose:
+                case "generate":
+                    completions.append(failed or self._write_completion(output))
+                case "score":
+                    scores.append(failed or [output.request_id, list(output.prompt_logprobs.logprobs)])
+                case _:
+                    assert_never(self._purpose)
         return completions, scores
 
     def abort(self) -> None:
@@ -133,7 +134,7 @@ class VllmCore:
         self._engine.abort_request(list(states), internal=True)
 
     def _tokenize(self, prompt: str) -> list[int]:
-        """Tokenize a rendered prompt; the samples of one question come together, so the last is kept."""
+        """Tokenize a rendered prompt. The samples of one question come together, so the last is cached."""
         if prompt != self._prompt[0]:
             self._prompt = (prompt, self._tokenizer.encode(prompt, add_special_tokens=False))
         return self._prompt[1]
@@ -145,8 +146,9 @@ class VllmCore:
         if len(logprobs) != len(token_ids):
             raise RuntimeError(f"{len(token_ids)} tokens came with {len(logprobs)} log-probabilities")
         text: str = answer.text
-        reason = "length"
+        reason: FinishReason = "length"
         if answer.finish_reason == "stop":
+            # The stop text where there was one, else an end token.
             reason = "stop" if isinstance(answer.stop_reason, str) else "end"
         if reason == "end":
             text = text.removesuffix(self._tokenizer.decode(token_ids[-1:], skip_special_tokens=False))
@@ -154,14 +156,14 @@ class VllmCore:
         return [output.request_id, text, token_ids, logprobs, reason, prompt_tokens, output.num_cached_tokens]
 
 
-def _name_quantization(config: Any) -> str | None:
-    """How weights or cache are quantised; None where they are not."""
+def _describe_quantization(config: Any) -> str | None:
+    """Return how weights or cache are quantised; None where they are not."""
     cache = config.cache_config.cache_dtype
     weights = config.model_config.quantization
     return weights or (f"cache-{cache}" if str(cache).startswith("fp8") else None)
 
 
-def _configure(setup: Mapping[str, Any]) -> Any:
+def _configure(setup: EngineSetup) -> Any:
     """Build vLLM's own configuration, which checks options against each other and against the model."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
@@ -171,7 +173,7 @@ def _configure(setup: Mapping[str, Any]) -> Any:
         raise RefusedError(
             f"this build of vLLM runs on {current_platform.device_type}, not on {device}",
             where="device",
-            remedy="leave the device out, or use --engine transformers",
+            remedy="omit the device, or use --engine transformers",
         )
     options = parse_options(setup["options"])
     fixed: dict[str, Any] = {
@@ -187,29 +189,34 @@ def _configure(setup: Mapping[str, Any]) -> Any:
         fixed["max_num_seqs"] = setup["max_rows"]
     if setup["adapter"] is not None:
         fixed |= choose_adapter_options(setup["adapter"], options)
-    if setup["purpose"] == "score":
-        limit = limit_scored_tokens(setup["vocabulary"], setup["memory_bytes"])
-        fixed |= {
-            "enable_prefix_caching": False,
-            "enable_chunked_prefill": True,
-            "max_num_batched_tokens": limit,
-            "max_num_seqs": min(64, limit),
-        }
+    match setup["purpose"]:
+        case "generate":
+            pass
+        case "score":
+            limit = limit_scored_tokens(setup["vocabulary"], setup["memory_bytes"])
+            fixed |= {
+                "enable_prefix_caching": False,
+                "enable_chunked_prefill": True,
+                "max_num_batched_tokens": limit,
+                "max_num_seqs": min(64, limit),
+            }
+        case _:
+            assert_never(setup["purpose"])
     try:
         return EngineArgs(**{**fixed, **options}).create_engine_config()
     except (ValueError, TypeError, NotImplementedError) as error:
         what = shorten_validation(error)
         if "derived max_model_len" in what:
             raise RefusedError(
-                f"the context asked for is longer than the model's: {what}",
+                f"max_model_len exceeds the model's context: {what}",
                 where="max_model_len",
-                remedy="set max_model_len to at most what the model was made for",
+                remedy="set max_model_len to at most the model's context",
             ) from error
         raise RefusedError(f"vLLM refuses this configuration: {what}") from error
 
 
 def _check_head_size(config: Any) -> None:
-    """Refuse what vLLM's CPU kernels find out about only in the middle of the first step."""
+    """Refuse head sizes without a CPU kernel, which vLLM itself detects only during the first step."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
@@ -217,11 +224,11 @@ def _check_head_size(config: Any) -> None:
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     size = config.model_config.get_head_size()
-    known = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in known:
+    supported = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in supported:
         raise RefusedError(
             f"vLLM on a CPU has no attention kernel for heads of size {size}, only for "
-            f"{', '.join(map(str, known))}",
+            f"{', '.join(map(str, supported))}",
             where=str(config.model_config.model),
             remedy="use --engine transformers for this model",
         )

@@ -13,19 +13,19 @@ from typing import Any
 from rlt_data.suggestions import suggest_name
 
 RESERVED = {
-    "model": "the teacher is named by --teacher",
+    "model": "--teacher names the model",
     "model_weights": "the model is already resolved to exact files",
     "tokenizer": "prompts are rendered with the model's own tokenizer",
     "tokenizer_revision": "prompts are rendered with the model's own tokenizer",
     "revision": "the model is already resolved to exact files",
     "code_revision": "code that comes with a model is never run",
     "trust_remote_code": "code that comes with a model is never run",
-    "skip_tokenizer_init": "stop texts need the tokenizer",
+    "skip_tokenizer_init": "finding stop texts needs the tokenizer",
     "runner": "the engine generates text",
     "convert": "the engine generates text",
     "logprobs_mode": "log-probabilities are always those under the sampling temperature (processed)",
     "disable_log_stats": "statistics are not logged",
-    "enable_lora": "a LoRA adapter is named by --teacher: its directory, or its hub id",
+    "enable_lora": "--teacher names a LoRA adapter: its directory, or its hub id",
     "data_parallel_size": "one engine runs in one process; start `vllm serve` and use --engine openai",
     "hf_token": "files are fetched before the engine starts",
 }
@@ -41,7 +41,7 @@ MODEL_OPTIONS = (
     "quantization",
     "quantization_config",
 )
-"""Options that change what a model computes by more than rounding: they are part of what was made with it."""
+"""Options that change what a model computes by more than rounding; part of a generation's identity."""
 
 _SAFE_LOAD_FORMATS = ("safetensors", "fastsafetensors", "runai_streamer", "instanttensor")
 _DEFAULT_CPU_CACHE_BYTES = 4 << 30
@@ -50,7 +50,7 @@ _PYDANTIC_TAIL = re.compile(r" \[type=.*?(?=\n|$)|\n\s+For further information v
 
 
 class RefusedError(Exception):
-    """The engine cannot be started as asked: what is wrong, which option, what to do."""
+    """The engine cannot start with these options: what is wrong, which option, what to do."""
 
     def __init__(self, what: str, where: str | None = None, remedy: str | None = None) -> None:
         super().__init__(what)
@@ -65,7 +65,7 @@ def select_model_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_option_names(options: Mapping[str, Any], known: set[str]) -> None:
-    """Refuse names that vLLM does not know, with the nearest that it does, and names that are reserved."""
+    """Refuse reserved options, unsafe load formats, and names that vLLM does not have (`known`)."""
     for name in options:
         if name in RESERVED:
             raise RefusedError(
@@ -84,7 +84,7 @@ def check_option_names(options: Mapping[str, Any], known: set[str]) -> None:
         raise RefusedError(
             f"weights are loaded from safetensors files only, not as {load_format!r}",
             where="load_format",
-            remedy=f"one of {', '.join(_SAFE_LOAD_FORMATS)}",
+            remedy=f"use one of {', '.join(_SAFE_LOAD_FORMATS)}",
         )
 
 
@@ -103,7 +103,7 @@ def write_arguments(options: Mapping[str, Any], parser: argparse.ArgumentParser)
         if isinstance(action, argparse.BooleanOptionalAction):
             truth = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
             if truth is None:
-                raise RefusedError(f"the option {name!r} is true or false, not {value!r}", where=name)
+                raise RefusedError(f"the option {name!r} must be true or false, not {value!r}", where=name)
             arguments.append(flag if truth else "--no-" + flag[2:])
         elif isinstance(value, (list, tuple)):
             arguments += [flag, *map(str, value)]
@@ -113,7 +113,7 @@ def write_arguments(options: Mapping[str, Any], parser: argparse.ArgumentParser)
 
 
 def parse_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check names and values of options against vLLM and return the values as it types them.
+    """Check names and values of options against vLLM's parser and return the values as it types them.
 
     Raises `RefusedError` naming the option.
     """
@@ -122,8 +122,8 @@ def parse_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
     parser = FlexibleArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     EngineArgs.add_cli_args(parser)
-    known = {field.name for field in dataclasses.fields(EngineArgs)}
-    check_option_names(options, known & {action.dest for action in parser._actions})
+    fields = {field.name for field in dataclasses.fields(EngineArgs)}
+    check_option_names(options, fields & {action.dest for action in parser._actions})
     try:
         parsed = parser.parse_args(write_arguments(options, parser))
     except argparse.ArgumentError as error:
@@ -132,29 +132,30 @@ def parse_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shorten_validation(error: Exception) -> str:
-    """Say what a validation error of vLLM says, without pydantic's links and dumps of the input."""
+    """Shorten a validation error of vLLM to one line, without pydantic's links and dumps of the input."""
     text = _PYDANTIC_TAIL.sub("", str(error))
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
 
 
 def choose_cpu_defaults(options: Mapping[str, Any], context: int) -> dict[str, Any]:
-    """Defaults for a machine without an accelerator, where prompts are at most `context` tokens long.
+    """Choose defaults for a machine without an accelerator, for prompts of at most `context` tokens.
 
-    No compilation. A modest cache of keys and values: vLLM itself would take nine tenths of the memory.
-    Prompts enter whole: vLLM 0.31 rewinds a seeded generator after each part of a prompt, which the
-    CPU's generators cannot do, and its worker dies. Raises `RefusedError` where that is asked for.
+    Nothing is compiled. The key-value cache is small: vLLM itself would take nine tenths of the memory.
+    Prompts are processed whole: vLLM 0.31 rewinds a seeded generator after each part of a prompt, which
+    the CPU's generators cannot do, and its worker dies. Raises `RefusedError` where options conflict with
+    that.
     """
     if options.get("enable_chunked_prefill"):
         raise RefusedError(
             "on a CPU, vLLM dies when a prompt with a seed is processed in parts",
             where="enable_chunked_prefill",
-            remedy="leave it out",
+            remedy="omit this option",
         )
     if context < 0:
         raise RefusedError(
-            "on a CPU, vLLM must be told how long a prompt may be, since prompts enter whole",
+            "on a CPU, vLLM processes prompts whole, so max_model_len must be a number of tokens",
             where="max_model_len",
-            remedy="give it as a number of tokens, or leave it out",
+            remedy="set a number of tokens, or omit this option",
         )
     defaults: dict[str, Any] = {
         "enforce_eager": True,

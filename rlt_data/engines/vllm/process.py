@@ -1,8 +1,7 @@
-"""Our end of the process that holds vLLM: start it, talk to it, say why it died, and leave nothing behind."""
+"""The parent's end of the child process that holds vLLM: start it, exchange messages, explain its death."""
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import re
@@ -12,18 +11,19 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rlt_data.engines.base import wait_for
+from rlt_data.engines.vllm.messages import EngineSetup, Item, Message, Operation, read_messages, write_message
 from rlt_data.errors import EngineError, UsageError
 
-Message = dict[str, Any]
-
+HOST_PROGRAM = ("-m", "rlt_data.engines.vllm.host")
 _GRACE_SECONDS = 8.0
 _TERM_SECONDS = 2.0
+_LAST_MESSAGES_SECONDS = 2.0
 _LOG_LINES = 15
 _ERRORS = 3
 _ERROR = re.compile(r"(?:^|[\s\]])((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): .*\S)")
@@ -39,7 +39,7 @@ _ENVIRONMENT = {
 def find_errors(lines: Iterable[str]) -> list[str]:
     """Find the first few errors that a log of vLLM names, without those that only point to others.
 
-    vLLM's processes hand an error up: the last lines of the log are often those of a process that knows
+    vLLM's processes pass an error up, so the last lines of the log often come from a process that knows
     only that another one failed.
     """
     found = [match[1] for line in lines if (match := _ERROR.search(line)) and "above" not in match[1]]
@@ -47,14 +47,16 @@ def find_errors(lines: Iterable[str]) -> list[str]:
 
 
 class HostProcess:
-    """A child process that runs `rlt_data.engines.vllm.host`; what it prints goes to a log file.
+    """A child process that runs `rlt_data.engines.vllm.host`; its output goes to a log file.
 
-    Making one returns at once; `await_ready` returns when the engine can be asked. It raises `UsageError`
-    where the engine refuses its options, and whatever talks to the engine raises `EngineError`, with the
-    last lines of its log, where it died.
+    The constructor returns at once; `await_ready` returns when the engine accepts requests. It raises
+    `UsageError` where the engine refuses its options. Every method that talks to the engine raises
+    `EngineError`, with the last lines of the log, where it died. `program` holds Python's arguments.
     """
 
-    def __init__(self, setup: Mapping[str, Any], *, log_path: Path | None = None) -> None:
+    def __init__(
+        self, setup: EngineSetup, *, log_path: Path | None = None, program: Sequence[str] = HOST_PROGRAM
+    ) -> None:
         self._own_log = log_path is None
         if log_path is None:
             descriptor, name = tempfile.mkstemp(prefix="rlt-data-vllm-", suffix=".log")
@@ -69,7 +71,7 @@ class HostProcess:
         receiving, sending = os.pipe()
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "rlt_data.engines.vllm.host", str(sending)],
+                [sys.executable, "-P", *program, str(sending)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -79,11 +81,13 @@ class HostProcess:
                 env={**_ENVIRONMENT, **os.environ},
             )
         os.close(sending)
-        threading.Thread(target=self._listen, args=(receiving,), daemon=True, name="vllm-listen").start()
-        self.send({"op": "start", **setup})
+        listener = threading.Thread(target=self._listen, args=(receiving,), daemon=True, name="vllm-listen")
+        listener.start()
+        threading.Thread(target=self._await_end, args=(listener,), daemon=True, name="vllm-wait").start()
+        self.send("start", setup=setup)
 
     def await_ready(self) -> Message:
-        """Wait until the engine is ready, and return the facts that it tells about itself.
+        """Wait until the engine is ready, and return the facts that it reports about itself.
 
         Raises `UsageError` where the engine refuses its options, `EngineError` where it dies.
         """
@@ -101,7 +105,7 @@ class HostProcess:
 
     @property
     def process_id(self) -> int:
-        """The child's process id, which is also the id of the group that the engine's processes are in."""
+        """The child's process id, which is also the id of the process group of the engine."""
         return self._process.pid
 
     @property
@@ -109,28 +113,69 @@ class HostProcess:
         """Whether the engine has been ended, or has died."""
         return self._closed
 
-    def send(self, message: Mapping[str, Any]) -> None:
+    def send(self, operation: Operation, **content: Any) -> None:
         """Send one message. Raises `EngineError` where the engine is closed or has died."""
         stream = self._process.stdin
         if stream is None or stream.closed:
             raise EngineError("the vLLM engine is closed")
         try:
-            stream.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
-            stream.flush()
+            write_message(stream, {"op": operation, **content})
         except BrokenPipeError as error:
             raise self._explain_death(None) from error
 
     def receive(self, on_wait: Callable[[], None] | None = None) -> Message:
         """Return the next message of the engine, waiting for it, with `on_wait` called every second.
 
-        Raises `EngineError` where the engine died.
+        Raises `EngineError` where the engine died or is closed.
         """
+        if self._closed:
+            raise EngineError("the vLLM engine is closed")
         message = wait_for(self._inbox, on_wait)
         if message is None:
             raise self._explain_death(None)
         if message["event"] == "died":
             raise self._explain_death(message["error"])
         return message
+
+    def exchange(
+        self,
+        operation: Operation,
+        field: str,
+        items: Iterator[Item],
+        *,
+        limit: int,
+        on_wait: Callable[[], None] | None = None,
+        **content: Any,
+    ) -> Generator[Item, None, None]:
+        """Send `items` in batches under the name `field`, and yield the engine's answers as they finish.
+
+        `limit` items are always in the engine while there are so many. `content` goes with each batch.
+        Closing the generator drops what is unanswered, so that the next call starts with an empty engine.
+        """
+        unanswered = 0
+        exhausted = False
+        try:
+            while True:
+                batch: list[Item] = []
+                while not exhausted and unanswered < limit:
+                    item = next(items, None)
+                    if item is None:
+                        exhausted = True
+                        break
+                    batch.append(item)
+                    unanswered += 1
+                if batch:
+                    self.send(operation, **{field: batch}, **content)
+                if not unanswered:
+                    return
+                for answer in self.receive(on_wait)["items"]:
+                    unanswered -= 1
+                    yield answer
+        finally:
+            if unanswered and not self._closed:
+                self.send("abort")
+                while self.receive()["event"] != "aborted":
+                    continue
 
     def close(self) -> None:
         """End the engine and every process that belongs to it."""
@@ -139,8 +184,7 @@ class HostProcess:
         self._closed = True
         if self._process.stdin is not None:
             with suppress(OSError):
-                self._process.stdin.write(b'{"op":"close"}\n')
-                self._process.stdin.flush()
+                write_message(self._process.stdin, {"op": "close"})
             with suppress(OSError):
                 self._process.stdin.close()
         with suppress(subprocess.TimeoutExpired):
@@ -152,30 +196,44 @@ class HostProcess:
             self.log_path.unlink(missing_ok=True)
 
     def _listen(self, descriptor: int) -> None:
-        with os.fdopen(descriptor, "rb") as stream:
-            for line in stream:
-                self._inbox.put(json.loads(line))
+        """Read messages until the stream ends, which None in the inbox marks, whatever ended it."""
+        try:
+            with os.fdopen(descriptor, "rb") as stream:
+                for message in read_messages(stream):
+                    self._inbox.put(message)
+        except ValueError as error:
+            self._inbox.put({"event": "died", "error": f"it sent a message that is not JSON: {error}"})
+        finally:
+            self._inbox.put(None)
+
+    def _await_end(self, listener: threading.Thread) -> None:
+        """Mark the end where the child is dead but one of its own children holds the stream open."""
+        self._process.wait()
+        listener.join(_LAST_MESSAGES_SECONDS)
         self._inbox.put(None)
 
     def _explain_death(self, error: str | None) -> EngineError:
         self.close()
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-        how = error or f"its process ended with code {self._process.returncode}"
-        told = f"the vLLM engine died: {how}"
-        causes = [cause for cause in find_errors(lines) if cause not in how]
-        if causes:
-            told += "\n  its log names:" + "".join(f"\n    {cause[:800]}" for cause in causes)
+        cause = error or f"its process ended with code {self._process.returncode}"
+        what = f"the vLLM engine died: {cause}"
+        found = [line for line in find_errors(lines) if line not in cause]
+        if found:
+            what += "\n  errors in its log:" + "".join(f"\n    {line[:800]}" for line in found)
         tail = "".join(f"\n    {line[:400]}" for line in lines[-_LOG_LINES:])
         return EngineError(
-            f"{told}\n  the last lines of its log:{tail}",
+            f"{what}\n  the last lines of its log:{tail}",
             where=str(self.log_path),
-            remedy="what is committed stays: run the same command again to go on; if memory ran out, "
+            remedy="committed rows are kept: run the same command again to resume; if memory ran out, "
             "lower max_num_seqs, max_model_len or gpu_memory_utilization",
         )
 
     def _end_group(self) -> None:
         """End the engine's processes where the child could not do so itself, because it was killed."""
-        for number, seconds in ((signal.SIGTERM, _TERM_SECONDS), (signal.SIGKILL, 0.0)):
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
-                time.sleep(seconds)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+            deadline = time.monotonic() + _TERM_SECONDS
+            while time.monotonic() < deadline:
+                time.sleep(0.05)
+                os.killpg(self._process.pid, 0)  # raises when the group is empty
+            os.killpg(self._process.pid, signal.SIGKILL)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rlt_data.engines.base import EngineOptions
-from rlt_data.engines.vllm.engine import describe_setup, find_vllm
+from rlt_data.engines.vllm.availability import require_vllm
+from rlt_data.engines.vllm.engine import build_setup
 from rlt_data.engines.vllm.process import HostProcess
-from rlt_data.errors import MissingExtraError
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.reward.backends.base import BackendFailure
 from rlt_data.reward.backends.temperature import check_scalable, write_scaled_copy
 
 DEFAULT_MEMORY = 2 << 30
-_WAITING = 256
+_TEXTS_IN_ENGINE = 256
 
 
 class VllmBackend:
@@ -38,15 +39,16 @@ class VllmBackend:
         memory_bytes: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        if find_vllm() is None:
-            raise MissingExtraError(
-                "this needs the package 'vllm', which is not installed", remedy="pip install 'rlt-data[vllm]'"
-            )
+        require_vllm()
         check_scalable(identity, temperature)
         self.name = identity.name
         self.tokenizer = load_tokenizer(identity)
-        setup = describe_setup(identity, EngineOptions(dtype=dtype, device=device, extra=dict(options or {})))
-        setup |= {"purpose": "score", "memory_bytes": memory_bytes or DEFAULT_MEMORY}
+        setup = build_setup(
+            identity,
+            EngineOptions(dtype=dtype, device=device, extra=dict(options or {})),
+            purpose="score",
+            memory_bytes=memory_bytes or DEFAULT_MEMORY,
+        )
         self._copy: tempfile.TemporaryDirectory[str] | None = None
         if temperature != 1.0:
             self._copy = tempfile.TemporaryDirectory(prefix="rlt-data-scaled-")
@@ -67,25 +69,10 @@ class VllmBackend:
         self, texts: Iterable[tuple[str, list[int]]]
     ) -> Iterator[tuple[str, list[float] | BackendFailure]]:
         """Score texts, keeping vLLM busy; see `LogprobBackend`."""
-        source = iter(texts)
-        waiting = 0
-        exhausted = False
-        while True:
-            batch: list[list[Any]] = []
-            while not exhausted and waiting < _WAITING:
-                found = next(source, None)
-                if found is None:
-                    exhausted = True
-                    break
-                batch.append(list(found))
-                waiting += 1
-            if batch:
-                self._host.send({"op": "score", "texts": batch})
-            if not waiting:
-                return
-            for key, logprobs in self._host.receive()["items"]:
-                waiting -= 1
-                yield key, logprobs
+        items = ([key, token_ids] for key, token_ids in texts)
+        with closing(self._host.exchange("score", "texts", items, limit=_TEXTS_IN_ENGINE)) as answers:
+            for key, *answer in answers:
+                yield key, BackendFailure(*answer) if len(answer) == 2 else answer[0]
 
     def close(self) -> None:
         """End vLLM, and drop the copy of the model."""

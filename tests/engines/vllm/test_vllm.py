@@ -30,7 +30,8 @@ from rlt_data.engines import (
     open_engine,
 )
 from rlt_data.engines.transformers import TransformersEngine
-from rlt_data.engines.vllm.engine import VllmEngine, explain_unusable
+from rlt_data.engines.vllm.availability import explain_unusable
+from rlt_data.engines.vllm.engine import VllmEngine
 from rlt_data.errors import EngineError, UsageError
 from rlt_data.formats import load_format, render_teacher_prompt
 from rlt_data.hashing import hash_content
@@ -291,7 +292,7 @@ def test_options_are_checked_by_vllm_itself(vllm_model: Path) -> None:
         ({"max_num_seq": 4}, "did you mean 'max_num_seqs'?"),
         ({"tensor_parallel_size": "two"}, "invalid int value: 'two'"),
         ({"dtype": "float31"}, "choose from"),
-        ({"enforce_eager": "perhaps"}, "true or false, not 'perhaps'"),
+        ({"enforce_eager": "perhaps"}, "must be true or false, not 'perhaps'"),
         ({"trust_remote_code": True}, "never run"),
         ({"load_format": "pt"}, "safetensors files only"),
         ({"load_format": "dummy"}, "safetensors files only"),
@@ -321,7 +322,7 @@ def test_a_model_that_vllm_has_no_kernel_for_is_refused_before_it_is_loaded(tiny
     assert "heads of size 8" in unusable
     other = open_engine("auto", identity)
     assert other.name == "transformers"
-    assert "vLLM is installed, but does not run this" in other.notes[0]
+    assert "vLLM is installed but not used: " in other.notes[0]
     engine = VllmEngine(identity, EngineOptions())
     with pytest.raises(UsageError, match="no attention kernel for heads of size 8"):
         engine.start()
@@ -374,7 +375,11 @@ def test_a_killed_generation_goes_on_and_leaves_no_process(tmp_path: Path, vllm_
     deadline = time.monotonic() + 240
     while lake.table("traces").count() < 8 and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.1)
-    host = next(p for p in psutil.Process(child.pid).children() if "vllm_host" in " ".join(p.cmdline()))
+    host = next(
+        p
+        for p in psutil.Process(child.pid).children()
+        if "rlt_data.engines.vllm.host" in " ".join(p.cmdline())
+    )
     child.send_signal(signal.SIGKILL)
     child.wait()
     killed_at = lake.table("traces").count()

@@ -98,7 +98,7 @@ def test_a_transfer_that_changes_nothing_is_seen(tmp_path: Path) -> None:
     from tiny_models import save_tiny_model
 
     from rlt_data.engines import EngineOptions
-    from rlt_data.engines.vllm.engine import explain_unusable
+    from rlt_data.engines.vllm.availability import explain_unusable
     from rlt_data.models import resolve_model
     from rlt_data.settings import Settings
 
