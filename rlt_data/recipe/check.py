@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rlt_data.recipe.schema import LINKS, Recipe, Step
+from rlt_data.reward.estimators import ESTIMATORS
 from rlt_data.stages.rank.policies import parse_policy
 
 
@@ -60,14 +61,16 @@ def _find_estimators_without_scores(recipe: Recipe) -> Iterator[Contradiction]:
         (step, "reward", recipe.reward[step.place].reward.estimator) for step in _list_steps(recipe, "reward")
     ]
     for step, key, estimator in asked:
-        if estimator == "full" and not exact:
+        if estimator == "auto":
+            continue
+        if ESTIMATORS[estimator].exact and not exact:
             yield Contradiction(
                 step,
                 key,
                 f"{step.section} judges by the exact divergence, which score does not store",
                 "set score.exact = true, or another estimator",
             )
-        elif step.section == "rank" and estimator in ("k1", "k3") and not compared:
+        elif step.section == "rank" and not compared:
             yield Contradiction(
                 step,
                 key,

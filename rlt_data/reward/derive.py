@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from rlt_data.reward.estimators import ESTIMATORS, Estimator
 from rlt_data.reward.settings import RewardSettings
 
 SETTING_COLUMNS = ("estimator", "alpha", "lambda_kl")
@@ -30,32 +31,31 @@ REWARD_COLUMN_NAMES = (*SETTING_COLUMNS, *PART_COLUMNS)
 _REALS = pl.List(pl.Float64)
 
 
-def derive_divergence(estimator: str) -> pl.Expr:
+def derive_divergence(estimator: Estimator) -> pl.Expr:
     """Per-token divergence of teacher from student as a list column, nats, float64.
 
-    k1: log p_T - log p_S of the sampled token. k3: exp(d) - 1 - d with d = log p_S - log p_T, never
-    negative, with the same expectation under the teacher. full: the stored exact KL(teacher || student).
-    Null where the columns that it needs are null.
+    Null where a column that the estimator needs is null.
     """
-    if estimator == "full":
-        return pl.col("think_divergences").cast(_REALS)
-    student = pl.col("think_student_logprobs").cast(_REALS)
-    teacher = pl.col("think_teacher_logprobs").cast(_REALS)
-    if estimator == "k1":
-        return teacher - student
-    element = pl.element()
-    return (student - teacher).list.eval(element.exp() - 1.0 - element)
+    definition = ESTIMATORS[estimator]
+    return definition.compute(*(pl.col(name).cast(_REALS) for name in definition.columns))
+
+
+def find_underivable(settings: RewardSettings) -> pl.Expr:
+    """Whether a score lacks a column that the reward under `settings` needs, boolean."""
+    if settings.lambda_kl == 0:
+        return pl.lit(False)
+    columns = ESTIMATORS[settings.estimator].columns
+    return pl.any_horizontal(pl.col(name).is_null() for name in columns)
 
 
 def derive_reward(settings: RewardSettings) -> list[pl.Expr]:
     """Expressions for every reward column of `schemas.REWARD_COLUMNS`, in that order, float64.
 
-    They read `solution_logprobs`, `think_student_logprobs`, `think_teacher_logprobs`,
+    Inputs: `solution_logprobs`, `think_student_logprobs`, `think_teacher_logprobs`,
     `think_divergences` (lists, nats) and `closed` (null counts as closed): all columns of `scores`.
 
-    An empty explanation has nothing that could diverge: kl_avg and kl_max are 0. Where the teacher's
-    side (or, for `full`, the exact divergence) was never stored, the kl columns are null, and so is
-    the reward unless `lambda_kl` is 0.
+    An empty explanation has no divergence: kl_avg and kl_max are 0. Where the columns that the estimator
+    needs were never stored, the kl columns are null, and so is the reward unless `lambda_kl` is 0.
     """
     solution = pl.col("solution_logprobs").cast(_REALS)
     if settings.clip_logprob is not None:
@@ -63,9 +63,9 @@ def derive_reward(settings: RewardSettings) -> list[pl.Expr]:
     divergence = derive_divergence(settings.estimator)
     if settings.clip_kl is not None:
         divergence = divergence.list.eval(pl.element().clip(-settings.clip_kl, settings.clip_kl))
-    known = divergence.is_not_null()
-    kl_avg = pl.when(known).then(divergence.list.mean().fill_null(0.0))
-    kl_max = pl.when(known).then(divergence.list.max().fill_null(0.0))
+    stored = divergence.is_not_null()
+    kl_avg = pl.when(stored).then(divergence.list.mean().fill_null(0.0))
+    kl_max = pl.when(stored).then(divergence.list.max().fill_null(0.0))
     penalty = pl.when(pl.col("closed").fill_null(True)).then(0.0).otherwise(pl.lit(settings.penalty))
     r_ss = solution.list.mean() + settings.alpha * solution.list.min()
     r_kl = kl_avg + settings.alpha * kl_max

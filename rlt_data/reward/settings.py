@@ -1,12 +1,10 @@
-"""What turns stored token scores into a reward: estimator, weights, penalty, clipping."""
+"""Settings that turn stored token scores into a reward: estimator, weights, penalty, clipping."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
 
-Estimator = Literal["k1", "k3", "full"]
+from rlt_data.reward.estimators import ESTIMATORS, Estimator
 
 
 class RewardSettings(BaseModel):
@@ -19,8 +17,9 @@ class RewardSettings(BaseModel):
 
     estimator: Estimator = Field(
         "k1",
-        description="Per-token divergence of teacher from student: k1 (sampled log-ratio, the paper's), "
-        "k3 (non-negative, low variance), or full (exact, over the whole vocabulary; must have been stored).",
+        description="Per-token divergence of teacher from student: "
+        + ", ".join(f"{name} ({definition.summary})" for name, definition in ESTIMATORS.items())
+        + ".",
     )
     alpha: float = Field(
         0.01, ge=0, description="Weight of the worst solution token and of the largest divergence."
@@ -33,3 +32,8 @@ class RewardSettings(BaseModel):
     clip_kl: float | None = Field(
         None, gt=0, description="Divergences are held within plus and minus this, nats; unset clips none."
     )
+
+    @property
+    def needs_divergences(self) -> bool:
+        """Whether the estimator needs the exact divergence, which scoring stores only with `exact`."""
+        return ESTIMATORS[self.estimator].exact

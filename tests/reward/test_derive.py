@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast, get_args
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlt_data.reward.derive import REWARD_COLUMN_NAMES, derive_reward
-from rlt_data.reward.settings import Estimator, RewardSettings
+from rlt_data.reward.derive import (
+    REWARD_COLUMN_NAMES,
+    derive_divergence,
+    derive_reward,
+    find_underivable,
+)
+from rlt_data.reward.estimators import ESTIMATORS, Estimator
+from rlt_data.reward.settings import RewardSettings
 from rlt_data.schemas import REWARD_COLUMNS
 
 SCHEMA = {
@@ -71,9 +78,30 @@ def test_only_an_explanation_that_never_closes_pays(closed: bool | None, penalty
     assert derive_one(make_row(closed=closed), RewardSettings())["format_penalty"] == penalty
 
 
+def test_every_estimator_is_defined_once() -> None:
+    assert tuple(ESTIMATORS) == get_args(Estimator)
+    assert all(name in (RewardSettings.model_fields["estimator"].description or "") for name in ESTIMATORS)
+
+
+def test_an_unknown_estimator_is_not_taken_for_another() -> None:
+    with pytest.raises(KeyError, match="k9"):
+        derive_divergence(cast(Any, "k9"))
+
+
+@pytest.mark.parametrize("estimator", get_args(Estimator))
+def test_a_score_without_the_columns_of_its_estimator_is_found(estimator: Estimator) -> None:
+    settings = RewardSettings(estimator=estimator)
+    for column in ESTIMATORS[estimator].columns:
+        frame = pl.DataFrame([make_row(), make_row(**{column: None})], schema=SCHEMA)
+        assert frame.select(find_underivable(settings)).to_series().to_list() == [False, True]
+        assert frame.select(derive_reward(settings)[-1].is_null()).to_series().to_list() == [False, True]
+        alone = settings.model_copy(update={"lambda_kl": 0.0})
+        assert not frame.select(find_underivable(alone)).to_series().any()
+
+
 def test_empty_explanation_has_no_divergence() -> None:
     empty = make_row(think_student_logprobs=[], think_teacher_logprobs=[], think_divergences=[])
-    for estimator in ("k1", "k3", "full"):
+    for estimator in ESTIMATORS:
         derived = derive_one(empty, RewardSettings(estimator=estimator))
         assert derived["kl_avg"] == derived["kl_max"] == 0.0
         assert derived["reward"] == derived["r_ss"]

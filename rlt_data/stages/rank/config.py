@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from rlt_data.errors import UsageError
+from rlt_data.reward.estimators import Estimator
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.rank.filters import FilterName
 from rlt_data.stages.rank.policies import parse_policy
@@ -36,7 +37,7 @@ class RankConfig(StageConfig):
         "complete (not cut off), no-loop (does not end repeating itself), correct (its own answer verifies); "
         "repeatable.",
     )
-    estimator: Literal["auto", "k1", "k3", "full"] = Field(
+    estimator: Literal["auto", Estimator] = Field(
         "auto",
         description="Divergence that judges: auto takes the exact one where all traces compared have it.",
     )

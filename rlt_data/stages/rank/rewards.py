@@ -9,13 +9,14 @@ import polars as pl
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
 from rlt_data.reward.derive import derive_reward
+from rlt_data.reward.estimators import RANKING_ORDER
 from rlt_data.stages.rank.config import RankConfig
 from rlt_data.stages.rank.policies import Policy
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import select_rows
 
 # What a reward can be made of, best judge first; `r_ss` is the reward without its divergence.
-CRITERIA = ("full", "k1", "r_ss")
+CRITERIA = (*RANKING_ORDER, "r_ss")
 # Scores that differ in one of these are not of one kind.
 SETTINGS = ("student_revision", "temperature_student", "temperature_teacher", "format", "dtype", "backend")
 

@@ -11,7 +11,8 @@ from pydantic import Field
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.progress import Reporter
-from rlt_data.reward.derive import derive_reward
+from rlt_data.reward.derive import derive_reward, find_underivable
+from rlt_data.reward.estimators import list_estimators
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.runtime.run import StageConfig, StageRun, StageSummary, open_run
 from rlt_data.stages.runtime.selection import select_rows
@@ -31,8 +32,8 @@ def reward(
 ) -> StageSummary:
     """Derive rewards again from stored token scores: any estimator, weights, penalty or clipping, no model.
 
-    One row a score, a whole new set a run. A score without what the settings need (a teacher's side, or the
-    exact divergence for the estimator full) goes to `rejects`.
+    One row a score, a whole new set a run. A score without the columns that the settings need (teacher
+    log-probabilities, or the exact divergence for the estimator full) goes to `rejects`.
 
     Raises `UsageError` where the predicate is no SQL.
     """
@@ -48,7 +49,7 @@ def reward(
 def _derive_rewards(run: StageRun, config: RewardConfig) -> None:
     settings = config.reward
     names = ("score_id", "trace_id", "question_id", "student")
-    lacking = _find_lacking(settings)
+    lacking = find_underivable(settings)
     derived = (
         select_rows(run, "scores", config.where)
         .select(*names, lacking.alias("lacking"), *derive_reward(settings))
@@ -67,21 +68,15 @@ def _derive_rewards(run: StageRun, config: RewardConfig) -> None:
             task.advance(chunk.height)
 
 
-def _find_lacking(settings: RewardSettings) -> pl.Expr:
-    if settings.lambda_kl == 0:
-        return pl.lit(False)
-    needed = "think_divergences" if settings.estimator == "full" else "think_teacher_logprobs"
-    return pl.col(needed).is_null()
-
-
 def _reject_score(run: StageRun, row: Mapping[str, Any], settings: RewardSettings) -> None:
-    exact = settings.estimator == "full"
+    exact = settings.needs_divergences
     run.reject(
         source="scores",
         reason="no_exact_divergence" if exact else "no_teacher_side",
-        detail="the exact divergence was not stored: score with --exact, or use the estimator k1 or k3"
+        detail="the exact divergence was not stored: score with --exact, or use the estimator "
+        f"{list_estimators(exact=False)}"
         if exact
-        else "only the student's side was stored: score with --teacher MODEL, or use --lambda 0",
+        else "only student log-probabilities were stored: score with --teacher MODEL, or use --lambda 0",
         key=row["trace_id"],
         content=row["score_id"],
     )

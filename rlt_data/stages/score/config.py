@@ -139,7 +139,7 @@ class ScoreConfig(StageConfig):
     @property
     def stores_divergences(self) -> bool:
         """Whether the exact divergence is computed."""
-        return self.exact or self.reward.estimator == "full"
+        return self.exact or self.reward.needs_divergences
 
     @property
     def model_temperatures(self) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat, compare_tokenizers, load_format, parse_teacher_completion
 from rlt_data.reward.backends.base import LogprobBackend
 from rlt_data.reward.derive import PART_COLUMNS
+from rlt_data.reward.estimators import list_estimators
 from rlt_data.reward.reuse import SampledTokens, add_teacher_logprobs, find_reusable
 from rlt_data.reward.rewards import Combine, combine_parts, derive_parts
 from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
@@ -117,10 +118,10 @@ class RltReward:
         if self.teacher_side != "none":
             for tokenizer in self.students.tokenizers:
                 refuse_other_tokens(policy_tokenizer, tokenizer)
-        if teacher_side == "sampled" and self.settings.estimator == "full":
+        if teacher_side == "sampled" and self.settings.needs_divergences:
             raise UsageError(
                 "the exact divergence needs the teacher's whole distribution, not the sampled tokens' alone",
-                remedy="set teacher_side to policy, or the estimator to k1 or k3",
+                remedy=f"set teacher_side to policy, or the estimator to {list_estimators(exact=False)}",
             )
 
     def follow(self, trainer: Any) -> None:
@@ -204,7 +205,7 @@ class RltReward:
         """
         if self.teacher_side == "none":
             return {request.key: [] for request in requests}
-        usable = self._sampled_is_teacher and self.settings.estimator != "full"
+        usable = self._sampled_is_teacher and not self.settings.needs_divergences
         if self.teacher_side not in ("auto", "sampled") or not usable or not logprobs or not completion_ids:
             if self._reuses_only():
                 raise UsageError(
@@ -232,7 +233,7 @@ class RltReward:
             )
         with borrow_policy(self._trainer, reference=self.teacher_side == "reference") as model:
             teacher = ScoringModel("policy", model, self.tokenizer, self.teacher_temperature)
-            yield self.students.make_scorer(teacher, exact=self.settings.estimator == "full")
+            yield self.students.make_scorer(teacher, exact=self.settings.needs_divergences)
 
     def _derive(self, groups: Sequence[Sequence[TokenScores | FailedScore]]) -> list[dict[str, Any]]:
         """Reward columns a completion; with several students, those of the least or the mean of all."""

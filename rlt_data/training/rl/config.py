@@ -84,9 +84,9 @@ class GrpoSection(StageConfig):
 
     @model_validator(mode="after")
     def _check_reward(self) -> GrpoSection:
-        if self.teacher_side == "sampled" and self.rlt.estimator == "full":
+        if self.teacher_side == "sampled" and self.rlt.needs_divergences:
             raise ValueError("the exact divergence needs teacher_side policy or reference")
-        if self.student_server and self.rlt.estimator == "full":
+        if self.student_server and self.rlt.needs_divergences:
             raise ValueError("the exact divergence needs whole distributions, which no server gives")
         if self.student_server and self.student_temperature != 1:
             raise ValueError(
