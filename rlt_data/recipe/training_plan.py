@@ -13,6 +13,7 @@ from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.recipe.training import FRESH, LoadedTraining, TrainingRecipe
+from rlt_data.reward.tokenizers import refuse_other_tokens
 from rlt_data.settings import Settings, use_settings
 from rlt_data.stages.runtime.selection import keep_rows
 from rlt_data.training.common.distributed import World
@@ -147,16 +148,14 @@ class _Plan:
 
     def _compare_tokens(self, students: Sequence[str]) -> None:
         """Refuse students whose tokens are others than the teacher's, of those that are here."""
-        from rlt_data.training.rewards.rlt import refuse_other_tokens
-
         names = [self.recipe.teacher, *students]
         if FRESH in names or self.guessed & set(names):
             return
         teacher, *others = (
             load_tokenizer(resolve_model(name, role="student", need="tokenizer")) for name in names
         )
-        for tokenizer in others:
-            self._try(partial(refuse_other_tokens, teacher, tokenizer))
+        for name, tokenizer in zip(students, others, strict=True):
+            self._try(partial(refuse_other_tokens, teacher, tokenizer, where=f"student {name}"))
 
     def _try(self, act: Callable[[], Any]) -> Any:
         """Do something that may be refused; the refusal is kept as a sentence, and None returned."""

@@ -1,10 +1,10 @@
-"""The teacher's side from the engine that sampled the trace, where it is the very same quantity."""
+"""Teacher log-probabilities from the engine that sampled an explanation, where they are the same quantity."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
@@ -24,6 +24,13 @@ class SampledTokens:
     logprobs: Sequence[float]
 
 
+class StudentScorer(Protocol):
+    """A scorer of students without a teacher."""
+
+    def score(self, requests: Sequence[ScoreRequest], /) -> Iterator[TokenScores | FailedScore]:
+        """Score requests: of each, one result a student, or failures."""
+
+
 def find_reusable(
     format: ConversationFormat,
     teacher_tokenizer: Any,
@@ -31,34 +38,45 @@ def find_reusable(
     requests: Sequence[ScoreRequest],
     sampled: Mapping[str, SampledTokens],
 ) -> dict[str, list[float]]:
-    """Log-probabilities of the explanation's tokens by request, where sampling left them.
+    """Return the sampled log-probabilities of each explanation's tokens, nats, by the key of its request.
 
-    That asks that the sampled tokens are those into which the rendered texts of teacher and students cut
-    the explanation; a request for which they are not is left out. Whether temperature, weights and mode
-    are those of the teacher's side is for the caller to know.
+    A request is left out unless the rendered texts of teacher and students split the explanation into
+    exactly the sampled tokens. The caller checks that temperature, weights and mode are the teacher's.
     """
-    known = [request for request in requests if request.key in sampled]
-    teacher = build_teacher_texts(format, teacher_tokenizer, known)
-    sides = [build_student_texts(format, tokenizer, known) for tokenizer in student_tokenizers]
-    found = {}
-    for place, (request, text) in enumerate(zip(known, teacher, strict=True)):
+    candidates = [request for request in requests if request.key in sampled]
+    teacher_texts = build_teacher_texts(format, teacher_tokenizer, candidates)
+    student_texts = [build_student_texts(format, tokenizer, candidates) for tokenizer in student_tokenizers]
+    reusable = {}
+    for index, (request, text) in enumerate(zip(candidates, teacher_texts, strict=True)):
         if not isinstance(text, ScoringText):
             continue
         ids = text.think_ids
-        own = sampled[request.key]
-        alike = all(_read_think_ids(side[place]) == ids for side in sides)
-        if alike and list(own.token_ids[: len(ids)]) == ids and len(own.logprobs) >= len(ids):
-            found[request.key] = [float(value) for value in own.logprobs[: len(ids)]]
-    return found
+        tokens = sampled[request.key]
+        alike = all(_read_think_ids(texts[index]) == ids for texts in student_texts)
+        if alike and list(tokens.token_ids[: len(ids)]) == ids and len(tokens.logprobs) >= len(ids):
+            reusable[request.key] = [float(value) for value in tokens.logprobs[: len(ids)]]
+    return reusable
 
 
-def add_teacher_logprobs(
-    result: TokenScores | FailedScore, known: Mapping[str, list[float]]
-) -> TokenScores | FailedScore:
-    """Put the engine's log-probabilities beside a student's scores."""
-    if isinstance(result, FailedScore):
-        return result
-    return replace(result, think_teacher=known[result.key])
+def split_reusable(
+    requests: Sequence[ScoreRequest], reusable: Mapping[str, list[float]]
+) -> tuple[list[ScoreRequest], list[ScoreRequest]]:
+    """Part the requests with reusable teacher log-probabilities from those that need the teacher."""
+    return (
+        [request for request in requests if request.key in reusable],
+        [request for request in requests if request.key not in reusable],
+    )
+
+
+def score_reusable(
+    scorer: StudentScorer, requests: Sequence[ScoreRequest], reusable: Mapping[str, list[float]]
+) -> Iterator[TokenScores | FailedScore]:
+    """Score with students alone and add the reusable teacher log-probabilities to their results."""
+    for result in scorer.score(requests):
+        if isinstance(result, FailedScore):
+            yield result
+        else:
+            yield replace(result, think_teacher=reusable[result.key])
 
 
 def _read_think_ids(text: object) -> list[int] | None:

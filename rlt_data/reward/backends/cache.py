@@ -11,9 +11,10 @@ from typing import Any, Literal
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.reward.backends.base import LogprobBackend
-from rlt_data.reward.backends.prompt_scorer import PromptScorer, check_tokenizers
+from rlt_data.reward.backends.prompt_scorer import PromptScorer
 from rlt_data.reward.backends.temperature import check_scalable
 from rlt_data.reward.scoring.loading import ModelCache
+from rlt_data.reward.tokenizers import refuse_other_tokens
 
 
 class BackendCache:
@@ -53,7 +54,9 @@ class BackendCache:
         """
         for student, temperature in students:
             if teacher is not None:
-                check_tokenizers(load_tokenizer(teacher[0]), load_tokenizer(student), student.name)
+                refuse_other_tokens(
+                    load_tokenizer(teacher[0]), load_tokenizer(student), where=f"student {student.name}"
+                )
             if self._backend == "vllm":
                 check_scalable(student, temperature)
         if teacher is not None and self._backend == "vllm":

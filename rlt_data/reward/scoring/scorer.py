@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from rlt_data.errors import UsageError
 from rlt_data.formats.definition import ConversationFormat
-from rlt_data.formats.spans import compare_tokenizers
 from rlt_data.reward.forward.backbone import Mode
 from rlt_data.reward.forward.head import score_divergences, score_targets
 from rlt_data.reward.scoring.memory import Sizes, TileSize, choose_sizes, read_shape
@@ -23,8 +21,9 @@ from rlt_data.reward.scoring.texts import (
     ScoringText,
     build_student_texts,
     build_teacher_texts,
-    compare_think_tokens,
+    find_failure,
 )
+from rlt_data.reward.tokenizers import refuse_other_tokens
 
 
 @dataclass(frozen=True)
@@ -113,13 +112,11 @@ class Scorer:
         )
         for student in students if teacher is not None else ():
             assert teacher is not None
-            reason = _explain_difference(teacher.tokenizer, student.tokenizer)
-            if reason is not None:
-                raise UsageError(
-                    f"r_KL compares teacher and student token by token, and {reason}",
-                    where=f"teacher {teacher.name}, student {student.name}",
-                    remedy="score r_SS alone with --teacher none, or use models of one tokenizer family",
-                )
+            refuse_other_tokens(
+                teacher.tokenizer,
+                student.tokenizer,
+                where=f"teacher {teacher.name}, student {student.name}",
+            )
 
         def build_side(scoring: ScoringModel) -> ModelRunner:
             return ModelRunner(scoring, self.sizes, share_prefixes=share_prefixes, mode=mode)
@@ -160,8 +157,13 @@ class Scorer:
             teacher_texts = build_teacher_texts(
                 self.format, self.teacher.scoring.tokenizer, requests, context=self.teacher.context
             )
-            for texts in student_texts:
-                _compare_sides(requests, texts, teacher_texts)
+            student_texts = [
+                [
+                    find_failure(request, text, teacher_text) or text
+                    for request, text, teacher_text in zip(requests, texts, teacher_texts, strict=True)
+                ]
+                for texts in student_texts
+            ]
         wanted = [
             any(isinstance(texts[i], ScoringText) for texts in student_texts) for i in range(len(requests))
         ]
@@ -273,39 +275,11 @@ class Scorer:
         )
 
 
-_differences: WeakKeyDictionary[Any, WeakKeyDictionary[Any, str | None]] = WeakKeyDictionary()
-
-
-def _explain_difference(a: Any, b: Any) -> str | None:
-    """As `compare_tokenizers`, once for two tokenizers: large vocabularies take a second."""
-    known = _differences.setdefault(a, WeakKeyDictionary())
-    if b not in known:
-        known[b] = None if a is b else compare_tokenizers(a, b)
-    return known[b]
-
-
 @dataclass(frozen=True)
 class _StudentRows:
     student: Tensor
     teacher: Tensor | None = None
     divergences: Tensor | None = None
-
-
-def _compare_sides(
-    requests: Sequence[ScoreRequest],
-    students: list[ScoringText | FailedText],
-    teachers: Sequence[ScoringText | FailedText],
-) -> None:
-    """Replace student texts by failures where the teacher's side forbids a comparison."""
-    for i, (request, teacher) in enumerate(zip(requests, teachers, strict=True)):
-        student = students[i]
-        if isinstance(student, FailedText):
-            continue
-        failure = (
-            teacher if isinstance(teacher, FailedText) else compare_think_tokens(request, student, teacher)
-        )
-        if failure is not None:
-            students[i] = failure
 
 
 def _text_or_none(text: ScoringText | FailedText) -> ScoringText | None:

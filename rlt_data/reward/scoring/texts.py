@@ -95,10 +95,24 @@ def build_teacher_texts(
     return _encode(tokenizer, requests, rendered, ("think",), context)
 
 
-def compare_think_tokens(
+def find_failure(
+    request: ScoreRequest, student: ScoringText | FailedText, teacher: ScoringText | FailedText | None
+) -> FailedText | None:
+    """Return why a student cannot score a request; None where it can.
+
+    Its own text fails, or the teacher's does, or the two split the explanation into different tokens, so
+    that no divergence token by token exists. `teacher` is None where none is compared with.
+    """
+    if isinstance(student, FailedText):
+        return student
+    if teacher is None or isinstance(teacher, FailedText):
+        return teacher
+    return _compare_think_tokens(request, student, teacher)
+
+
+def _compare_think_tokens(
     request: ScoreRequest, student: ScoringText, teacher: ScoringText
 ) -> FailedText | None:
-    """Refuse a divergence token by token where the two texts cut the explanation into other tokens."""
     if student.think_ids == teacher.think_ids:
         return None
     pairs = zip(student.think_ids, teacher.think_ids, strict=False)

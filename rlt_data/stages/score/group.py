@@ -83,19 +83,19 @@ class GroupWork:
 
 def score_rows(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.DataFrame) -> None:
     """Score traces (joined with their questions, sorted by question) with `students`, and commit the rows."""
+    from rlt_data.reward.reuse import score_reusable, split_reusable
     from rlt_data.reward.scoring.scorer import Scorer
 
     by_id = {row["trace_id"]: row for row in rows.iter_rows(named=True)}
     requests = [r for r in (make_request(work.run, row) for row in by_id.values()) if r is not None]
-    known = _find_known(work, students, requests, by_id)
-    reused = [request for request in requests if request.key in known]
-    others = [request for request in requests if request.key not in known]
+    reusable = _find_reusable(work, students, requests, by_id)
+    reused, others = split_reusable(requests, reusable)
     names = ", ".join(student.name for student in students)
     with work.run.track(f"scoring with {names}", len(requests)) as task:
         if reused:
-            _check_gap(work, students, reused, known)
+            _check_gap(work, students, reused, reusable)
             scorer = work.open_scorer(students, with_teacher=False)
-            results = _add_known(scorer.score(reused), known)
+            results = score_reusable(scorer, reused, reusable)
             _commit(work, students, by_id, results, task, teacher_source="engine")
         if others:
             scorer = work.open_scorer(students)
@@ -153,7 +153,7 @@ def _commit(
     append_scores(run, buffer, settings)
 
 
-def _find_known(
+def _find_reusable(
     work: GroupWork,
     students: Sequence[ModelIdentity],
     requests: Sequence[ScoreRequest],
@@ -196,19 +196,11 @@ def _samples_teacher(row: Mapping[str, Any], teacher: ModelIdentity, temperature
     )
 
 
-def _add_known(
-    results: Iterator[TokenScores | FailedScore], known: Mapping[str, list[float]]
-) -> Iterator[TokenScores | FailedScore]:
-    from rlt_data.reward.reuse import add_teacher_logprobs
-
-    return (add_teacher_logprobs(result, known) for result in results)
-
-
 def _check_gap(
     work: GroupWork,
     students: Sequence[ModelIdentity],
     requests: Sequence[ScoreRequest],
-    known: Mapping[str, list[float]],
+    reusable: Mapping[str, list[float]],
 ) -> None:
     """Compare the engine's log-probabilities with torch's on a few rows. Raises `StageStoppedError`."""
     from rlt_data.reward.scoring.scorer import TokenScores
@@ -220,7 +212,7 @@ def _check_gap(
     gaps: list[float] = []
     for result in work.open_scorer(students[:1]).score(sample):
         if isinstance(result, TokenScores) and result.think_teacher is not None:
-            pairs = zip(known[result.key], result.think_teacher, strict=True)
+            pairs = zip(reusable[result.key], result.think_teacher, strict=True)
             gaps.extend(abs(stored - computed) for stored, computed in pairs)
     if not gaps:
         return

@@ -17,16 +17,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from rlt_data.errors import UsageError
-from rlt_data.formats import ConversationFormat, compare_tokenizers, load_format, parse_teacher_completion
+from rlt_data.formats import ConversationFormat, load_format, parse_teacher_completion
 from rlt_data.reward.backends.base import LogprobBackend
 from rlt_data.reward.derive import PART_COLUMNS
 from rlt_data.reward.estimators import list_estimators
-from rlt_data.reward.reuse import SampledTokens, add_teacher_logprobs, find_reusable
+from rlt_data.reward.reuse import SampledTokens, find_reusable, score_reusable, split_reusable
 from rlt_data.reward.rewards import Combine, combine_parts, derive_parts
 from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import FailedText, ScoreRequest
 from rlt_data.reward.settings import RewardSettings
+from rlt_data.reward.tokenizers import refuse_other_tokens
 from rlt_data.training.common.weights import borrow_policy, is_sharded
 from rlt_data.training.rewards.completions import read_completions
 from rlt_data.training.rewards.students import (
@@ -114,7 +115,7 @@ class RltReward:
         """What the last call scored, in its order."""
         self._sampled_is_teacher = sampling_temperature == teacher_temperature
         self._trainer: Any = None
-        self._alone = self.students.make_scorer(None, exact=False)
+        self._students_alone = self.students.make_scorer(None, exact=False)
         if self.teacher_side != "none":
             for tokenizer in self.students.tokenizers:
                 refuse_other_tokens(policy_tokenizer, tokenizer)
@@ -172,27 +173,35 @@ class RltReward:
                 zip(questions, solutions, parsed, strict=True)
             )
         ]
-        known = self._reuse_logprobs(requests, completion_ids, completion_logprobs)
         results: dict[str, list[TokenScores | FailedScore]] = {request.key: [] for request in requests}
-        reused = [request for request in requests if request.key in known]
-        others = [request for request in requests if request.key not in known]
-        for result in self._alone.score(reused):
-            told = self.teacher_side != "none"
-            results[_find_key(result)].append(add_teacher_logprobs(result, known) if told else result)
-        if others and self._reuses_only():
-            for request in others:
-                results[request.key].append(FailedScore(FailedText(request.key, *_OTHER_TOKENS)))
-        elif others:
-            with self._open_teacher() as scorer:
-                for result in scorer.score(others):
-                    results[_find_key(result)].append(result)
+        for result in self._score_requests(requests, completion_ids, completion_logprobs):
+            results[_find_key(result)].append(result)
         parts = self._derive([results[request.key] for request in requests])
         return [
             ScoredCompletion(request.think, trace.state, part, _explain_failure(results[request.key]))
             for request, trace, part in zip(requests, parsed, parts, strict=True)
         ]
 
-    def _reuse_logprobs(
+    def _score_requests(
+        self,
+        requests: Sequence[ScoreRequest],
+        completion_ids: Sequence[Sequence[int]] | None,
+        logprobs: Sequence[Sequence[float]] | None,
+    ) -> Iterator[TokenScores | FailedScore]:
+        if self.teacher_side == "none":
+            yield from self._students_alone.score(requests)
+            return
+        reusable = self._find_reusable(requests, completion_ids, logprobs)
+        reused, others = split_reusable(requests, reusable)
+        yield from score_reusable(self._students_alone, reused, reusable)
+        if others and self._reuses_only():
+            for request in others:
+                yield FailedScore(FailedText(request.key, *_OTHER_TOKENS))
+        elif others:
+            with self._open_teacher() as scorer:
+                yield from scorer.score(others)
+
+    def _find_reusable(
         self,
         requests: Sequence[ScoreRequest],
         completion_ids: Sequence[Sequence[int]] | None,
@@ -203,8 +212,6 @@ class RltReward:
         That asks for one temperature, and that the sampled tokens are those into which the teacher's and
         the students' texts cut the explanation.
         """
-        if self.teacher_side == "none":
-            return {request.key: [] for request in requests}
         usable = self._sampled_is_teacher and not self.settings.needs_divergences
         if self.teacher_side not in ("auto", "sampled") or not usable or not logprobs or not completion_ids:
             if self._reuses_only():
@@ -258,16 +265,6 @@ class RltReward:
         if log_metric is not None and self.last:
             failed = sum(scored.reward is None for scored in self.last)
             log_metric("rlt/unscored_share", failed / len(self.last))
-
-
-def refuse_other_tokens(teacher: Any, student: Any) -> None:
-    """Raise `UsageError` where teacher and student cut text into different tokens."""
-    reason = compare_tokenizers(teacher, student)
-    if reason is not None:
-        raise UsageError(
-            f"the divergence compares teacher and student token by token, and {reason}",
-            remedy="take a student of the teacher's family, or lambda_kl = 0, which needs no divergence",
-        )
 
 
 def _gather_students(

@@ -17,7 +17,7 @@ from rlt_data.reward.scoring.texts import (
     ScoringText,
     build_student_texts,
     build_teacher_texts,
-    compare_think_tokens,
+    find_failure,
 )
 
 
@@ -52,13 +52,13 @@ def make_text(ids: list[int], characters: list[tuple[int, int]]) -> ScoringText:
 def test_other_tokens_on_the_two_sides_are_shown() -> None:
     request = ScoreRequest("r", "q", "s", "take it")
     student = make_text([5, 6], [(0, 4), (4, 7)])
-    assert compare_think_tokens(request, student, make_text([5, 6], [(0, 4), (4, 7)])) is None
-    failure = compare_think_tokens(request, student, make_text([5, 7, 8], [(0, 4), (4, 5), (5, 7)]))
+    assert find_failure(request, student, make_text([5, 6], [(0, 4), (4, 7)])) is None
+    failure = find_failure(request, student, make_text([5, 7, 8], [(0, 4), (4, 5), (5, 7)]))
     assert isinstance(failure, FailedText)
     assert failure.reason == "think_tokens_differ"
     assert "' it' between 'take' and ''" in failure.detail
     assert "' ' between 'take' and 'it'" in failure.detail
-    shorter = compare_think_tokens(request, student, make_text([5], [(0, 4)]))
+    shorter = find_failure(request, student, make_text([5], [(0, 4)]))
     assert shorter is not None
     assert "no further token" in shorter.detail
 

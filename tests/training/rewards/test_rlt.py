@@ -243,7 +243,7 @@ def test_a_student_of_other_tokens_is_refused_before_anything_is_sampled(
     from tiny_models import save_tiny_model
 
     other = load_tokenizer(resolve_model(str(save_tiny_model(tmp_path / "other")), role="teacher"))
-    with pytest.raises(UsageError, match="token by token, and the two tokenizers differ"):
+    with pytest.raises(UsageError, match="token by token, but the two tokenizers differ"):
         make_reward(models, other, None)
     make_reward(models, other, None, settings={"lambda_kl": 0.0})
 
