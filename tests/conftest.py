@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Program, QuickProgram
+from tokenizer_models import TokenizerModels
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -32,6 +33,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_models import save_tiny_model
 
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_models(tmp_path_factory: pytest.TempPathFactory) -> TokenizerModels:
+    """Tiny models with published and with small tokenizers; the published are skipped where absent."""
+    pytest.importorskip("transformers")
+    return TokenizerModels(tmp_path_factory.mktemp("tokenizer-models"), SHARED)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlt_data.errors import ModelError, UsageError, require_module
 from rlt_data.models.identity import ModelIdentity
+from rlt_data.models.tokenizer_file import follows_file
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -44,7 +45,8 @@ def choose_dtype(dtype: str, device: str) -> str:
 def load_tokenizer(identity: ModelIdentity) -> Any:
     """Load a fast tokenizer (`transformers.PreTrainedTokenizerFast`) that gives character offsets.
 
-    An adapter without a tokenizer of its own uses its base model's. Raises `ModelError`.
+    It splits text as its tokenizer.json says, whatever class its configuration names. An adapter without a
+    tokenizer of its own uses its base model's. Raises `ModelError`.
     """
     transformers = require_module("transformers", "models")
     directory = identity.require_directory()
@@ -54,6 +56,8 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=identity.trust_remote_code
         )
+        if tokenizer.is_fast and not follows_file(tokenizer, directory):
+            tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer cannot be loaded: {error}", where=identity.model) from error
     if not tokenizer.is_fast:
