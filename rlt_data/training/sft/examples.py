@@ -90,8 +90,8 @@ def check_example(
 ) -> None:
     """Assert that a teacher example teaches the model to close its explanation and to stop.
 
-    Raises `InputError` where the labels do not decode to what follows the prompt, lack the closing tag, or
-    do not end on the end token; `ModelError` where the chat template ends a turn with none.
+    Raises `InputError` where the labels do not begin where the prompt ends, lack the closing tag, or do not
+    end on the end token; `ModelError` where the chat template ends a turn with none.
     """
     end = require_end_token(format, tokenizer, end_token_ids)
     closing = format.teacher.close
@@ -106,7 +106,8 @@ def check_example(
         )
     if closing not in written:
         raise InputError(f"the labels lack the closing tag {closing!r}", where=where)
-    if written != expected:
+    # Not by comparing texts: a tokenizer that normalises decodes to another spelling of the same text.
+    if not example.is_aligned:
         raise InputError(
             "a token straddles the edge between prompt and explanation, so the labels miss a part of it",
             where=f"{where}; expected {expected[:120]!r}",
