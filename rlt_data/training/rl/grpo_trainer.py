@@ -73,6 +73,12 @@ class RltTrainer(GRPOTrainer):
         elsewhere = self.use_vllm or self.use_transformers_continuous_batching or self.args.generation_kwargs
         return not elsewhere and self.repetition_penalty == 1.0 and not self.min_p
 
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        # A rendered prompt holds its special tokens: TRL would let the tokenizer put a second one before it.
+        if all(isinstance(prompt, str) for prompt in prompts):
+            return self.processing_class(prompts, add_special_tokens=False)["input_ids"], None, {}
+        return super()._tokenize_prompts(prompts)
+
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, **options: Any
     ) -> Any:

@@ -141,3 +141,22 @@ def test_completions_that_a_text_ends_are_not_cut_off(
     last = [ids for ids in calls[-1]["completion_ids"] if ids in closed]
     assert float(logged[-1]["completions/max_terminated_length"]) == max(map(len, last), default=0)
     assert any(float(entry["grad_norm"]) > 0 for entry in logged), "what a text ended is learned from"
+
+
+def test_a_tokenizer_that_begins_every_text_adds_nothing_to_a_rendered_prompt(
+    models: dict[str, str], tokenizer: Any, tmp_path: Path
+) -> None:
+    """Llama 3's puts its first token before every text, and its chat template has written one already."""
+    from copy import deepcopy
+
+    from tokenizers.processors import TemplateProcessing
+
+    beginning = deepcopy(tokenizer)
+    first = beginning.pad_token
+    beginning.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, beginning.pad_token_id)]
+    )
+    assert beginning("a")["input_ids"] != tokenizer("a")["input_ids"]
+    calls, trainer = train_and_keep(models, beginning, tmp_path)
+    prompts = calls[0]["prompts"][:1]
+    assert trainer._tokenize_prompts(prompts)[0] == tokenizer(prompts)["input_ids"]
