@@ -1,4 +1,4 @@
-"""What models read and write: conversation formats, tags, spans."""
+"""Conversation formats: rendered conversations with the spans of their parts, and parsed completions."""
 
 from rlt_data.formats.control import find_control_token, require_end_token
 from rlt_data.formats.definition import (
@@ -21,6 +21,7 @@ from rlt_data.formats.rendering import (
     render_teacher_text,
 )
 from rlt_data.formats.spans import EncodedText, compare_tokenizers, encode_texts, select_token_span
+from rlt_data.formats.template_check import Role, check_template
 
 __all__ = [
     "BUILT_IN",
@@ -28,10 +29,12 @@ __all__ = [
     "EncodedText",
     "ParsedTrace",
     "RenderedText",
+    "Role",
     "StudentFormat",
     "TeacherFormat",
     "build_student_messages",
     "build_teacher_messages",
+    "check_template",
     "compare_tokenizers",
     "encode_texts",
     "find_control_token",

@@ -119,7 +119,7 @@ def test_a_template_that_prints_the_day_gives_the_same_text_every_day(
     [
         (None, "no chat template"),
         (TWICE, "2 times"),
-        (LAST_ONLY, "0 times"),
+        (LAST_ONLY, "drops or rewrites the user message"),
         ("{{ raise_exception('only images') }}", "only images"),
         ("{% for m in messages %}{{ m.content.parts[0] }}{% endfor %}", "template fails"),
     ],

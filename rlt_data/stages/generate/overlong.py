@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlt_data.errors import UsageError
-from rlt_data.formats import ConversationFormat, render_student_text
+from rlt_data.formats import ConversationFormat, check_template, render_student_text
 from rlt_data.formats.spans import encode_texts
 from rlt_data.models import ModelIdentity, find_context, load_tokenizer, resolve_model
 from rlt_data.stages.generate.config import GenerateConfig
@@ -45,6 +45,8 @@ def find_student_context(config: GenerateConfig, format: ConversationFormat) -> 
         return None
     student = resolve_model(config.student, role="student", need="tokenizer")
     tokenizer = load_tokenizer(student)
+    # Only what is refused matters to a count of tokens.
+    check_template(format, tokenizer, "student", name=student.name)
     limit = config.student_context or find_context(student, tokenizer)
     if limit is None:
         raise UsageError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,12 @@ import polars as pl
 
 from rlt_data.engines import GenerationRequest, SamplingParameters, derive_sample_seed
 from rlt_data.errors import InputError, ModelError, UsageError
-from rlt_data.formats import ConversationFormat, build_teacher_messages, render_teacher_prompt
+from rlt_data.formats import (
+    ConversationFormat,
+    build_teacher_messages,
+    check_template,
+    render_teacher_prompt,
+)
 from rlt_data.hashing import hash_content
 from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
 from rlt_data.settings import Settings
@@ -169,6 +174,24 @@ def make_requests(
                 continue
             known = sample.question_id
         yield GenerationRequest(trace_id, prompt, generation.derive_seed(sample, draw), messages)
+
+
+def check_renderers(
+    run: StageRun,
+    config: GenerateConfig,
+    teachers: Sequence[tuple[ModelIdentity, ModelIdentity | None]],
+    format: ConversationFormat,
+) -> None:
+    """Check the chat template of every teacher before the first one generates; note what it does.
+
+    Raises `ModelError` where prompts cannot be rendered through one.
+    """
+    if config.is_served and config.engine_options.get("api") == "chat":
+        return
+    for teacher, renderer in teachers:
+        if renderer is not None:
+            for note in check_template(format, load_tokenizer(renderer), "teacher", name=teacher.name):
+                run.note(note)
 
 
 def instruct_teacher(format: ConversationFormat, question: str, solution: str) -> tuple[tuple[str, str], ...]:

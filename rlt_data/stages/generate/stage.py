@@ -23,6 +23,7 @@ from rlt_data.stages.generate.overlong import OVERLONG_COUNTS, StudentContext, f
 from rlt_data.stages.generate.requests import (
     Generation,
     Sample,
+    check_renderers,
     describe_generation,
     list_missing,
     make_requests,
@@ -80,6 +81,7 @@ def generate(
         reporter=reporter,
     ) as run:
         if not run.already_done:
+            check_renderers(run, config, teachers, format)
             for teacher, renderer in teachers:
                 generation = describe_generation(config, teacher, renderer, format, student, run.attempt)
                 _run_generation(run, generation, student)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rlt_data.formats import load_format
+from rlt_data.formats import Role, check_template, load_format
 from rlt_data.lake import Lake
-from rlt_data.models import ModelIdentity, choose_device, choose_dtype
+from rlt_data.models import ModelIdentity, choose_device, choose_dtype, load_tokenizer
 from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.run import StageRun, StageSummary, open_run
 from rlt_data.stages.runtime.selection import keep_rows, select_rows
@@ -83,6 +83,7 @@ def _score_groups(
 ) -> None:
     from rlt_data.reward.scoring.loading import ModelCache
 
+    _check_templates(run, students, groups)
     done = set(run.written("scores").select("score_id").collect().get_column("score_id").to_list())
     models = ModelCache(dtype=dtype, device=config.device)
     backends = open_backends(config, models, dtype)
@@ -91,6 +92,24 @@ def _score_groups(
     finally:
         if backends is not None:
             backends.close()
+
+
+def _check_templates(run: StageRun, students: Sequence[ModelIdentity], groups: Sequence[ScoreGroup]) -> None:
+    """Check every chat template before the first text is scored; note what it drops, moves or adds.
+
+    Raises `ModelError` where texts of a group's format cannot be rendered through one.
+    """
+    tokenizers = {}
+    for group in groups:
+        format = load_format(group.format)
+        models: list[tuple[ModelIdentity, Role]] = [(student, "student") for student in students]
+        models += [(group.teacher, "teacher")] if group.teacher is not None else []
+        for identity, role in models:
+            if identity.content_key not in tokenizers:
+                tokenizers[identity.content_key] = load_tokenizer(identity)
+            tokenizer = tokenizers[identity.content_key]
+            for note in check_template(format, tokenizer, role, name=identity.name):
+                run.note(note)
 
 
 def _score_on(

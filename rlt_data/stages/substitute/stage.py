@@ -9,7 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from rlt_data.errors import UsageError
-from rlt_data.formats import load_format, require_end_token
+from rlt_data.formats import check_template, load_format, require_end_token
 from rlt_data.lake import Lake, RunRecord
 from rlt_data.models import find_context, load_tokenizer, read_model_config, resolve_model
 from rlt_data.progress import Reporter
@@ -42,6 +42,7 @@ def substitute(
     format = load_format(config.format)
     tokenizer = load_tokenizer(identity)
     require_end_token(format, tokenizer, read_model_config(identity).end_token_ids)
+    notes = check_template(format, tokenizer, "student", name=identity.name)
     limit = config.context or find_context(identity, tokenizer)
     with open_run(
         lake,
@@ -62,6 +63,8 @@ def substitute(
     ) as run:
         if run.already_done:
             return run.summary
+        for note in notes:
+            run.note(note)
         run.summary.extra |= {"ranking": ranking.run_id, "ranked_by": ranked_by, "context": limit}
         writer = ExampleWriter(run, config, format, tokenizer, identity, limit)
         writer.write_examples(_read_ranking(run, ranking.run_id, ranked_by))

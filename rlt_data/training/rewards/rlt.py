@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
 from rlt_data.errors import UsageError
-from rlt_data.formats import ConversationFormat, load_format, parse_teacher_completion
+from rlt_data.formats import ConversationFormat, check_template, load_format, parse_teacher_completion
 from rlt_data.reward.backends.base import LogprobBackend
 from rlt_data.reward.derive import PART_COLUMNS
 from rlt_data.reward.estimators import list_estimators
@@ -110,6 +110,12 @@ class RltReward:
         self.students = _gather_students(
             self.format, students, student_temperature, dtype=dtype, device=device, pack_tokens=pack_tokens
         )
+        self.notes = [
+            note
+            for tokenizer in self.students.tokenizers
+            for note in check_template(self.format, tokenizer, "student")
+        ]
+        """What the students' chat templates drop, move or add."""
         self.teacher_side: TeacherSide = teacher_side if self.settings.lambda_kl else "none"
         self.last: list[ScoredCompletion] = []
         """What the last call scored, in its order."""

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlt_data.errors import InputError, require_module
-from rlt_data.formats import ConversationFormat, load_format, render_student_prompt, render_teacher_prompt
+from rlt_data.formats import (
+    ConversationFormat,
+    Role,
+    check_template,
+    load_format,
+    render_student_prompt,
+    render_teacher_prompt,
+)
 from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity, load_tokenizer, read_model_config, resolve_model
 from rlt_data.models.identity import Need
@@ -114,6 +121,9 @@ def select_questions(
     Raises `InputError` where no question is left.
     """
     tokenizer = load_tokenizer(teacher)
+    role: Role = "student" if config.reward == "correctness" else "teacher"
+    for note in check_template(format, tokenizer, role, name=teacher.name):
+        run.note(note)
     rows = select_rows(run, "questions", config.where).sort("question_id")
     if config.limit is not None:
         rows = rows.head(config.limit)
@@ -128,7 +138,7 @@ def select_questions(
             prompt = render_student_prompt(format, tokenizer, question).text
         else:
             prompt = render_teacher_prompt(format, tokenizer, question, solution).text
-        tokens = len(tokenizer(prompt)["input_ids"])
+        tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         if tokens <= config.max_prompt_tokens:
             questions.append(Question(question_id, question, solution, answer, prompt))
         else:
@@ -176,7 +186,7 @@ def _train(
     with ExitStack() as stack:
         stack.callback(view.close)
         stack.enter_context(hide_progress_bars())
-        reward = _build_reward(config, format, tokenizer, stack)
+        reward = _build_reward(config, format, tokenizer, stack, run)
         trainer = RltTrainer(
             model=str(teacher.require_directory()),
             reward_funcs=[reward],
@@ -229,7 +239,9 @@ def _train(
         run.summary.extra |= describe_result(directory / "model")
 
 
-def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+def _build_reward(
+    config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack, run: StageRun | None
+) -> Any:
     from rlt_data.training.rewards.correctness import CorrectnessReward
     from rlt_data.training.rewards.rlt import RltReward
     from rlt_data.training.rewards.shuffled import ShuffledReward
@@ -249,6 +261,9 @@ def _build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any
             combine=config.combine,
             pack_tokens=config.pack_tokens,
         )
+        if run is not None:
+            for note in reward.notes:
+                run.note(note)
     return ShuffledReward(reward, seed=config.seed) if config.shuffle_rewards else reward
 
 

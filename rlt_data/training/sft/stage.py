@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field
 
 from rlt_data.errors import InputError, UsageError
-from rlt_data.formats import ConversationFormat, load_format
+from rlt_data.formats import ConversationFormat, check_template, load_format
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity, load_tokenizer, read_model_config, resolve_model
@@ -254,6 +254,9 @@ def _prepare(
     format: ConversationFormat,
 ) -> list[SupervisedExample]:
     """Tokenize all texts; those that cannot be learned from are rejects, and left out in all processes."""
+    for note in check_template(format, tokenizer, "teacher", name=identity.name):
+        if run is not None:
+            run.note(note)
     model = read_model_config(identity)
     limit = config.max_tokens or model.context
     examples = build_teacher_examples(format, tokenizer, rows, end_token_ids=model.end_token_ids)
