@@ -1,16 +1,16 @@
-"""Sources of log-probabilities, opened when they are needed, one engine at a time."""
+"""Backends opened on demand, one engine at a time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
 
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.reward.backends.base import LogprobBackend
+from rlt_data.reward.backends.opening import BACKENDS, BackendName, BackendSettings
 from rlt_data.reward.backends.prompt_scorer import PromptScorer
 from rlt_data.reward.backends.temperature import check_scalable
 from rlt_data.reward.scoring.loading import ModelCache
@@ -18,27 +18,15 @@ from rlt_data.reward.tokenizers import refuse_other_tokens
 
 
 class BackendCache:
-    """Opens backends for one backend. An engine stays open until another is needed: two seldom fit.
+    """Opens models in one backend. An engine stays open until another is needed: two rarely fit in memory.
 
-    With `openai`, only students are behind the server; a teacher runs here, on the models of `local`.
+    Where students are served, the teacher runs in this process, on the models of `local`.
     """
 
-    def __init__(
-        self,
-        backend: Literal["vllm", "openai"],
-        local: ModelCache,
-        *,
-        dtype: str,
-        device: str,
-        memory: int | None,
-        options: Mapping[str, Any],
-    ) -> None:
-        self._backend = backend
+    def __init__(self, backend: BackendName, local: ModelCache, settings: BackendSettings) -> None:
+        self._entry = BACKENDS[backend]
         self._local = local
-        self._dtype = dtype
-        self._device = device
-        self._memory = memory
-        self._options = options
+        self._settings = settings
         self._open: tuple[tuple[str, float], LogprobBackend] | None = None
 
     def open_scorer(
@@ -49,61 +37,52 @@ class BackendCache:
     ) -> PromptScorer:
         """Make a scorer for models, each with its temperature.
 
-        Raises, before any of them runs, `UsageError` where teacher and student cut text into different
-        tokens, and `ModelError` where a temperature cannot be put into a model's weights.
+        Raises, before any of them runs, `UsageError` where teacher and student split text into different
+        tokens, and `ModelError` where a temperature cannot be divided into a model's weights.
         """
-        for student, temperature in students:
-            if teacher is not None:
+        models = [*students, *([teacher] if teacher is not None else [])]
+        if teacher is not None:
+            for student, _ in students:
                 refuse_other_tokens(
                     load_tokenizer(teacher[0]), load_tokenizer(student), where=f"student {student.name}"
                 )
-            if self._backend == "vllm":
-                check_scalable(student, temperature)
-        if teacher is not None and self._backend == "vllm":
-            check_scalable(*teacher)
-        served = [partial(self._lend, student, temperature, "student") for student, temperature in students]
+        if self._entry.scales_weights:
+            for identity, temperature in models:
+                check_scalable(identity, temperature)
         scorer = PromptScorer(
-            format, served, partial(self._lend, *teacher, "teacher") if teacher is not None else None
+            format,
+            [partial(self._lend, student, temperature) for student, temperature in students],
+            partial(self._lend_teacher, *teacher) if teacher is not None else None,
         )
-        inexact = [t for _, t in [*students, *([teacher] if teacher else [])] if math.frexp(t)[0] != 0.5]
-        if self._backend == "vllm" and self._dtype != "float32" and inexact:
+        inexact = [temperature for _, temperature in models if math.frexp(temperature)[0] != 0.5]
+        if self._entry.scales_weights and self._settings.dtype != "float32" and inexact:
             scorer.notes.append(
-                f"temperature {inexact[0]:g} stands in {self._dtype} weights, up to their rounding: it is "
-                "exact with --dtype float32, or --backend torch"
+                f"temperature {inexact[0]:g} is divided into {self._settings.dtype} weights and rounded with "
+                "them; --dtype float32 or --backend torch is exact"
             )
         return scorer
 
     def close(self) -> None:
-        """End the engine that is open."""
+        """Close the engine that is open."""
         if self._open is not None:
             self._open[1].close()
             self._open = None
 
     @contextmanager
-    def _lend(self, identity: ModelIdentity, temperature: float, role: str) -> Iterator[LogprobBackend]:
-        if self._backend == "openai" and role == "teacher":
-            from rlt_data.reward.backends.torch import TorchBackend
-
-            yield TorchBackend(self._local.load(identity, temperature), memory=self._memory)
-            return
+    def _lend(self, identity: ModelIdentity, temperature: float) -> Iterator[LogprobBackend]:
         key = (identity.content_key, temperature)
         if self._open is None or self._open[0] != key:
             self.close()
-            self._open = key, self._make(identity, temperature)
+            assert self._entry.open is not None, "torch needs no other backend"
+            self._open = key, self._entry.open(identity, temperature, self._settings)
         yield self._open[1]
 
-    def _make(self, identity: ModelIdentity, temperature: float) -> LogprobBackend:
-        if self._backend == "openai":
-            from rlt_data.reward.backends.openai import ServerBackend
+    @contextmanager
+    def _lend_teacher(self, identity: ModelIdentity, temperature: float) -> Iterator[LogprobBackend]:
+        if not self._entry.served:
+            with self._lend(identity, temperature) as backend:
+                yield backend
+            return
+        from rlt_data.reward.backends.torch import TorchBackend
 
-            return ServerBackend(identity, temperature, options=self._options)
-        from rlt_data.reward.backends.vllm import VllmBackend
-
-        return VllmBackend(
-            identity,
-            temperature,
-            dtype=self._dtype,
-            device=self._device,
-            memory_bytes=self._memory,
-            options=self._options,
-        )
+        yield TorchBackend(self._local.load(identity, temperature), memory=self._settings.memory)

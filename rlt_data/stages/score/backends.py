@@ -1,4 +1,4 @@
-"""Who reads the texts where our own forward passes do not: vLLM on this machine, or a server."""
+"""Opening the scoring backend of a run: our own forward passes, vLLM on this machine, or a server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rlt_data.models import ModelIdentity, resolve_model
+from rlt_data.reward.backends.opening import BACKENDS, BackendSettings
 from rlt_data.reward.scoring.memory import parse_memory
 from rlt_data.stages.score.config import ScoreConfig
 
@@ -15,18 +16,18 @@ if TYPE_CHECKING:
 
 
 def resolve_student(name: str, config: ScoreConfig) -> ModelIdentity:
-    """Resolve a student. Of one behind a server the tokenizer is needed here, and its weights are not known.
+    """Resolve a student. A served one needs its tokenizer on this machine; its revision is unknown.
 
     Raises `ModelError` as `resolve_model`.
     """
-    if config.backend != "openai":
+    if not BACKENDS[config.backend].served:
         return resolve_model(name, role="student")
     return replace(resolve_model(name, role="student", need="tokenizer"), revision=None)
 
 
 def open_backends(config: ScoreConfig, local: ModelCache, dtype: str) -> BackendCache | None:
-    """Open what runs the backend; None for our own forward passes. `dtype` is that of local models."""
-    if config.backend == "torch":
+    """Open the backend; None for our own forward passes. `dtype` is that of local models."""
+    if BACKENDS[config.backend].open is None:
         return None
     from rlt_data.reward.backends.cache import BackendCache
 
@@ -34,8 +35,10 @@ def open_backends(config: ScoreConfig, local: ModelCache, dtype: str) -> Backend
     return BackendCache(
         config.backend,
         local,
-        dtype=dtype,
-        device=config.device.partition(":")[0],
-        memory=parse_memory(config.memory) if config.memory is not None else None,
-        options={**config.backend_options, **server},
+        BackendSettings(
+            dtype=dtype,
+            device=config.device.partition(":")[0],
+            memory=parse_memory(config.memory) if config.memory is not None else None,
+            options={**config.backend_options, **server},
+        ),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, assert_never
 
 from pydantic import Field, model_validator
 
 from rlt_data.engines.openai.options import read_server_options, refuse_secrets
 from rlt_data.engines.vllm.options import select_model_options
+from rlt_data.reward.backends.opening import BACKEND_HELP, BACKENDS, BackendName
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.runtime.contract import StageConfig
 
@@ -65,11 +66,7 @@ class ScoreConfig(StageConfig):
     max_gap: float = Field(
         0.1, gt=0, description="Stop where those differ by more than this on average, nats a token."
     )
-    backend: Literal["torch", "vllm", "openai"] = Field(
-        "torch",
-        description="What reads the texts: torch (exact), vllm on this machine, or openai: students behind a "
-        "vLLM server.",
-    )
+    backend: BackendName = Field("torch", description=f"Where the models run: {BACKEND_HELP}.")
     base_url: str | None = Field(
         None, description="Address of the server of backend openai, such as http://localhost:8000/v1."
     )
@@ -107,34 +104,59 @@ class ScoreConfig(StageConfig):
             raise ValueError("a student is named twice")
         if self.teacher == "none" and self.stores_divergences:
             raise ValueError("the exact divergence needs a teacher: drop --exact, or name a teacher")
-        if self.backend != "torch" and self.stores_divergences:
-            raise ValueError(
-                f"backend {self.backend} gives the log-probabilities of a text's own tokens alone; the exact "
-                "divergence (estimator full) needs both models' whole distributions: use backend torch"
-            )
-        if self.backend == "openai" and self.base_url is None:
-            raise ValueError("backend openai needs base_url, the address of the server")
-        if self.backend != "openai" and self.base_url is not None:
-            raise ValueError(f"base_url names a server, but the backend is {self.backend}")
-        if self.backend == "openai" and self.noise_check:
-            raise ValueError("the noise check runs the students here, and with backend openai they are not")
-        if self.backend == "openai":
-            options = read_server_options({**self.backend_options, "base_url": self.base_url})
-            if options.served_model is not None and len(self.students) > 1:
-                raise ValueError("served_model names one model, and there are several students")
-            if self.temperature != 1.0:
-                raise ValueError(
-                    f"a server's prompt_logprobs are those of temperature 1, not {self.temperature:g}: set "
-                    "temperature to 1; or use backend vllm or torch, where the model's files are here"
-                )
-        if self.backend == "vllm" and "dtype" in self.backend_options:
-            raise ValueError("the floating-point type, which is written beside each score, is set by dtype")
+        self._check_backend()
         return self
+
+    def _check_backend(self) -> None:
+        entry = BACKENDS[self.backend]
+        if self.stores_divergences and not entry.exact:
+            raise ValueError(
+                f"backend {self.backend} returns the log-probabilities of a text's own tokens only, and the "
+                "exact divergence (estimator full) needs the whole distributions of both models: use backend "
+                "torch"
+            )
+        if entry.served and self.base_url is None:
+            raise ValueError(f"backend {self.backend} needs base_url, the address of the server")
+        if self.base_url is not None and not entry.served:
+            raise ValueError(f"base_url names a server, but the backend is {self.backend}")
+        if entry.served and self.noise_check:
+            raise ValueError(
+                f"the noise check runs the students on this machine; with backend {self.backend} they are "
+                "behind a server"
+            )
+        match self.backend:
+            case "torch":
+                pass
+            case "vllm":
+                if "dtype" in self.backend_options:
+                    raise ValueError(
+                        "set dtype itself, not as a backend option: it is stored with each score"
+                    )
+            case "openai":
+                self._check_server()
+            case _:
+                assert_never(self.backend)
+
+    def _check_server(self) -> None:
+        options = read_server_options({**self.backend_options, "base_url": self.base_url})
+        if options.served_model is not None and len(self.students) > 1:
+            raise ValueError("served_model names one model, and there are several students")
+        if self.temperature != 1.0:
+            raise ValueError(
+                f"a server's prompt_logprobs are those of temperature 1, not {self.temperature:g}: set "
+                "temperature to 1; or use backend vllm or torch, where the model's files are on this machine"
+            )
 
     @property
     def model_options(self) -> dict[str, Any]:
         """Those backend options that change the models, such as quantisation."""
-        return select_model_options(self.backend_options) if self.backend == "vllm" else {}
+        match self.backend:
+            case "vllm":
+                return select_model_options(self.backend_options)
+            case "torch" | "openai":
+                return {}
+            case _:
+                assert_never(self.backend)
 
     @property
     def stores_divergences(self) -> bool:
@@ -143,5 +165,5 @@ class ScoreConfig(StageConfig):
 
     @property
     def model_temperatures(self) -> tuple[float, float]:
-        """Temperature of the students' side and of the teacher's."""
+        """Temperature of the students and of the teacher."""
         return self.temperature, self.teacher_temperature or self.temperature

@@ -12,6 +12,7 @@ from rlt_data.errors import StageStoppedError
 from rlt_data.formats import load_format
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.progress import Task
+from rlt_data.reward.backends.opening import BACKENDS, BackendName
 from rlt_data.reward.scoring.memory import parse_memory
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.score.config import ScoreConfig
@@ -46,7 +47,13 @@ class GroupWork:
     key: ScoreKey
     dtype: str
     backends: BackendCache | None = None
-    """What reads the texts instead of our own forward passes; see `rlt_data.stages.score.backends`."""
+    """Runs the models instead of our own forward passes; see `rlt_data.stages.score.backends`."""
+
+    @property
+    def teacher_backend(self) -> BackendName:
+        """Where the teacher runs: in this process if only students are served."""
+        backend = self.config.backend
+        return "torch" if BACKENDS[backend].served else backend
 
     def open_scorer(
         self, students: Sequence[ModelIdentity], *, with_teacher: bool = True, **options: Any
@@ -101,8 +108,7 @@ def score_rows(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Data
             scorer = work.open_scorer(students)
             if isinstance(scorer, Scorer) and len(others) >= work.config.estimate_from:
                 _tell_estimate(work.run, scorer, others)
-            source = "vllm" if work.config.backend == "vllm" else "torch"
-            _commit(work, students, by_id, scorer.score(others), task, teacher_source=source)
+            _commit(work, students, by_id, scorer.score(others), task, teacher_source=work.teacher_backend)
 
 
 def _commit(
@@ -218,7 +224,7 @@ def _check_gap(
         return
     mean, largest = sum(gaps) / len(gaps), max(gaps)
     told = f"{mean:.2g} on average, {largest:.2g} at most (nats a token, {count} traces)"
-    scored_by = "vllm" if work.config.backend == "vllm" else "torch"
+    scored_by = work.teacher_backend
     name = work.group.teacher.name if work.group.teacher is not None else ""
     work.run.note(f"the side of teacher {name} is its engine's own; it differs from {scored_by} by {told}")
     work.run.summary.extra["engine_gap"] = _join_gaps(

@@ -11,6 +11,7 @@ from rlt_data.formats import Role, check_template, load_format
 from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity, choose_device, choose_dtype, load_tokenizer
 from rlt_data.progress import Reporter
+from rlt_data.reward.backends.opening import BACKENDS
 from rlt_data.stages.runtime.run import StageRun, StageSummary, open_run
 from rlt_data.stages.runtime.selection import keep_rows, select_rows
 from rlt_data.stages.score.backends import open_backends, resolve_student
@@ -122,9 +123,9 @@ def _score_on(
     done: set[str],
     dtype: str,
 ) -> None:
-    # Nobody says in which type a server computes.
+    # A server does not report the type in which it computes.
     quantised = config.model_options.get("quantization")
-    stated = "unknown" if config.backend == "openai" else f"{dtype}+{quantised}" if quantised else dtype
+    stated = "unknown" if BACKENDS[config.backend].served else f"{dtype}+{quantised}" if quantised else dtype
     questions = run.read("questions").select("question_id", "question", "solution")
     for group in groups:
         traces = group.filter(select_rows(run, "traces", config.where)).select(TRACE_COLUMNS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import polars as pl
 import pytest
@@ -17,6 +17,7 @@ from rlt_data.models.identity import ModelIdentity
 from rlt_data.reward.backends.base import BackendFailure
 from rlt_data.reward.backends.cache import BackendCache
 from rlt_data.reward.backends.openai import ServerBackend, read_prompt_logprobs
+from rlt_data.reward.backends.opening import BACKENDS, BackendName, BackendSettings
 from rlt_data.reward.scoring.loading import ModelCache
 from rlt_data.settings import Settings
 from rlt_data.stages.score.rows import ScoreKey
@@ -59,7 +60,7 @@ def test_a_temperature_is_refused_before_the_server_is_asked(tiny_model: Path) -
         ({"backend": "vllm", "exact": True}, "whole distributions"),
         (
             {"backend": "openai", "base_url": "http://x/v1", "reward": {"estimator": "full"}},
-            "own tokens alone",
+            "own tokens only",
         ),
         ({"backend": "openai"}, "needs base_url"),
         ({"base_url": "http://x/v1"}, "the backend is torch"),
@@ -74,12 +75,17 @@ def test_a_temperature_is_refused_before_the_server_is_asked(tiny_model: Path) -
             },
             "several students",
         ),
-        ({"backend": "vllm", "backend_options": {"dtype": "bfloat16"}}, "is set by dtype"),
+        ({"backend": "vllm", "backend_options": {"dtype": "bfloat16"}}, "set dtype itself"),
     ],
 )
 def test_what_a_backend_cannot_do_is_refused_with_the_reason(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         ScoreConfig(**{"students": ("x",), **options})
+
+
+def test_every_backend_is_defined_once() -> None:
+    assert tuple(BACKENDS) == get_args(BackendName)
+    assert [name for name, entry in BACKENDS.items() if entry.open is None] == ["torch"]
 
 
 def test_what_cannot_be_scored_is_refused_before_a_model_runs(tiny_model: Path, tmp_path: Path) -> None:
@@ -89,14 +95,14 @@ def test_what_cannot_be_scored_is_refused_before_a_model_runs(tiny_model: Path, 
     (other / "config.json").write_text(json.dumps({**config, "architectures": ["Gemma2ForCausalLM"]}))
     good, bad = (resolve_model(str(m), role="m", settings=Settings()) for m in (tiny_model, other))
     local = ModelCache(dtype="bfloat16", device="cpu")
-    cache = BackendCache("vllm", local, dtype="bfloat16", device="cpu", memory=None, options={})
+    cache = BackendCache("vllm", local, BackendSettings(dtype="bfloat16", device="cpu"))
     format = load_format("stratos")
     for students, teacher in (([(bad, 0.7)], None), ([(good, 0.7)], (bad, 0.7))):
         with pytest.raises(ModelError, match="Gemma2ForCausalLM"):
             cache.open_scorer(format, students, teacher)
     assert cache.open_scorer(format, [(bad, 1.0), (good, 0.5)], None).notes == []
     notes = cache.open_scorer(format, [(good, 0.7)], None).notes
-    assert "temperature 0.7 stands in bfloat16 weights" in notes[0]
+    assert "temperature 0.7 is divided into bfloat16 weights" in notes[0]
 
 
 def test_options_that_change_a_model_are_part_of_its_scores() -> None:
