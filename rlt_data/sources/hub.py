@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, through the package `datasets`."""
+"""Data sets of the Hugging Face hub, loaded with the package `datasets`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -23,18 +23,21 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubPart:
-    """One split of a hub data set, loaded (memory-mapped) by `datasets`."""
+    """One split of a hub data set; `rows` is the `datasets.Dataset`, memory-mapped."""
 
     name: str
-    dataset: Any
+    rows: Any
+
+    layout: ClassVar[str | None] = None
+    dataset: ClassVar[str | None] = None
 
     def count_rows(self) -> int | None:
         """Return the number of rows."""
-        return len(self.dataset)
+        return len(self.rows)
 
     def identify(self) -> str:
-        """Return the hub's commit where the cache knows it, else the content hash of the cached files."""
-        files = [Path(entry["filename"]) for entry in self.dataset.cache_files]
+        """Return a hash of the hub's commit where the cache records it, else of the cached files."""
+        files = [Path(entry["filename"]) for entry in self.rows.cache_files]
         commits = {file.parent.name for file in files}
         if len(commits) == 1 and _COMMIT.fullmatch(next(iter(commits))):
             return hash_content("hub", self.name, *commits)
@@ -43,14 +46,14 @@ class HubPart:
     def read(self) -> Iterator[SourceRow | BadRow]:
         """Read the rows in order."""
         number = 0
-        for table in self.dataset.with_format("arrow").iter(batch_size=BATCH_ROWS):
+        for table in self.rows.with_format("arrow").iter(batch_size=BATCH_ROWS):
             for batch in table.to_batches():
                 yield from read_batch(batch, number)
                 number += batch.num_rows
 
 
 def is_hub_id(text: str) -> bool:
-    """Say whether `text` could be a hub id: NAME or OWNER/NAME."""
+    """Return whether `text` could be a hub id: NAME or OWNER/NAME."""
     return _HUB_ID.fullmatch(text) is not None
 
 
@@ -59,8 +62,8 @@ def load_hub_parts(
 ) -> list[HubPart]:
     """Load the splits of a hub data set, from the local cache or over the network.
 
-    Raises `InputError` where it can be had from neither, `UsageError` where subset or split is unknown,
-    `MissingExtraError` without the package.
+    Raises `InputError` where neither has it, `UsageError` for an unknown subset or split, and
+    `MissingExtraError` where `datasets` is not installed.
     """
     datasets = require_module("datasets", "hub")
     errors = require_module("datasets.exceptions", "hub")
@@ -70,10 +73,10 @@ def load_hub_parts(
     except (ConnectionError, OSError, errors.DatasetsError) as error:
         raise _explain_missing(hub_id, error) from error
     except ValueError as error:
-        # An unknown subset or split; the package's message lists those that exist.
+        # An unknown subset or split; the message of `datasets` lists those that exist.
         raise UsageError(
             f"the data set {hub_id} cannot be loaded: {_shorten(error)}",
-            remedy="name a subset (--subset) and a split (--split) that it has",
+            remedy="choose an existing subset (--subset) and split (--split)",
         ) from error
     if split is not None:
         return [HubPart(_name_part(hub_id, subset, split), loaded)]
@@ -82,21 +85,21 @@ def load_hub_parts(
 
 @contextmanager
 def _prefer_cache_without_network(datasets: Any) -> Iterator[None]:
-    """Switch `datasets` to its offline mode where the hub's name cannot even be looked up.
+    """Switch `datasets` to its offline mode where the hub's host name cannot be resolved.
 
-    It would otherwise try for half a minute, at length, before it turns to its cache.
+    Otherwise it retries for half a minute, with many warnings, before it uses its cache.
     """
     before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = before or not _is_hub_known(datasets.config.HF_ENDPOINT)
+    datasets.config.HF_HUB_OFFLINE = before or not _can_resolve_hub(datasets.config.HF_ENDPOINT)
     try:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-def _is_hub_known(endpoint: str) -> bool:
+def _can_resolve_hub(endpoint: str) -> bool:
     if getproxies():
-        return True  # the proxy looks names up
+        return True  # the proxy resolves names
     try:
         socket.getaddrinfo(urlsplit(endpoint).hostname, None)
     except OSError:
@@ -110,10 +113,10 @@ def _name_part(hub_id: str, subset: str | None, split: str) -> str:
 
 def _explain_missing(hub_id: str, error: Exception) -> InputError:
     return InputError(
-        f"the data set {hub_id!r} is neither a file or directory here, nor in the local cache, nor could "
-        "it be fetched from the hub",
+        f"the data set {hub_id!r} was not found: it is no file or directory here, it is not in the local "
+        "cache, and it could not be fetched from the hub",
         where=_shorten(error),
-        remedy="check the name and the network; or, on a machine with network, "
+        remedy="check the name and the network; or run, on a machine with network access, "
         f"`hf download {hub_id} --repo-type dataset --local-dir DIR`, copy DIR here and ingest it",
     )
 

@@ -8,7 +8,7 @@ from rlt_data.hashing import hash_content
 
 
 def normalize_text(text: str) -> str:
-    """Bring a text to the form that is compared: NFC, LF line ends, no white space around it."""
+    """Normalize a text for comparison: Unicode NFC, LF line ends, no white space around it."""
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
@@ -20,10 +20,11 @@ def identify_question(question: str) -> str:
 def identify_imported_trace(
     question_id: str, completion: str, solution: str | None = None, *, whole: bool = False
 ) -> str:
-    """Return `traces.trace_id` of an imported trace, from its question and its text, verbatim.
+    """Return `traces.trace_id` of an imported trace, from its question and its verbatim text.
 
-    `solution` is what the source states in a column of its own; None where the text holds all. `whole` says
-    that a text without tags was taken for thinking: another trace than the same text left as unknown.
+    `solution` is the solution from a column of its own; None where the text contains everything. `whole`
+    means that all of a text without tags was taken as thinking, which makes it another trace than the same
+    text without thinking.
     """
     parts = ("imported", question_id, completion, solution)
     return hash_content(*parts, "whole") if whole else hash_content(*parts)

@@ -1,4 +1,4 @@
-"""What a source yields: rows as they stand, and rows that could not be read."""
+"""What a source yields: rows as the source holds them, and rows that could not be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row as the source holds it. `number` counts the part's rows from 0, bad ones included."""
+    """One row as the source holds it. `number` counts the rows of a part from 0, bad ones included."""
 
     number: int
     values: dict[str, Any]
@@ -26,7 +26,7 @@ class BadRow:
 
 
 class RowError(Exception):
-    """A row was read but cannot be used. Caught where rows are taken in; it becomes a reject."""
+    """A row was read but cannot be used. The ingester catches it and writes a reject."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -44,16 +44,24 @@ class Part(Protocol):
 
     @property
     def name(self) -> str:
-        """What stands in `questions.source`: never an absolute path."""
+        """The value of `questions.source`: never an absolute path."""
+
+    @property
+    def layout(self) -> str | None:
+        """Name of the layout of the rows where the part determines it; None where rows and user do."""
+
+    @property
+    def dataset(self) -> str | None:
+        """The value of `questions.dataset`; None where it is the name of the layout."""
 
     def count_rows(self) -> int | None:
-        """Return how many rows there are, where that is known without reading them."""
+        """Return the number of rows, where it is known without reading them."""
 
     def read(self) -> Iterator[SourceRow | BadRow]:
         """Read the rows in order, a few at a time.
 
-        Raises `InputError` where nothing can be read; damage further on is a `BadRow`.
+        Raises `InputError` where nothing can be read; damage after the first row is a `BadRow`.
         """
 
     def identify(self) -> str:
-        """Return the content hash of the part, or what else decides its rows."""
+        """Return a hash of whatever decides the rows: the content of a file, the settings of a generator."""

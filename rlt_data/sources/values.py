@@ -1,4 +1,4 @@
-"""Values of source rows as text and as JSON: numbers, missing values, bytes, what JSON cannot hold."""
+"""Values of source rows as text and as JSON: numbers, missing values, bytes, and what JSON lacks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from rlt_data.sources.rows import RowError
 
-# Integers that a float holds exactly, so that 204.0 (a column with gaps in it) reads as 204.
+# Floats represent integers below this exactly: 204.0, from a column with missing values, becomes 204.
 _EXACT = 2**53
 
 
 def read_text(value: Any, column: str) -> str | None:
-    """Read one value as text, verbatim; None where it is missing or blank.
+    """Return one value as text, verbatim; None where it is missing or blank.
 
-    Numbers become their shortest text (204.0 is "204"), a list of one element that element. Raises
+    Numbers become their shortest text (204.0 is "204"); a list of one element becomes that element. Raises
     `RowError` for other lists, objects, infinities, and text or bytes that are not valid Unicode.
     """
     match value:
@@ -41,14 +41,14 @@ def read_text(value: Any, column: str) -> str | None:
         case [only] if not isinstance(only, list | dict):
             return read_text(only, column)
         case _:
-            raise RowError("wrong_type", f"column {column!r} holds {_describe(value)}, expected text")
+            raise RowError("wrong_type", f"column {column!r} contains {_describe(value)}; expected text")
     if not is_unicode(text):
-        raise RowError("encoding_error", f"column {column!r} holds half of a surrogate pair")
+        raise RowError("encoding_error", f"column {column!r} contains an unpaired surrogate")
     return text if text.strip() else None
 
 
 def read_flag(value: Any) -> bool | None:
-    """Read a published grade: booleans, 0 and 1, and the usual words; None for anything else."""
+    """Return a published grade as a boolean: from booleans, 0 and 1, and the usual words; else None."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and value in (0, 1):
@@ -59,7 +59,7 @@ def read_flag(value: Any) -> bool | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Say whether `text` can be written as UTF-8: lone surrogates cannot."""
+    """Return whether `text` can be encoded as UTF-8: unpaired surrogates cannot."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -68,12 +68,12 @@ def is_unicode(text: str) -> bool:
 
 
 def escape_bytes(text: str) -> str:
-    """Write the bytes that were read as surrogates (`surrogateescape`) as escapes such as \\xff."""
+    """Replace bytes that were decoded to surrogates (`surrogateescape`) by escapes such as \\xff."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_json(value: Any) -> str:
-    """Write any value as valid JSON: NaN as null, infinities, dates and decimals as text, bytes decoded."""
+    """Return any value as valid JSON: NaN as null, infinities, dates and decimals as text, bytes decoded."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError):
@@ -102,14 +102,14 @@ def _decode(value: bytes, column: str) -> str:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise RowError(
-            "encoding_error", f"column {column!r} holds bytes that are not UTF-8: {error}"
+            "encoding_error", f"column {column!r} contains bytes that are not UTF-8: {error}"
         ) from None
 
 
 def _describe(value: Any) -> str:
     match value:
         case list():
-            return f"a list of {len(value)}"
+            return f"a list of {len(value)} elements"
         case dict():
             return "an object with the keys " + ", ".join(map(str, list(value)[:6]))
         case float() | Decimal():

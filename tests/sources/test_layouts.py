@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from rlt_data.errors import UsageError
-from rlt_data.sources.files.reading import open_file
+from rlt_data.sources.files.parts import open_file
 from rlt_data.sources.layouts import LAYOUTS, Example, Row, find_layout, recognize_layout, rename_columns
+from rlt_data.sources.layouts.catalog import discover_layouts
 from rlt_data.sources.rows import BadRow, RowError, SourceRow
 
 TAGGED = (
@@ -157,6 +159,20 @@ def recognize(*rows: dict[str, Any], **told: Any) -> str | None:
     return None if layout is None else layout.name
 
 
+RIDDLES = """
+from rlt_data.sources.layouts.base import Example, Layout
+
+
+class Riddles(Layout):
+    name = "riddles"
+    about = "riddle, reply"
+    signatures = (("riddle", "reply"),)
+
+    def read(self, row):
+        return Example(row.take_text("riddle"), answer=row.take_text("reply"), metadata=row.take_rest())
+"""
+
+
 def read(name: str, row: dict[str, Any]) -> Example:
     return find_layout(name).read(Row(row))
 
@@ -214,11 +230,36 @@ def test_unknown_columns_are_named_with_the_layouts_and_a_mapping_that_works() -
     )
 
 
+def test_the_nearest_layout_is_named_with_what_it_lacks() -> None:
+    with pytest.raises(UsageError) as refused:
+        recognize({"Problem": "p", "deepseek_reasoning": "r"})
+    assert "nearest layout: openthoughts, which also needs deepseek_solution" in (refused.value.remedy or "")
+    with pytest.raises(UsageError) as refused:
+        recognize({f"c{number}": 1 for number in range(30)})
+    assert "nearest layout" not in (refused.value.remedy or "")
+    assert "c19 and 10 more" in refused.value.what
+
+
+def test_a_layout_is_added_by_a_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "more_layouts"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("", "utf-8")
+    (folder / "riddles.py").write_text(RIDDLES, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    (layout,) = discover_layouts(importlib.import_module("more_layouts"))
+    assert layout.name == "riddles"
+    assert layout.read(Row({"riddle": "q", "reply": "a", "x": 1})) == Example(
+        "q", answer="a", metadata={"x": 1}
+    )
+
+
 def test_layouts_that_fit_equally_are_not_chosen_between() -> None:
     row = {"messages": [], "conversations": []}
-    with pytest.raises(UsageError, match="messages, sharegpt") as refused:
+    with pytest.raises(
+        UsageError, match="match messages and sharegpt equally well: messages, conversations"
+    ) as refused:
         recognize(row)
-    assert refused.value.remedy == "name one: --layout messages or --layout sharegpt"
+    assert refused.value.remedy == "choose one: --layout messages or --layout sharegpt"
     assert recognize(row, layout="sharegpt") == "sharegpt"
 
 

@@ -25,7 +25,7 @@ def test_a_file_and_a_directory_open_as_their_parts(folder: Path) -> None:
     assert [part.name for part in open_source(str(folder / "test.jsonl")).parts] == ["test.jsonl"]
     source = open_source(str(folder))
     assert [part.name for part in source.parts] == ["more/train/x.jsonl", "test.jsonl", "train-00000.jsonl"]
-    assert source.notes == ["left out as no data: README.md"]
+    assert source.notes == ["skipped files that are not data: README.md"]
 
 
 def test_a_split_is_a_folder_or_the_beginning_of_a_name(folder: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_path_that_is_not_there_is_no_hub_id(name: str) -> None:
 
 def test_a_directory_without_data_says_what_data_is(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match=r"no data file(.|\n)*\.parquet"):
+    with pytest.raises(InputError, match=r"no data files(.|\n)*\.parquet"):
         open_source(str(tmp_path))
 
 
@@ -77,5 +77,5 @@ def test_arguments_that_do_not_go_with_the_source_are_refused(
         "directory": str(folder),
         "problems": "reasoning-gym:countdown",
     }
-    with pytest.raises(UsageError, match=f"{flag} does not go with"):
+    with pytest.raises(UsageError, match=f"{flag} does not apply to"):
         open_source(names.get(kind, "reasoning-gym:countdown"), **arguments)

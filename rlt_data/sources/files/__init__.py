@@ -1,1 +1,1 @@
-"""Files of problems, read as rows."""
+"""Data files and directories of them, read as rows."""

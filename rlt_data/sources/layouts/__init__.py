@@ -1,13 +1,9 @@
 """Public dataset layouts: how a row of each becomes a question with its traces."""
 
 from rlt_data.sources.layouts.base import Example, Explanation, Layout, Row
-from rlt_data.sources.layouts.recognize import (
-    LAYOUTS,
-    describe_layouts,
-    find_layout,
-    recognize_layout,
-    rename_columns,
-)
+from rlt_data.sources.layouts.catalog import LAYOUTS, find_layout
+from rlt_data.sources.layouts.mapping import rename_columns
+from rlt_data.sources.layouts.recognize import recognize_layout
 
 __all__ = [
     "LAYOUTS",
@@ -15,7 +11,6 @@ __all__ = [
     "Explanation",
     "Layout",
     "Row",
-    "describe_layouts",
     "find_layout",
     "recognize_layout",
     "rename_columns",

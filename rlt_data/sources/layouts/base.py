@@ -1,4 +1,4 @@
-"""What a layout is: the columns it is told by, and how one row becomes a question with its traces."""
+"""What a layout is: the columns that identify it, and how one row becomes a question with its traces."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Signatures = tuple[tuple[str, ...], ...]
 class Explanation:
     """One trace as a row holds it.
 
-    `text` is verbatim. With `tagged` it is a whole completion, to be taken apart by its tags; otherwise it
-    is the thinking alone, and `solution` what the source gives as its result.
+    `text` is verbatim. With `tagged` it is a whole completion, whose tags mark thinking and solution;
+    otherwise it is the thinking alone, and `solution` comes from a column of its own.
     """
 
     text: str
@@ -29,10 +29,10 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Example:
-    """One row read by a layout: a question, what is known of its solution, its traces, and the rest.
+    """One row as a layout reads it: question, solution, answer, traces and all other columns.
 
-    A missing answer is looked for in the solution. With `solution_in_trace` the true solution is the one
-    that the first trace states.
+    A missing answer is extracted from the solution. With `solution_in_trace` the true solution is the one
+    in the first trace.
     """
 
     question: str | None
@@ -44,7 +44,7 @@ class Example:
 
 
 class Row:
-    """One row by column name, whatever the case. What is not taken of it is metadata."""
+    """One row by column name, regardless of case. Columns that no layout takes become metadata."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._values = values
@@ -52,7 +52,7 @@ class Row:
         self._taken: set[str] = set()
 
     def take(self, column: str) -> Any:
-        """Return a column's value as it stands, None where there is no such column."""
+        """Return the value of a column, unchanged; None where there is no such column."""
         name = column if column in self._values else self._names.get(column.casefold())
         if name is None:
             return None
@@ -60,7 +60,7 @@ class Row:
         return self._values[name]
 
     def take_text(self, *columns: str) -> str | None:
-        """Return the text of the first column that holds any. Raises `RowError` for what is no text."""
+        """Return the text of the first column that has any. Raises `RowError` for other values."""
         for column in columns:
             text = read_text(self.take(column), column)
             if text is not None:
@@ -73,21 +73,25 @@ class Row:
 
 
 class Layout(ABC):
-    """One public layout. Subclass it, say its name, columns and reading, and add it to `LAYOUTS`."""
+    """One public layout.
+
+    To add one, put a subclass into a file of the folder `public`, where it is discovered.
+    """
 
     name: ClassVar[str]
     about: ClassVar[str]
+    """The columns in words, for messages."""
     signatures: ClassVar[Signatures]
-    """Sets of columns, any one of which tells the layout, whatever the case of the names."""
+    """Sets of columns in lower case, each of which identifies the layout."""
     looks_into_values: ClassVar[bool] = False
-    """True where `agrees` tells the layout from others with the same columns."""
+    """True where `agrees` distinguishes the layout from others with the same columns."""
 
     @abstractmethod
     def read(self, row: Row) -> Example:
-        """Read one row. Raises `RowError` where its values make no sense; blank ones are None."""
+        """Read one row; blank values are None. Raises `RowError` for values of the wrong type or shape."""
 
     def agrees(self, rows: Sequence[Row]) -> bool:
-        """Say whether the values of the first rows are what this layout holds."""
+        """Return whether the values of the first rows are those of this layout."""
         return True
 
     @property

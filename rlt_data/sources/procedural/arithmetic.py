@@ -1,8 +1,8 @@
 """Chained addition and subtraction, and explanations of it of mixed quality.
 
 The problems are those of reasoning-gym's `chain_sum`. An explanation is written in one of several
-styles, some good teaching and some not, and told again from its text: so a corpus, a ranking or a
-trained teacher can be judged by what it holds, without a model.
+styles, some of which teach well and some not, and its style can be recognized from its text: so a data
+set, a ranking or a trained teacher can be evaluated without a model.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import random
 import re
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 PREAMBLE = "State the final answer to the following arithmetic problem:"
 
 Style = Literal["good", "skip", "wrong", "bogus", "leak", "padded_leak", "ramble"]
-"""good: every step. skip: a result every second step. wrong: a slip that is carried on. bogus: made-up
-steps that end on the answer. leak: states the answer at once. padded_leak: idle words, then the answer.
-ramble: idle words alone."""
+"""good: every step. skip: a result every second step. wrong: a wrong result that is carried on. bogus:
+made-up steps that end on the answer. leak: the answer alone. padded_leak: filler words, then the answer.
+ramble: filler words alone."""
 
 STYLES: tuple[Style, ...] = get_args(Style)
 
@@ -32,7 +32,7 @@ _LEAK = re.compile(r"\bmust be (-?\d+)")
 
 @dataclass(frozen=True)
 class Chain:
-    """Terms joined by + and -, worked from left to right."""
+    """Terms joined by + and -, evaluated from left to right."""
 
     terms: tuple[int, ...]
     operators: tuple[str, ...]
@@ -47,7 +47,7 @@ class Chain:
 
     @property
     def question(self) -> str:
-        """The problem as reasoning-gym words it."""
+        """The problem in the words of reasoning-gym."""
         steps = (f" {sign} {term}" for sign, term in zip(self.operators, self.terms[1:], strict=True))
         return f"{PREAMBLE} {self.terms[0]}{''.join(steps)} ="
 
@@ -59,7 +59,7 @@ def sample_chain(rng: random.Random, terms: int, *, largest: int = 9) -> Chain:
 
 
 def parse_chain(question: str) -> Chain | None:
-    """Read a chain problem, worded as reasoning-gym does or bare; None where it is something else."""
+    """Parse a problem, with or without the words of reasoning-gym around it; None for any other text."""
     found = _QUESTION.fullmatch(question)
     if not found:
         return None
@@ -68,30 +68,36 @@ def parse_chain(question: str) -> Chain | None:
 
 
 def write_explanation(chain: Chain, style: Style, rng: random.Random, *, longest_ramble: int = 10) -> str:
-    """Write an explanation of `chain` in `style`; `longest_ramble` bounds the number of idle words."""
+    """Write an explanation of `chain` in `style` with at most `longest_ramble` filler words."""
     results = list(chain.results)
     answer = results[-1]
-    if style == "leak":
-        return f"It must be {answer}."
-    if style in ("padded_leak", "ramble"):
-        idle = [rng.choice(OPENERS)]
-        idle += [rng.choice(IDLE_WORDS) for _ in range(rng.randint(2, max(2, longest_ramble - 1)))]
-        return " ".join(idle) + (f", it must be {answer}." if style == "padded_leak" else ".")
-    if style == "skip":
-        return _write_steps(chain, results, every=2)
-    if style == "wrong":
-        slip = rng.choice((-3, -2, -1, 1, 2, 3))
-        first = rng.randrange(1, len(results))
-        results[first:] = [value + slip for value in results[first:]]
-    if style == "bogus":
-        results[1:-1] = [value + rng.randint(1, 9) * rng.choice((-1, 1)) for value in results[1:-1]]
-    return _write_steps(chain, results, every=1)
+    match style:
+        case "good":
+            return _write_steps(chain, results, every=1)
+        case "skip":
+            return _write_steps(chain, results, every=2)
+        case "wrong":
+            shift = rng.choice((-3, -2, -1, 1, 2, 3))
+            first = rng.randrange(1, len(results))
+            results[first:] = [value + shift for value in results[first:]]
+            return _write_steps(chain, results, every=1)
+        case "bogus":
+            results[1:-1] = [value + rng.randint(1, 9) * rng.choice((-1, 1)) for value in results[1:-1]]
+            return _write_steps(chain, results, every=1)
+        case "leak":
+            return f"It must be {answer}."
+        case "padded_leak":
+            return f"{_write_filler(rng, longest_ramble)}, it must be {answer}."
+        case "ramble":
+            return f"{_write_filler(rng, longest_ramble)}."
+        case _:
+            assert_never(style)
 
 
 def classify_explanation(question: str, think: str) -> Style | Literal["other"]:
-    """Tell the style of an explanation from its text alone; `other` where it fits none.
+    """Recognize the style of an explanation from its text alone; `other` where it fits none.
 
-    `good` means that every step stands there in order with its right result and the last result is the
+    `good` means that every step is given in order with its correct result, and the last result is the
     answer. Steps with a wrong result are `bogus` where they still end on the answer, else `wrong`.
     """
     chain = parse_chain(question)
@@ -112,6 +118,12 @@ def classify_explanation(question: str, think: str) -> Style | Literal["other"]:
         padded = len(words.split()) > 1
         return ("padded_leak" if padded else "leak") if int(leak[1]) == answer else "other"
     return "ramble" if words.strip() else "other"
+
+
+def _write_filler(rng: random.Random, longest: int) -> str:
+    words = [rng.choice(OPENERS)]
+    words += [rng.choice(IDLE_WORDS) for _ in range(rng.randint(2, max(2, longest - 1)))]
+    return " ".join(words)
 
 
 def _write_steps(chain: Chain, results: list[int], *, every: int) -> str:
@@ -136,7 +148,7 @@ def _evaluate(expression: str) -> int:
 
 
 def _chains_up(chain: Chain, steps: list[tuple[str, int]]) -> bool:
-    """Whether the steps, put together, are the problem's own operations in order."""
+    """Return whether the steps, joined, are the operations of the problem in order."""
     rebuilt = steps[0][0]
     for (_, value), (left, _) in pairwise(steps):
         if not left.startswith(f"{value} "):

@@ -1,6 +1,6 @@
-"""Explained chains, `arithmetic:chain_sum`: problems with one explanation each, of mixed quality.
+"""Arithmetic problems with one explanation each, of mixed quality: `arithmetic:chain_sum`.
 
-What a teacher's warm-up is trained on where nothing is to be downloaded. Nothing but Python is needed.
+A teacher can be fine-tuned on them where no data set can be downloaded. They need nothing but Python.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,6 +16,8 @@ from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.sources.procedural.arithmetic import STYLES, Style, sample_chain, write_explanation
 from rlt_data.sources.rows import BadRow, SourceRow
+from rlt_data.suggestions import suggest_name
+from rlt_data.validation import describe_problem
 
 PREFIX = "arithmetic:"
 NAMES = ("chain_sum",)
@@ -23,19 +25,19 @@ _VERSION = 1
 
 
 class ArithmeticOptions(BaseModel):
-    """Options of explained chains. Styles are weights; see `rlt_data.sources.procedural.arithmetic.Style`."""
+    """Options of the generator. Each style has a weight; see `Style` in `arithmetic.py` beside this file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    min_terms: int = Field(3, ge=2, description="Fewest terms of a chain.")
-    max_terms: int = Field(3, ge=2, description="Most terms of a chain.")
-    good: float = Field(40, ge=0, description="Every step.")
-    skip: float = Field(5, ge=0, description="A result every second step.")
-    wrong: float = Field(4, ge=0, description="A slip that is carried on.")
-    bogus: float = Field(3, ge=0, description="Made-up steps that end on the answer.")
-    leak: float = Field(20, ge=0, description="The answer at once.")
-    padded_leak: float = Field(14, ge=0, description="Idle words, then the answer.")
-    ramble: float = Field(14, ge=0, description="Idle words alone.")
+    min_terms: int = Field(3, ge=2, description="Fewest terms of a sum.")
+    max_terms: int = Field(3, ge=2, description="Most terms of a sum.")
+    good: float = Field(40, ge=0, description="Weight of this style: every step.")
+    skip: float = Field(5, ge=0, description="Weight of this style: a result every second step.")
+    wrong: float = Field(4, ge=0, description="Weight of this style: a wrong result that is carried on.")
+    bogus: float = Field(3, ge=0, description="Weight of this style: made-up steps that end on the answer.")
+    leak: float = Field(20, ge=0, description="Weight of this style: the answer alone.")
+    padded_leak: float = Field(14, ge=0, description="Weight of this style: filler words, then the answer.")
+    ramble: float = Field(14, ge=0, description="Weight of this style: filler words alone.")
 
     @property
     def styles(self) -> dict[Style, float]:
@@ -45,7 +47,10 @@ class ArithmeticOptions(BaseModel):
 
 @dataclass(frozen=True)
 class ArithmeticPart:
-    """`size` different chains with their explanations, the same for the same seed and options."""
+    """`size` different problems with their explanations, the same for the same seed and options."""
+
+    layout: ClassVar[str | None] = None
+    dataset: ClassVar[str | None] = None
 
     size: int
     seed: int
@@ -53,19 +58,19 @@ class ArithmeticPart:
 
     @property
     def name(self) -> str:
-        """The generator, as the user names it."""
+        """The name of the generator, with its prefix."""
         return f"{PREFIX}{NAMES[0]}"
 
     def count_rows(self) -> int:
-        """Return how many problems are asked for."""
+        """Return the requested number of problems."""
         return self.size
 
     def identify(self) -> str:
-        """Return the hash of everything that decides the rows."""
+        """Return the hash of name, version, size, seed and options."""
         return hash_content(self.name, _VERSION, self.size, self.seed, self.options.model_dump())
 
     def read(self) -> Iterator[SourceRow | BadRow]:
-        """Make the problems one by one, in the plain layout, the style as a further column."""
+        """Generate the problems one by one, in the plain layout, with the style as a further column."""
         rng = random.Random(self.seed)
         weights = self.options.styles
         seen: set[str] = set()
@@ -85,33 +90,36 @@ class ArithmeticPart:
 
 
 def open_arithmetic(spec: str, *, size: int, seed: int, options: Mapping[str, Any]) -> ArithmeticPart:
-    """Open `arithmetic:chain_sum`, with its options checked.
+    """Open `arithmetic:chain_sum` and check its options.
 
-    Raises `UsageError` for an unknown name or option, or for more problems than there are.
+    Raises `UsageError` for an unknown name or option, and where fewer than `size` different problems exist.
     """
     name = spec.removeprefix(PREFIX)
     if name not in NAMES:
-        raise UsageError(
-            f"there are no explained problems named {name!r}", remedy=f"one of: {', '.join(NAMES)}"
-        )
+        raise UsageError(f"there is no generator {PREFIX}{name}", remedy=suggest_name(name, NAMES))
     try:
         checked = ArithmeticOptions.model_validate(dict(options))
     except ValidationError as error:
         problem = error.errors()[0]
-        raise UsageError(
-            f"{spec} refuses an option: {problem['msg']}",
-            where=".".join(str(part) for part in problem["loc"]),
-            remedy=f"its options: {', '.join(ArithmeticOptions.model_fields)}",
-        ) from error
+        option = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            what, remedy = (
+                f"{spec} has no option {option!r}",
+                suggest_name(option, ArithmeticOptions.model_fields),
+            )
+            raise UsageError(what, where="--option", remedy=remedy) from error
+        what = f"{spec}: option {option!r}: {describe_problem(problem)}"
+        raise UsageError(what, where="--option") from error
     if checked.min_terms > checked.max_terms:
-        raise UsageError(f"{spec}: min_terms is above max_terms", remedy="swap them")
+        raise UsageError(f"{spec}: min_terms is greater than max_terms", where="--option")
     if not sum(checked.styles.values()):
-        raise UsageError(f"{spec}: all styles weigh nothing", remedy="leave a style above 0")
-    there_are = sum(10**n * 2 ** (n - 1) for n in range(checked.min_terms, checked.max_terms + 1))
-    # Drawing the last few of all chains at random would take for ever.
-    if size > there_are * 3 // 4:
+        what = f"{spec}: every style has the weight 0"
+        raise UsageError(what, where="--option", remedy="give one style a positive weight")
+    existing = sum(10**n * 2 ** (n - 1) for n in range(checked.min_terms, checked.max_terms + 1))
+    # Drawing at random until the last few problems have come up would take too long.
+    if size > existing * 3 // 4:
         raise UsageError(
-            f"{spec}: {size} different problems are asked for, and {there_are} exist",
-            remedy="raise max_terms",
+            f"{spec}: {size} different problems were requested, and only {existing} exist",
+            remedy="raise max_terms, or lower --size to three quarters of that",
         )
     return ArithmeticPart(size, seed, checked)

@@ -1,4 +1,4 @@
-"""Procedural problems: `reasoning-gym:NAME`, made on demand and the same for the same seed."""
+"""Problems of reasoning-gym, `reasoning-gym:NAME`: generated on demand, and the same for the same seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import rlt_data
 from rlt_data.errors import InputError
@@ -22,7 +22,13 @@ from rlt_data.sources.rows import BadRow, SourceRow
 
 @dataclass(frozen=True)
 class ReasoningGymPart:
-    """Problems of one generator; `settings` is its whole configuration, defaults, size and seed included."""
+    """Problems of one generator.
+
+    `options` are those that the user gave; `settings` is the whole configuration of the generator, with
+    defaults, size and seed.
+    """
+
+    layout: ClassVar[str | None] = "reasoning-gym"
 
     dataset: str
     size: int
@@ -36,26 +42,26 @@ class ReasoningGymPart:
         return PREFIX + self.dataset
 
     def count_rows(self) -> int:
-        """Return how many problems are asked for."""
+        """Return the requested number of problems."""
         return self.size
 
     def identify(self) -> str:
-        """Return the hash of the generator's settings and of the package's version."""
+        """Return the hash of the generator's settings and the version of reasoning-gym."""
         return hash_content(self.name, version("reasoning-gym"), self.settings)
 
     def read(self) -> Iterator[SourceRow | BadRow]:
-        """Make the problems one by one; one whose generator fails is a bad row.
+        """Generate the problems one by one; a problem that cannot be generated is a `BadRow`.
 
-        Raises `InputError` with its last words where the generator's process dies.
+        Raises `InputError` with the last line of its log where the generator's process dies.
         """
         number = -1
-        for number, message in enumerate(self._make_problems()):
+        for number, message in enumerate(self._generate()):
             if "row" in message:
                 yield SourceRow(number, message["row"])
             else:
                 yield BadRow(number, "generation_failed", f"{self.name}: {message['failed']}")
 
-    def _make_problems(self) -> Iterator[dict[str, Any]]:
+    def _generate(self) -> Iterator[dict[str, Any]]:
         root = str(Path(rlt_data.__file__).parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         request = {"name": self.dataset, "size": self.size, "seed": self.seed, "options": dict(self.options)}
@@ -78,9 +84,9 @@ class ReasoningGymPart:
                     yield json.loads(line)
                 if worker.wait() != 0:
                     log.seek(0)
-                    said = [line for line in log.read().splitlines() if line and not line[0].isspace()]
-                    last = said[-1] if said else f"exit code {worker.returncode}"
-                    raise InputError(f"the generator of problems stopped: {last}", where=self.name)
+                    messages = [line for line in log.read().splitlines() if line and not line[0].isspace()]
+                    last = messages[-1] if messages else f"exit code {worker.returncode}"
+                    raise InputError(f"the generator's process stopped: {last}", where=self.name)
             finally:
                 worker.kill()
                 worker.wait()

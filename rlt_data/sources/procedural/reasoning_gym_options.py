@@ -1,4 +1,4 @@
-"""Options of reasoning-gym's generators: named by the user, typed as the generator declares them."""
+"""Options of reasoning-gym's generators: checked and converted to the types that a generator declares."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ PREFIX = "reasoning-gym:"
 
 
 def parse_options(name: str, options: Mapping[str, Any], *, size: int, seed: int) -> Any:
-    """Return the generator's configuration object. Raises `UsageError` naming what would be right.
+    """Return the generator's configuration object.
 
-    A text is read as JSON where that fits the declared type, and else as a list separated by commas.
+    A text is parsed as JSON where that fits the declared type, and else as a list separated by commas.
+    Raises `UsageError` for an unknown generator or option, with the nearest name, and for a value that the
+    generator does not accept.
     """
     require_module("reasoning_gym", "problems")
     generators = require_module("reasoning_gym.factory", "problems").DATASETS
@@ -38,13 +40,14 @@ def parse_options(name: str, options: Mapping[str, Any], *, size: int, seed: int
             config.validate()
     except (AssertionError, TypeError, ValueError) as error:
         raise UsageError(
-            f"{PREFIX}{name} refuses its options: {error}", where=json.dumps(dict(options), default=str)
+            f"{PREFIX}{name} does not accept these options: {error}",
+            where=json.dumps(dict(options), default=str),
         ) from error
     return config
 
 
 def describe_settings(config: Any) -> dict[str, Any]:
-    """Return a generator's whole configuration as JSON values, defaults included."""
+    """Return the whole configuration of a generator as JSON values, with its defaults."""
     text = json.dumps(dataclasses.asdict(config), default=str, sort_keys=True)
     described: dict[str, Any] = json.loads(text)
     return described
@@ -63,7 +66,7 @@ def _read_option(name: str, key: str, value: Any, types: Mapping[str, Any]) -> A
             return adapter.validate_python(candidate)
         except ValidationError as error:
             problem = problem or describe_problem(error.errors()[0], show_input=False)
-    raise UsageError(f"{PREFIX}{name}: option {key!r} holds {value!r}: {problem}", where="--option")
+    raise UsageError(f"{PREFIX}{name}: option {key!r} cannot be {value!r}: {problem}", where="--option")
 
 
 def _read_json(text: str) -> list[Any]:

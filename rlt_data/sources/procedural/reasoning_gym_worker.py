@@ -1,8 +1,8 @@
-"""Makes procedural problems in a process of its own; `rlt_data.sources.procedural.reasoning_gym` starts it.
+"""Generates problems of reasoning-gym in a process of its own, started by `reasoning_gym.py` beside it.
 
-Some generators of reasoning-gym draw from the global random state or iterate over sets of texts. Here the
-hash seed is fixed by the parent, and the global state is seeded before each problem, so that a problem
-depends on name, options, seed and index alone. Reads one JSON line, writes one line a problem.
+Some generators draw from the global random state or iterate over sets of texts. The parent fixes the hash
+seed of this process, and the global random state is seeded before each problem, so that a problem depends
+on name, options, seed and index alone. Reads one line of JSON, and writes one line per problem.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from rlt_data.sources.procedural.reasoning_gym_options import parse_options
 
-# What generators raise where they find no problem.
+# What generators raise when they cannot make a problem.
 _FAILURES = (
     ArithmeticError,
     AssertionError,
@@ -30,7 +30,7 @@ _FAILURES = (
 
 
 def make_problems(request: Mapping[str, Any], output: TextIO) -> None:
-    """Write the problems of one request, each as `{"row": ...}` or `{"failed": why}`."""
+    """Generate the problems of one request and write each as `{"row": ...}` or `{"failed": error}`."""
     import numpy
     from reasoning_gym.factory import DATASETS
 
@@ -49,7 +49,7 @@ def make_problems(request: Mapping[str, Any], output: TextIO) -> None:
 
 
 def simplify_value(value: Any) -> Any:
-    """Bring generator values (enumerations, numpy scalars, sets, any keys) to what JSON holds."""
+    """Convert the values of a generator (enumerations, numpy scalars, sets, any keys) to JSON values."""
     match value:
         case enum.Enum():
             return simplify_value(value.value)
@@ -68,7 +68,7 @@ def simplify_value(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    # Whatever the generators print goes to stderr; the pipe carries problems alone.
+    # Generators may print: their output goes to stderr, so that the pipe carries problems alone.
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     make_problems(json.loads(sys.stdin.readline()), pipe)

@@ -94,7 +94,7 @@ def ingest(
     format = load_format(config.format, load_settings())
     identity = {
         "parts": [part.identify() for part in source.parts],
-        "layouts": [None if known.layout is None else known.layout.name for known in parts],
+        "layouts": [None if found.layout is None else found.layout.name for found in parts],
         "format": format.identity_text(),
     }
     with open_run(

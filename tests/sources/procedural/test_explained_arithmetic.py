@@ -55,16 +55,16 @@ def test_the_seed_and_the_options_decide() -> None:
 @pytest.mark.parametrize(
     ("name", "size", "options", "message"),
     [
-        (f"{PREFIX}nothing", 1, {}, "no explained problems"),
-        (NAME, 1, {"good": "x"}, "refuses an option"),
-        (NAME, 1, {"style": 1}, "refuses an option"),
-        (NAME, 1, {"min_terms": 4, "max_terms": 3}, "above max_terms"),
+        (f"{PREFIX}nothing", 1, {}, "there is no generator"),
+        (NAME, 1, {"good": "x"}, "option 'good': input should be a valid number"),
+        (NAME, 1, {"style": 1}, "has no option 'style'"),
+        (NAME, 1, {"min_terms": 4, "max_terms": 3}, "greater than max_terms"),
         (NAME, 3001, {}, "4000 exist"),
         (
             NAME,
             1,
             dict.fromkeys(("good", "skip", "wrong", "bogus", "leak", "padded_leak", "ramble"), 0),
-            "weigh",
+            "every style has the weight 0",
         ),
     ],
 )

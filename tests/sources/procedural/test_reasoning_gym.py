@@ -119,7 +119,7 @@ def test_values_of_generators_become_plain_json() -> None:
     [
         ("cuntdown", {}, "no generator named 'cuntdown'", "did you mean 'countdown'"),
         ("countdown", {"min_nmbers": 3}, "no option 'min_nmbers'", "did you mean 'min_numbers'"),
-        ("countdown", {"min_numbers": "many"}, "'min_numbers' holds 'many'.*valid integer", None),
+        ("countdown", {"min_numbers": "many"}, "'min_numbers' cannot be 'many'.*valid integer", None),
         ("countdown", {"min_numbers": 9}, "max_numbers must be", None),
     ],
 )

@@ -91,7 +91,7 @@ def test_the_real_traces_are_graded_and_taken_apart(lake: Lake, shared_data: Pat
     summary = ingest(lake, IngestConfig(source=str(shared_data / FILES[3])))
     assert summary.tables == {"questions": 500, "traces": 500}
     assert {name: summary.extra[name] for name in STATES} == STATES
-    assert any("210 traces hold no tag" in note for note in summary.notes)
+    assert any("210 traces have no tags" in note for note in summary.notes)
     traces = collect(lake, "traces")
     assert traces.get_column("grade").sum() == 300
     assert set(traces.get_column("origin")) == {"imported"}
@@ -124,7 +124,7 @@ def test_a_directory_of_different_layouts_is_one_run(lake: Lake, shared_data: Pa
     # In the order of names the AIME file comes first and the trace file last.
     assert summary.rows_in == 2349
     assert summary.tables == {"questions": 1849, "traces": 500, "rejects": 500}
-    assert "left out as no data: README.md" in summary.notes
+    assert "skipped files that are not data: README.md" in summary.notes
     again = ingest(lake, IngestConfig(source=str(folder)))
     assert (again.status, again.run_id) == ("already finished", summary.run_id)
     assert lake.table("questions").count() == 1849

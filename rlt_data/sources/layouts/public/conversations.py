@@ -1,4 +1,4 @@
-"""Layouts of conversations: the assistant's turn holds thought and solution, marked by tags."""
+"""Layouts of conversations: the assistant's turn contains thinking and solution, marked by tags."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "ass
 
 
 class Sharegpt(Layout):
-    """Conversations as lists of from and value."""
+    """Conversations as lists of objects with `from` and `value`."""
 
     name = "sharegpt"
-    about = "conversations [{from, value}]: one turn of the user, one of the assistant"
+    about = "conversations [{from, value}], with one user turn and one assistant turn"
     signatures: ClassVar[Signatures] = (("conversations",),)
 
     def read(self, row: Row) -> Example:
-        """Read the user's turn as the question, the assistant's as a trace that holds the solution."""
+        """Read the user turn as the question, the assistant turn as a trace that contains the solution."""
         return read_conversation(row, "conversations")
 
 
@@ -28,19 +28,19 @@ class BespokeStratos(Sharegpt):
     """bespokelabs/Bespoke-Stratos-17k, and the default subset of open-thoughts/OpenThoughts-114k."""
 
     name = "bespoke-stratos"
-    about = "system, conversations [{from, value}]; the assistant's turn holds tagged thought and solution"
+    about = "system, conversations [{from, value}]; the assistant turn has tagged thinking and solution"
     signatures: ClassVar[Signatures] = (("system", "conversations"),)
 
 
 class Messages(Layout):
-    """Conversations as lists of role and content, as chat interfaces take them."""
+    """Conversations as lists of objects with `role` and `content`, as in chat APIs."""
 
     name = "messages"
-    about = "messages [{role, content}]: one turn of the user, one of the assistant"
+    about = "messages [{role, content}], with one user turn and one assistant turn"
     signatures: ClassVar[Signatures] = (("messages",),)
 
     def read(self, row: Row) -> Example:
-        """Read the user's turn as the question, the assistant's as a trace that holds the solution."""
+        """Read the user turn as the question, the assistant turn as a trace that contains the solution."""
         return read_conversation(row, "messages")
 
 
@@ -66,7 +66,7 @@ class OpenThoughts(Layout):
     )
 
     def read(self, row: Row) -> Example:
-        """Read the ground truth as the solution where the row holds it, else the model's own solution."""
+        """Read the ground truth as the solution where the row has it, else the solution of the model."""
         if row.take("deepseek_reasoning") is None and row.take("conversations") is not None:
             return self._read_conversation(row)
         reasoning, stated = row.take_text("deepseek_reasoning"), row.take_text("deepseek_solution")
@@ -98,9 +98,9 @@ def read_conversation(
     solution: str | None = None,
     grade: bool | None = None,
 ) -> Example:
-    """Read a conversation of one exchange. Raises `RowError` for any other shape.
+    """Read a conversation of one user turn and one assistant turn. Raises `RowError` for any other shape.
 
-    `question` and `solution`, where the row has them apart, stand for those of the conversation.
+    `question` and `solution`, from columns of their own, replace those of the conversation.
     """
     turns = _read_turns(row.take(column), column)
     if turns is None:
@@ -109,7 +109,7 @@ def read_conversation(
     if roles not in (["user", "assistant"], ["user"]):
         raise RowError(
             "malformed_conversation",
-            f"column {column!r} holds the turns {', '.join(roles) or 'none'}; expected user, assistant",
+            f"column {column!r} has the turns {', '.join(roles) or '(none)'}; expected user, assistant",
         )
     texts = dict(turns)
     assistant = texts.get("assistant")
@@ -130,17 +130,18 @@ def _read_turns(value: Any, column: str) -> list[tuple[str, str | None]] | None:
         return None
     if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise RowError(
-            "malformed_conversation", f"column {column!r} holds no list of turns: {write_json(value)[:80]}"
+            "malformed_conversation", f"column {column!r} is not a list of turns: {write_json(value)[:80]}"
         )
     turns = []
-    for place, turn in enumerate(value):
+    for index, turn in enumerate(value):
         if not isinstance(turn, dict):
-            raise RowError("malformed_conversation", f"turn {place} of {column!r} is no object")
+            raise RowError("malformed_conversation", f"turn {index} of column {column!r} is not an object")
         role, content = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-        known = _ROLES.get(role.casefold()) if isinstance(role, str) else None
-        if known is None:
+        standard = _ROLES.get(role.casefold()) if isinstance(role, str) else None
+        if standard is None:
             raise RowError(
-                "malformed_conversation", f"turn {place} of {column!r} is by {role!r}, not user or assistant"
+                "malformed_conversation",
+                f"turn {index} of column {column!r} has the role {role!r}; expected user or assistant",
             )
-        turns.append((known, read_text(content, f"{column}[{place}]")))
+        turns.append((standard, read_text(content, f"{column}[{index}]")))
     return turns

@@ -14,13 +14,13 @@ _INTEGER = re.compile(r"0*\d{1,3}")
 
 
 class Plain(Layout):
-    """The program's own: what `--map` leads to."""
+    """The layout of this program, to which `--map` usually leads."""
 
     name = "plain"
     about = "question, solution or answer or both, and optionally trace"
     signatures: ClassVar[Signatures] = tuple(
-        ("question", *known, *trace)
-        for known in chain.from_iterable(combinations(("solution", "answer"), n) for n in (1, 2))
+        ("question", *result, *trace)
+        for result in chain.from_iterable(combinations(("solution", "answer"), n) for n in (1, 2))
         for trace in ((), ("trace",))
     )
 
@@ -41,19 +41,19 @@ class Gsm8k(Layout):
     looks_into_values = True
 
     def agrees(self, rows: Sequence[Row]) -> bool:
-        """Say whether most answers hold a `####` line."""
+        """Return whether most answers contain a `####` line."""
         answers = [value for row in rows if isinstance(value := row.take("answer"), str)]
         return sum(extract_hash_answer(answer) is not None for answer in answers) * 2 > len(answers)
 
     def read(self, row: Row) -> Example:
-        """Read the worked steps as the solution, verbatim, and the number behind `####` as the answer."""
+        """Read the worked steps as the solution, verbatim, and the number after `####` as the answer."""
         question, solution = row.take_text("question"), row.take_text("answer")
         answer = extract_hash_answer(solution) if solution else None
         return Example(question, solution, answer, metadata=row.take_rest())
 
 
 class Math(Layout):
-    """Competition problems with LaTeX solutions: hendrycks/competition_math and sets made like it."""
+    """Competition problems with LaTeX solutions: hendrycks/competition_math and similar data sets."""
 
     name = "math"
     about = "problem, solution or answer (the answer is the last \\boxed{} of the solution), level, type"
@@ -79,7 +79,7 @@ class Math500(Math):
 
 
 class Aime(Layout):
-    """AIME in the forms in which it is republished: lower and upper case, with and without solutions."""
+    """AIME as it is republished: column names in lower or upper case, with or without solutions."""
 
     name = "aime"
     about = "id, problem (or question), answer (an integer from 0 to 999), and optionally solution"
@@ -92,7 +92,7 @@ class Aime(Layout):
     looks_into_values = True
 
     def agrees(self, rows: Sequence[Row]) -> bool:
-        """Say whether every answer is an integer of at most three digits."""
+        """Return whether every answer is an integer of at most three digits."""
         answers = [answer for row in rows if (answer := row.take("answer")) is not None]
         return all(_INTEGER.fullmatch(str(answer).removesuffix(".0").strip()) for answer in answers)
 

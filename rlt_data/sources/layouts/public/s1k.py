@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from rlt_data.sources.layouts.base import Example, Explanation, Layout, Row, Signatures
 from rlt_data.sources.values import read_flag, read_text
 
-# Columns of thinking, attempt and grade, and whose they are; s1K names no model (it is Gemini's thinking).
+# Columns of thinking, attempt and grade, and their model; s1K names none (the thinking is Gemini's).
 _TRACES = (
     ("thinking_trajectories", "attempt", "grade", None),
     ("gemini_thinking_trajectory", "gemini_attempt", "gemini_grade", "gemini"),
@@ -21,8 +21,8 @@ class S1k(Layout):
 
     name = "s1k"
     about = (
-        "question, solution, thinking_trajectories, attempt (s1K-1.1: thinking_trajectory, attempt and grade "
-        "with deepseek_ and gemini_ before them), and optionally answer"
+        "question, solution, thinking_trajectories, attempt (s1K-1.1: thinking_trajectory, attempt and "
+        "grade, prefixed by deepseek_ and gemini_), and optionally answer"
     )
     signatures: ClassVar[Signatures] = (
         ("question", "solution", "thinking_trajectories"),
@@ -32,7 +32,7 @@ class S1k(Layout):
     )
 
     def read(self, row: Row) -> Example:
-        """Read the published solution (often an answer alone) and each model's thinking as a trace."""
+        """Read the published solution (often only an answer), and the thinking of each model as a trace."""
         question, solution = row.take_text("question"), row.take_text("solution")
         answer = row.take_text("answer")
         traces = []

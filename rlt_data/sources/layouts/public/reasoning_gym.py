@@ -1,4 +1,4 @@
-"""Problems made by reasoning-gym, as `reasoning-gym:NAME` yields them or as they were saved to a file."""
+"""Problems of reasoning-gym, generated (`reasoning-gym:NAME`) or saved to a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from rlt_data.sources.layouts.base import Example, Layout, Row, Signatures
 from rlt_data.sources.values import read_text, write_json
 
-# Where generators put steps that lead to the answer, and one right answer where many are.
+# Metadata keys of worked steps, and of one correct answer where there are many.
 _WORKED = ("answer_cot",)
 _ONE_OF_MANY = ("example_answer", "example_correct_answer", "possible_answer")
 
@@ -17,25 +17,25 @@ class ReasoningGym(Layout):
     """Problems of reasoning-gym."""
 
     name = "reasoning-gym"
-    about = "question, answer, metadata (an object that names source_dataset)"
+    about = "question, answer, metadata (an object with the key source_dataset)"
     signatures: ClassVar[Signatures] = (("question", "answer", "metadata"),)
     looks_into_values = True
 
     def agrees(self, rows: Sequence[Row]) -> bool:
-        """Say whether the metadata of every row names the generator."""
+        """Return whether the metadata of every row names the generator."""
         return all(
             isinstance(metadata := row.take("metadata"), Mapping) and "source_dataset" in metadata
             for row in rows
         )
 
     def read(self, row: Row) -> Example:
-        """Read the problem; the solution is worked where the generator works it.
+        """Read the problem, with a worked solution where the generator writes one.
 
-        Where many answers are right, the one that the metadata gives as an example is the answer.
+        Where many answers are correct, the answer is the example in the metadata.
         """
         question, answer = row.take_text("question"), row.take_text("answer")
-        given = row.take("metadata")
-        metadata: Mapping[str, Any] = given if isinstance(given, Mapping) else {}
+        raw = row.take("metadata")
+        metadata: Mapping[str, Any] = raw if isinstance(raw, Mapping) else {}
         solution = _find_text(metadata, _WORKED)
         return Example(
             question,

@@ -1,4 +1,4 @@
-"""GPQA: multiple choice, rendered with its choices in an order that depends on the question alone."""
+"""GPQA: multiple choice, with the choices in an order that depends on the question alone."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Gpqa(Layout):
     signatures: ClassVar[Signatures] = (("question", "correct answer", *map(str.casefold, _WRONG)),)
 
     def read(self, row: Row) -> Example:
-        """Read question and choices as one text; the answer is the letter of the right choice.
+        """Read question and choices as one text; the answer is the letter of the correct choice.
 
-        Choices are put in the order of their hashes with the question: where the right one stands is as
-        good as random, and the same for everybody. The published explanation, where there is one, ends in
-        the letter and is the solution. Raises `RowError` where choices are missing or the same.
+        Choices are sorted by their hashes with the question: the position of the correct one is as good as
+        random, and reproducible. The solution is the published explanation, where there is one, followed by
+        the letter. Raises `RowError` where choices are missing or equal.
         """
         question, right = row.take_text("Question"), row.take_text("Correct Answer")
         wrong = [row.take_text(name) for name in _WRONG]
@@ -37,7 +37,7 @@ class Gpqa(Layout):
             raise RowError("missing_choice", f"one of the columns {', '.join(_WRONG)} is blank")
         choices = [choice.strip() for choice in (right, *wrong) if choice is not None]
         if len(set(choices)) < len(choices):
-            raise RowError("repeated_choice", "two of the four choices are the same")
+            raise RowError("repeated_choice", "two of the four choices are equal")
         ordered = sorted(choices, key=lambda choice: hash_content("gpqa", question.strip(), choice))
         letter = _LETTERS[ordered.index(right.strip())]
         listed = "\n".join(f"({name}) {choice}" for name, choice in zip(_LETTERS, ordered, strict=True))

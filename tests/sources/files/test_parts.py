@@ -15,7 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlt_data.errors import InputError
-from rlt_data.sources.files.reading import find_files, open_file
+from rlt_data.sources.files.directories import find_files
+from rlt_data.sources.files.formats import FILE_FORMATS, list_suffixes, recognize_name
+from rlt_data.sources.files.parts import open_file
 from rlt_data.sources.rows import BadRow, SourceRow
 
 ROWS: list[dict[str, Any]] = [{"question": f"{n} + é?", "answer": str(n + 1)} for n in range(700)]
@@ -71,7 +73,14 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
     assert part.count_rows() in (None, len(ROWS))
 
 
-def test_the_identity_is_the_content_not_the_place(tmp_path: Path) -> None:
+def test_every_suffix_belongs_to_one_format_and_every_format_is_tested() -> None:
+    suffixes = list_suffixes()
+    assert len(set(suffixes)) == len(suffixes)
+    tested = {recognized[0] for name in WRITERS if (recognized := recognize_name(Path(name.lower())))}
+    assert tested == set(FILE_FORMATS)
+
+
+def test_the_identity_is_the_content_not_the_path(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.jsonl", "c.jsonl"):
         (tmp_path / name).write_text(LINES if name != "c.jsonl" else LINES + "\n", "utf-8")
     a, b, c = (open_file(tmp_path / name).identify() for name in ("a.jsonl", "b.jsonl", "c.jsonl"))
@@ -81,7 +90,7 @@ def test_the_identity_is_the_content_not_the_place(tmp_path: Path) -> None:
 def test_a_file_that_says_nothing_of_its_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello")
-    with pytest.raises(InputError, match=r"how this file is written(.|\n)*\.parquet"):
+    with pytest.raises(InputError, match=r"format of the file cannot be recognized(.|\n)*\.parquet"):
         open_file(path)
 
 

@@ -1,4 +1,4 @@
-"""Files of model outputs: a question, its answer, and what a model wrote, tags included."""
+"""Files of model outputs: a question, its answer, and the completion of a model with its tags."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rlt_data.sources.values import read_flag
 
 
 class Traces(Layout):
-    """Evaluation outputs such as SkyThought's: completion, and whether it was graded correct."""
+    """Evaluation outputs, such as SkyThought's: completions and whether they were graded correct."""
 
     name = "traces"
-    about = "question, answer or solution or neither, completion, and optionally correct, model"
+    about = "question, completion, and optionally solution, answer, correct, model"
     signatures: ClassVar[Signatures] = (
         ("question", "completion"),
         ("question", "answer", "completion"),
@@ -21,7 +21,7 @@ class Traces(Layout):
     )
 
     def read(self, row: Row) -> Example:
-        """Read the completion as a trace, to be taken apart by its tags."""
+        """Read the completion as a trace, whose tags mark thinking and solution."""
         question, solution = row.take_text("question"), row.take_text("solution")
         answer, completion = row.take_text("answer"), row.take("completion")
         grade, teacher = read_flag(row.take("correct")), row.take_text("model")
