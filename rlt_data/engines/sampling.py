@@ -1,4 +1,4 @@
-"""Seeded sampling whose draw depends on a row's own seed and step, never on the rows beside it.
+"""Seeded sampling: a draw depends only on the row's own seed and step, never on the other rows.
 
 A token is drawn by the Gumbel-max rule: the largest of `logit / temperature + noise`, where the noise of
 each token is a hash of (seed, step, token id). Compared with inverting the cumulative distribution, the
@@ -20,22 +20,22 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 # Tokens this far below the best, in nats, are not drawn: together below 2e-8 for a vocabulary of 200k.
 _NEGLIGIBLE = 30.0
 _NOISE_ELEMENTS = 1 << 22
-# Gathering the tokens that may be drawn pays on a CPU where they are fewer than this share.
+# On a CPU, drawing among gathered candidates is faster while they are less than this share.
 _SPARSE_BELOW = 0.25
 
 
 def sample_tokens(
     logits: torch.Tensor, seeds: Sequence[int], steps: Sequence[int], sampling: SamplingParameters
 ) -> tuple[list[int], list[float]]:
-    """Sample one token a row.
+    """Sample one token per row.
 
-    `logits` is `[rows, vocabulary]`; `seeds` and `steps` hold one integer a row (`steps` counts the tokens
+    `logits` is `[rows, vocabulary]`; `seeds` and `steps` hold one integer per row (`steps` counts the tokens
     already sampled). Returns token ids and their log-probabilities in nats, under the temperature and over
     the whole vocabulary, before top-k and top-p; at temperature 0 (greedy) they are those of temperature 1.
     Raises `FloatingPointError` where logits are not finite.
     """
     if logits.device.type == "mps":
-        logits = logits.cpu()  # no float64 there
+        logits = logits.cpu()  # MPS has no float64
     scaled = logits.float()
     if sampling.temperature > 0 and sampling.temperature != 1:
         scaled = scaled / sampling.temperature
@@ -51,7 +51,7 @@ def sample_tokens(
 
 
 def _filter_tokens(scaled: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """Mark the tokens `[rows, vocabulary]` that may be drawn: top-k first, then top-p of what is left."""
+    """Set logits `[rows, vocabulary]` that may not be drawn to -inf: top-k first, then top-p of the rest."""
     allowed = scaled > scaled.max(dim=-1, keepdim=True).values - _NEGLIGIBLE
     if 0 < sampling.top_k < scaled.shape[1]:
         allowed &= scaled >= scaled.topk(sampling.top_k, dim=-1).values[:, -1:]
@@ -65,7 +65,7 @@ def _filter_tokens(scaled: torch.Tensor, sampling: SamplingParameters) -> torch.
 
 
 def _draw(scaled: torch.Tensor, seeds: Sequence[int], steps: Sequence[int]) -> torch.Tensor:
-    """Draw a token id a row from `scaled`, whose tokens that may not be drawn are -inf."""
+    """Draw one token id per row from logits `scaled`; -inf is never drawn."""
     seed = torch.tensor(seeds, dtype=torch.int64, device=scaled.device)
     step = torch.tensor(steps, dtype=torch.int64, device=scaled.device)
     streams = _mix(_mix(seed) + step * _GOLDEN)
@@ -83,7 +83,7 @@ def _draw_dense(scaled: torch.Tensor, streams: torch.Tensor) -> torch.Tensor:
 
 
 def _draw_sparse(scaled: torch.Tensor, streams: torch.Tensor) -> torch.Tensor:
-    """Make noise for the tokens that may be drawn only: the same draw as dense, less arithmetic."""
+    """Compute noise only for tokens that may be drawn: the same result as the dense draw, less arithmetic."""
     rows, tokens = torch.nonzero(scaled > -torch.inf, as_tuple=True)
     keys = torch.full(scaled.shape, -torch.inf, dtype=torch.float64)
     keys[rows, tokens] = scaled[rows, tokens] + make_gumbel_noise(streams[rows], tokens)
@@ -104,5 +104,5 @@ def _mix(value: torch.Tensor) -> torch.Tensor:
 
 
 def _shift_right(value: torch.Tensor, bits: int) -> torch.Tensor:
-    """Shift without sign, which int64 tensors do not offer."""
+    """Shift right logically; int64 tensors offer only the arithmetic shift."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,7 +1,7 @@
-"""Keys and values of the texts being written, one slot a text, and attention over them.
+"""The key-value cache of the running sequences, one slot per sequence, and attention over it.
 
-Each slot is filled from its own column 0, so a text's place and its block boundaries never depend on its
-neighbours; slots are reused as texts finish, and the buffers grow with the longest text.
+Each slot is filled from its own column 0, so a sequence's layout never depends on the others. Slots are
+reused as sequences finish, and the buffers grow with the longest sequence.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _COLUMN_STEP = 64
 
 
 class SlotCache:
-    """Keys and values of all texts being written; the active ones are slots 0 to `active - 1`.
+    """Keys and values of the running sequences, which occupy the first slots.
 
     Each layer holds two tensors `[slots, key-value heads, columns, head dimension]`. A model reads and
-    writes it through `update`, as it would a transformers cache.
+    writes them through `update`, as with a transformers cache.
     """
 
     def __init__(self, layers: int) -> None:
@@ -45,13 +45,13 @@ class SlotCache:
                 held[1][slot, :, :length] = source.values[row, :, :length]
 
     def move(self, source: int, target: int, length: int) -> None:
-        """Move the text in slot `source` to slot `target`."""
+        """Copy the first `length` columns of slot `source` to slot `target`."""
         with torch.inference_mode():
             for held in chain.from_iterable(self._layers):
                 held[target, :, :length] = held[source, :, :length]
 
     def begin_step(self, lengths: Sequence[int], device: torch.device) -> None:
-        """Make ready to write one token for each active slot; `lengths` are the tokens already held."""
+        """Prepare one step; `lengths` are the tokens that each active slot already holds."""
         self.width = max(lengths) + 1
         self._rows = torch.arange(len(lengths), device=device)
         self.columns = torch.tensor(lengths, dtype=torch.int64, device=device)
@@ -59,7 +59,7 @@ class SlotCache:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write one token for each active slot at its own column; return the columns in use."""
+        """Store one token per active slot at its own column; return keys and values of the columns in use."""
         active = len(self._rows)
         self._reserve(active, self.width, [(keys, values)] * len(self._layers))
         held = self._layers[layer]
@@ -68,11 +68,11 @@ class SlotCache:
         return held[0][:active, :, : self.width], held[1][:active, :, : self.width]
 
     def get_seq_length(self, layer: int = 0) -> int:
-        """Columns in use before the token that is being written."""
+        """Return the columns in use before the current token."""
         return self.width - 1
 
     def _reserve(self, slots: int, columns: int, like: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
-        """Grow the buffers where they are too small, by half at least, shaped `like` each layer's."""
+        """Grow buffers that are too small by at least half, with the shapes and types of `like`."""
         if slots <= self._slots and columns <= self._capacity:
             return
         if slots > self._slots:
@@ -86,7 +86,7 @@ class SlotCache:
         ]
 
     def _grow(self, held: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-        """Copy into a larger buffer of zeros: a masked column must not hold a NaN."""
+        """Copy into a larger buffer of zeros: a masked column must not contain NaN."""
         shape = (self._slots, like.shape[1], self._capacity, like.shape[3])
         grown = torch.zeros(shape, dtype=like.dtype, device=like.device)
         if held is not None:
@@ -104,9 +104,9 @@ def attend_grouped(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend without repeating keys and values where one token a text is being written.
+    """Compute grouped-query attention of one token per row without repeating keys and values.
 
-    The query heads that share a key-value head stand in as its query positions. `query` is
+    The query heads that share a key-value head are passed as its query positions. `query` is
     `[rows, heads, 1, dimension]`, `key` and `value` `[rows, key-value heads, columns, dimension]`, the mask
     `[rows, 1, 1, columns]`. Longer queries (prompts) go to transformers' own function.
     """
@@ -122,7 +122,7 @@ def attend_grouped(
 
 
 def use_grouped_attention(model: Any) -> None:
-    """Switch a model that attends by torch's scaled dot product to `attend_grouped`."""
+    """Switch a model that uses torch's scaled dot product attention to `attend_grouped`."""
     if model.config._attn_implementation == "sdpa" and getattr(model, "_supports_attention_backend", False):
         AttentionInterface.register(GROUPED_ATTENTION, attend_grouped)
         AttentionMaskInterface.register(GROUPED_ATTENTION, sdpa_mask)
@@ -130,23 +130,23 @@ def use_grouped_attention(model: Any) -> None:
 
 
 def explain_unsupported_layers(model: Any) -> str | None:
-    """Say which layers keep something else than keys and values of every token; None where all do."""
+    """Explain which layers cache anything but keys and values of every token; None where none does."""
     if getattr(model, "_is_stateful", False):
-        return "it keeps a recurrent state"
+        return "it has a recurrent state"
     kinds = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     return f"it has layers of type {', '.join(sorted(kinds))}" if kinds else None
 
 
 def make_step_mask(config: Any, columns: torch.Tensor, width: int, dtype: torch.dtype) -> Any:
-    """Make the attention mask of a one-token step: each row sees its own columns up to `columns[row]`.
+    """Make the attention mask of a one-token step: each row attends to its columns up to `columns[row]`.
 
-    Returns a tensor `[rows, 1, 1, width]`, or one a layer type for a model whose layers differ: boolean, or
-    additive for a model that adds masks to scores (eager attention).
+    Returns a tensor `[rows, 1, 1, width]`, or one per layer type for a model whose layers differ: boolean,
+    or additive in `dtype` for a model that adds masks to scores (eager attention).
     """
-    places = torch.arange(width, device=columns.device).unsqueeze(0)
-    seen = places <= columns.unsqueeze(1)
+    positions = torch.arange(width, device=columns.device).unsqueeze(0)
+    causal = positions <= columns.unsqueeze(1)
     window = getattr(config, "sliding_window", None)
-    near = seen & (places > columns.unsqueeze(1) - window) if window else seen
+    sliding = causal & (positions > columns.unsqueeze(1) - window) if window else causal
 
     def shape(mask: torch.Tensor) -> torch.Tensor:
         mask = mask[:, None, None, :]
@@ -157,6 +157,6 @@ def make_step_mask(config: Any, columns: torch.Tensor, width: int, dtype: torch.
 
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds == {"full_attention"}:
-        return shape(seen)
-    masks = {"full_attention": seen, "sliding_attention": near}
-    return {kind: shape(masks[kind]) for kind in kinds} if kinds else shape(near)
+        return shape(causal)
+    masks = {"full_attention": causal, "sliding_attention": sliding}
+    return {kind: shape(masks[kind]) for kind in kinds} if kinds else shape(sliding)

@@ -1,7 +1,7 @@
-"""Generation by transformers on this machine: one sampling loop that is refilled as texts finish.
+"""Generation by transformers on this machine: one sampling loop with continuous batching.
 
-Prompts are read once each, however many samples are asked of them. Texts are then written one token a
-step, all together; a text that finishes leaves its slot to the next request.
+Each distinct prompt is prefilled once, however many samples are requested of it. All running sequences
+then get one token per step; a sequence that finishes frees its slot for the next request.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from rlt_data.engines.base import (
     FailedRequest,
     FinishReason,
     GenerationRequest,
+    LogprobMode,
     SamplingParameters,
     check_max_tokens,
     explain_over_context,
@@ -47,13 +48,13 @@ CPU_CACHE_BYTES = 2 << 30
 DEVICE_CACHE_SHARE = 0.6
 DEFAULT_ROWS = {"cpu": 32}
 DEFAULT_DEVICE_ROWS = 256
-# A step of a smaller model is over before threads have met; on a busy machine their waiting costs fourfold.
+# For smaller models, synchronising threads costs more than they save: up to fourfold on a busy machine.
 THREADS_PAY_FROM = 3_000_000
 
 
 @dataclass
-class _Text:
-    """One text: its request, its prompt, and what has been written so far."""
+class _Sequence:
+    """One sequence: its request, the token ids of its prompt, and the tokens sampled so far."""
 
     request: GenerationRequest
     prompt: list[int]
@@ -63,7 +64,7 @@ class _Text:
 
     @property
     def held(self) -> int:
-        """Tokens whose keys and values are in the slot: all but the last."""
+        """Number of tokens whose keys and values are in the slot: all but the last."""
         return len(self.prompt) + len(self.token_ids) - 1
 
     @property
@@ -74,15 +75,15 @@ class _Text:
 class TransformersEngine:
     """An engine over a transformers causal language model.
 
-    A completion depends on its request and the sampling parameters alone, up to the rounding of the
-    device's arithmetic, not on batch order, batch size or neighbours.
+    A completion depends only on its request and the sampling parameters, up to the rounding of the device's
+    arithmetic, not on batch order, batch size or other requests. `notes` are for the summary.
 
-    Raises `ModelError` where the model or its tokenizer cannot be loaded, `UsageError` for options that do
-    not exist or a device that is not there.
+    Raises `ModelError` where the model or its tokenizer cannot be loaded, `UsageError` for unknown options or
+    a device that is not available.
     """
 
     name = "transformers"
-    logprob_mode = "processed"
+    logprob_mode: LogprobMode = "processed"
     prefills = True
 
     def __init__(self, identity: ModelIdentity, options: EngineOptions, *, notes: Sequence[str] = ()) -> None:
@@ -118,41 +119,42 @@ class TransformersEngine:
         check_max_tokens(sampling.max_tokens, self._config.context)
         reader = CompletionReader(self._tokenizer, sampling.stop)
         arrivals = enumerate(requests)
-        waiting: list[_Text] = []
-        active: list[_Text] = []
+        waiting: list[_Sequence] = []
+        running: list[_Sequence] = []
         cache = SlotCache(self._config.layers)
-        drained = False
-        told = time.monotonic()
+        exhausted = False
+        last_wait = time.monotonic()
         while True:
-            if not drained and len(waiting) < self._max_rows:
+            if not exhausted and len(waiting) < self._max_rows:
                 batch = list(itertools.islice(arrivals, LOOKAHEAD - len(waiting)))
-                drained = not batch
-                texts, failed = self._prepare(batch, sampling)
+                exhausted = not batch
+                prepared, failed = self._prepare(batch, sampling)
                 yield from failed
                 waiting = sorted(
-                    [*waiting, *texts], key=lambda text: (len(text.prompt), text.prompt, -text.order)
+                    [*waiting, *prepared],
+                    key=lambda sequence: (len(sequence.prompt), sequence.prompt, -sequence.order),
                 )
             with self._choose_threads():
-                self._admit(waiting, active, cache, sampling.max_tokens)
-            if not active:
-                if drained:
+                self._admit(waiting, running, cache, sampling.max_tokens)
+            if not running:
+                if exhausted:
                     return
                 continue
             with self._choose_threads():
-                completions = self._write_token(active, cache, sampling, reader)
+                completions = self._sample_step(running, cache, sampling, reader)
             yield from completions
-            if on_wait is not None and time.monotonic() - told >= WAIT_SECONDS:
+            if on_wait is not None and time.monotonic() - last_wait >= WAIT_SECONDS:
                 on_wait()
-                told = time.monotonic()
+                last_wait = time.monotonic()
 
     @property
     def notes(self) -> list[str]:
-        """Why this engine was taken, where that needs saying."""
+        """Why `auto` chose this engine, where a summary should explain it."""
         return self._notes
 
     @property
     def figures(self) -> dict[str, float]:
-        """No numbers of its own."""
+        """No figures."""
         return {}
 
     def close(self) -> None:
@@ -163,7 +165,7 @@ class TransformersEngine:
 
     @contextmanager
     def _choose_threads(self) -> Iterator[None]:
-        """Compute on one thread where the model is too small for more; the caller's number comes back."""
+        """Compute on one thread where the model is too small for more; restores the caller's setting."""
         before = torch.get_num_threads()
         if self.device == "cpu" and self._config.parameters < THREADS_PAY_FROM:
             torch.set_num_threads(1)
@@ -173,7 +175,7 @@ class TransformersEngine:
             torch.set_num_threads(before)
 
     def _load_model(self) -> Any:
-        """Load with grouped attention, or with the model's own where torch's kernel cannot express it."""
+        """Load with grouped attention, or eager attention where torch's kernel cannot be used."""
         eager = bool(self._config.raw.get("attn_logit_softcapping"))
         try:
             attention = "eager" if eager else "sdpa"
@@ -194,16 +196,17 @@ class TransformersEngine:
 
     def _prepare(
         self, batch: list[tuple[int, GenerationRequest]], sampling: SamplingParameters
-    ) -> tuple[list[_Text], list[FailedRequest]]:
-        """Tokenise requests; those that cannot be answered fail with the arithmetic."""
-        texts: list[_Text] = []
+    ) -> tuple[list[_Sequence], list[FailedRequest]]:
+        """Tokenize the prompts of numbered requests; those that cannot be answered fail."""
+        sequences: list[_Sequence] = []
         failed: list[FailedRequest] = []
-        known: dict[str, list[int]] = {}
+        encoded: dict[str, list[int]] = {}
         for order, request in batch:
-            if request.prompt not in known:
-                encoded = self._tokenizer.backend_tokenizer.encode(request.prompt, add_special_tokens=False)
-                known[request.prompt] = encoded.ids
-            prompt = known[request.prompt]
+            if request.prompt not in encoded:
+                encoded[request.prompt] = self._tokenizer.backend_tokenizer.encode(
+                    request.prompt, add_special_tokens=False
+                ).ids
+            prompt = encoded[request.prompt]
             problem = None
             if self._config.context is not None:
                 problem = explain_over_context(len(prompt), sampling.max_tokens, self._config.context)
@@ -212,41 +215,43 @@ class TransformersEngine:
             elif problem:
                 failed.append(FailedRequest(request.key, "over_context", problem))
             else:
-                texts.append(_Text(request, prompt, order))
-        return texts, failed
+                sequences.append(_Sequence(request, prompt, order))
+        return sequences, failed
 
-    def _admit(self, waiting: list[_Text], active: list[_Text], cache: SlotCache, max_tokens: int) -> None:
-        """Move texts from the end of `waiting`, the longest first, into free slots."""
-        free = self._max_rows - len(active)
-        # Reading a few prompts together is cheaper than one at a time, so wait until some slots are free.
-        if not waiting or (active and free < min(len(waiting), max(1, self._max_rows // 8))):
+    def _admit(
+        self, waiting: list[_Sequence], running: list[_Sequence], cache: SlotCache, max_tokens: int
+    ) -> None:
+        """Move sequences from the end of `waiting`, the longest first, into free slots."""
+        free = self._max_rows - len(running)
+        # Prefilling a few prompts together is cheaper than one at a time, so wait until some slots are free.
+        if not waiting or (running and free < min(len(waiting), max(1, self._max_rows // 8))):
             return
-        admitted: list[_Text] = []
-        longest = max((len(text.prompt) for text in active), default=0)
+        admitted: list[_Sequence] = []
+        longest = max((len(sequence.prompt) for sequence in running), default=0)
         while waiting and len(admitted) < free:
             extent = max(longest, len(waiting[-1].prompt)) + max_tokens
-            count = len(active) + len(admitted) + 1
+            count = len(running) + len(admitted) + 1
             if count > 1 and count * extent > self._max_tokens:
                 break
             admitted.append(waiting.pop())
             longest = extent - max_tokens
         slots: dict[tuple[int, ...], list[int]] = {}
-        for text in admitted:
-            slots.setdefault(tuple(text.prompt), []).append(len(active))
-            active.append(text)
-        self._read_prompts(slots, cache)
+        for sequence in admitted:
+            slots.setdefault(tuple(sequence.prompt), []).append(len(running))
+            running.append(sequence)
+        self._prefill(slots, cache)
 
-    def _read_prompts(self, slots: dict[tuple[int, ...], list[int]], cache: SlotCache) -> None:
-        """Compute keys and values of each prompt, its last token left to the first step, into its slots."""
+    def _prefill(self, slots: dict[tuple[int, ...], list[int]], cache: SlotCache) -> None:
+        """Compute keys and values of each prompt into its slots; its last token is left to the first step."""
         prompts = [prompt for prompt in slots if len(prompt) > 1]
         start = 0
         while start < len(prompts):
             width = len(prompts[start]) - 1
-            together = prompts[start : start + max(1, PROMPT_TOKENS_AT_ONCE // width)]
-            start += len(together)
-            ids = torch.zeros((len(together), width), dtype=torch.int64)
-            mask = torch.zeros((len(together), width), dtype=torch.int64)
-            for row, prompt in enumerate(together):
+            batch = prompts[start : start + max(1, PROMPT_TOKENS_AT_ONCE // width)]
+            start += len(batch)
+            ids = torch.zeros((len(batch), width), dtype=torch.int64)
+            mask = torch.zeros((len(batch), width), dtype=torch.int64)
+            for row, prompt in enumerate(batch):
                 ids[row, : len(prompt) - 1] = torch.tensor(prompt[:-1])
                 mask[row, : len(prompt) - 1] = 1
             prefilled = DynamicCache()
@@ -254,24 +259,28 @@ class TransformersEngine:
                 self._model(
                     input_ids=ids.to(self.device),
                     attention_mask=mask.to(self.device),
-                    position_ids=torch.arange(width, device=self.device).expand(len(together), -1),
+                    position_ids=torch.arange(width, device=self.device).expand(len(batch), -1),
                     past_key_values=prefilled,
                     use_cache=True,
                     logits_to_keep=1,
                 )
-                for row, prompt in enumerate(together):
+                for row, prompt in enumerate(batch):
                     cache.fill(slots[prompt], prefilled, row, len(prompt) - 1)
 
-    def _write_token(
-        self, active: list[_Text], cache: SlotCache, sampling: SamplingParameters, reader: CompletionReader
+    def _sample_step(
+        self,
+        running: list[_Sequence],
+        cache: SlotCache,
+        sampling: SamplingParameters,
+        reader: CompletionReader,
     ) -> list[Completion]:
-        """Write one token for every active text; return those that it finishes and free their slots."""
-        logits = self._run_step(active, cache)
+        """Sample one token for every running sequence; return those that finish and free their slots."""
+        logits = self._forward(running, cache)
         try:
             tokens, logprobs = sample_tokens(
                 logits,
-                [text.request.seed for text in active],
-                [len(text.token_ids) for text in active],
+                [sequence.request.seed for sequence in running],
+                [len(sequence.token_ids) for sequence in running],
                 sampling,
             )
         except FloatingPointError as error:
@@ -280,28 +289,28 @@ class TransformersEngine:
             ) from error
         finished: list[int] = []
         completions: list[Completion] = []
-        for slot, (text, token, logprob) in enumerate(zip(active, tokens, logprobs, strict=True)):
-            text.token_ids.append(token)
-            text.logprobs.append(logprob)
-            completion = self._finish(text, sampling, reader)
+        for slot, (sequence, token, logprob) in enumerate(zip(running, tokens, logprobs, strict=True)):
+            sequence.token_ids.append(token)
+            sequence.logprobs.append(logprob)
+            completion = self._finish(sequence, sampling, reader)
             if completion:
                 finished.append(slot)
                 completions.append(completion)
         for slot in reversed(finished):
-            last = active.pop()
-            if slot < len(active):
-                cache.move(len(active), slot, last.held)
-                active[slot] = last
+            last = running.pop()
+            if slot < len(running):
+                cache.move(len(running), slot, last.held)
+                running[slot] = last
         return completions
 
-    def _run_step(self, active: list[_Text], cache: SlotCache) -> torch.Tensor:
-        """Run one token of every active text; returns logits `[rows, vocabulary]`."""
-        cache.begin_step([text.held for text in active], self._model.device)
+    def _forward(self, running: list[_Sequence], cache: SlotCache) -> torch.Tensor:
+        """Run the model on the last token of every running sequence; returns logits `[rows, vocabulary]`."""
+        cache.begin_step([sequence.held for sequence in running], self._model.device)
         columns = cache.columns
         mask = make_step_mask(self._model.config, columns, cache.width, self._model.dtype)
         with torch.inference_mode():
             output: Any = self._model(
-                input_ids=torch.tensor([[text.last_token] for text in active], device=self.device),
+                input_ids=torch.tensor([[sequence.last_token] for sequence in running], device=self.device),
                 attention_mask=mask,
                 position_ids=columns.unsqueeze(1),
                 past_key_values=cache,
@@ -311,31 +320,32 @@ class TransformersEngine:
         return logits
 
     def _finish(
-        self, text: _Text, sampling: SamplingParameters, reader: CompletionReader
+        self, sequence: _Sequence, sampling: SamplingParameters, reader: CompletionReader
     ) -> Completion | None:
-        """Make the completion if the text's last token ended it."""
-        ended = text.token_ids[-1] in self._end_tokens
-        full = len(text.token_ids) >= sampling.max_tokens
-        if not ended and not full and not reader.ends_here(text.token_ids):
+        """Make the completion if the sequence's last token ended it."""
+        token_ids = sequence.token_ids
+        ended = token_ids[-1] in self._end_tokens
+        full = len(token_ids) >= sampling.max_tokens
+        if not ended and not full and not reader.ends_here(token_ids):
             return None
-        written = text.token_ids[:-1] if ended else text.token_ids
-        words, needed, stopped = reader.cut(written, text.prompt[-1])
+        content = token_ids[:-1] if ended else token_ids
+        text, needed, stopped = reader.truncate(content, sequence.prompt[-1])
         reason: FinishReason = "stop" if stopped else "end" if ended else "length"
-        kept = needed if stopped else len(text.token_ids)
+        kept = needed if stopped else len(token_ids)
         return Completion(
-            key=text.request.key,
-            text=words,
-            token_ids=tuple(text.token_ids[:kept]),
-            logprobs=tuple(text.logprobs[:kept]),
+            key=sequence.request.key,
+            text=text,
+            token_ids=tuple(token_ids[:kept]),
+            logprobs=tuple(sequence.logprobs[:kept]),
             finish_reason=reason,
-            prompt_tokens=len(text.prompt),
+            prompt_tokens=len(sequence.prompt),
         )
 
     def _choose_token_budget(self) -> int:
-        """Tokens whose keys and values fit the memory that is set aside for them."""
+        """Return how many tokens' keys and values fit the memory reserved for them."""
         element = torch.finfo(getattr(torch, self.dtype)).bits // 8
         if self.device.startswith("cuda"):
-            room = int(torch.cuda.mem_get_info(self.device)[0] * DEVICE_CACHE_SHARE)
+            available = int(torch.cuda.mem_get_info(self.device)[0] * DEVICE_CACHE_SHARE)
         else:
-            room = CPU_CACHE_BYTES
-        return max(1, room // self._config.count_cache_bytes(element))
+            available = CPU_CACHE_BYTES
+        return max(1, available // self._config.count_cache_bytes(element))

@@ -1,4 +1,4 @@
-"""Fixtures for engines: a tiny model that vLLM has kernels for, and whether vLLM runs here."""
+"""Fixtures for engines: a tiny model that vLLM has kernels for."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rlt_data.settings import Settings
 
 @pytest.fixture(scope="session")
 def vllm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a tiny random Qwen2 model with one head of size 32; skipped where vLLM cannot run.
+    """Return the directory of a tiny random Qwen2 model with one head of size 32; skipped where vLLM cannot run.
 
-    Its generation configuration holds sampling defaults, as those of real models do; none may take effect.
+    Its generation configuration holds sampling defaults, as real models do; none may take effect.
     """
     pytest.importorskip("transformers")
     from tiny_models import save_tiny_model

@@ -1,4 +1,4 @@
-"""A small lake of traces, and its scores by two backends side by side."""
+"""A small lake of traces, scored by two backends and compared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REWARDS = ("solution_logprob_avg", "solution_logprob_min", "kl_avg", "kl_max", "
 
 
 def build_scoring_lake(folder: Path) -> Lake:
-    """Two questions with four explanations each, the last of which is too long for a context of 4,096."""
+    """Build two questions with four explanations each; the last one exceeds a context of 4,096 tokens."""
     lake = Lake(folder)
     questions, traces = [], []
     for question in ("How many dollars are 3 eggs at $2?", "What is 3 + 4?"):
@@ -52,7 +52,7 @@ def build_scoring_lake(folder: Path) -> Lake:
 
 
 def compare_with_torch(lake: Lake, model: Path, **options: Any) -> StageSummary:
-    """Score by torch and by another backend; their numbers must agree. Returns the other's summary."""
+    """Score by torch and by another backend and compare the numbers. Returns the other's summary."""
     shared: dict[str, Any] = {"students": (str(model),), "teacher": str(model), "device": "cpu"}
     if "temperature" in options:
         shared["temperature"] = options["temperature"]

@@ -1,4 +1,4 @@
-"""The table of engines: what is added there is a choice, is described, and can be opened."""
+"""The table of engines: every entry is a choice, has a help text, and can be opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Seeded draws: the right distribution, and nothing but seed, step and logits behind them."""
+"""Seeded draws have the right distribution and depend only on seed, step and logits."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def test_draws_follow_the_softmax_under_the_temperature(temperature: float) -> N
     check_shares(draw(logits, SamplingParameters(temperature, 1.0, 0, 1), step=3), expected)
 
 
-def test_top_k_and_top_p_cut_the_distribution_as_named() -> None:
+def test_top_k_and_top_p_truncate_the_distribution() -> None:
     logits = [math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]
     check_shares(draw(logits, SamplingParameters(1.0, 1.0, 2, 1)), [4 / 7, 3 / 7, 0, 0])
     check_shares(draw(logits, SamplingParameters(1.0, 0.65, 0, 1)), [4 / 7, 3 / 7, 0, 0])
-    # top-p takes its share of what top-k left: 4/9 + 3/9 is less than 0.8, so the third stays.
+    # top-p is applied to what top-k kept: 4/9 + 3/9 is less than 0.8, so the third stays.
     check_shares(draw(logits, SamplingParameters(1.0, 0.8, 3, 1)), [4 / 9, 3 / 9, 2 / 9, 0])
     check_shares(draw(logits, SamplingParameters(1.0, 1e-9, 0, 1)), [1, 0, 0, 0])
 
@@ -55,14 +55,14 @@ def test_neighbouring_seeds_steps_and_tokens_are_independent() -> None:
         assert torch.corrcoef(torch.stack([left.flatten(), right.flatten()]))[0, 1].abs() < 0.015
 
 
-def test_greedy_takes_the_likeliest_with_its_log_probability_at_temperature_one() -> None:
+def test_greedy_returns_the_likeliest_token_with_its_log_probability_at_temperature_one() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 0.0]])
     tokens, logprobs = sample_tokens(logits, [0, 1], [0, 0], SamplingParameters(0.0, 1.0, 0, 1))
     assert tokens == [1, 0]
     assert logprobs == pytest.approx(logits.log_softmax(-1)[[0, 1], [1, 0]].tolist())
 
 
-def test_log_probabilities_are_over_the_whole_vocabulary_before_any_cut() -> None:
+def test_log_probabilities_are_over_the_whole_vocabulary() -> None:
     logits = torch.tensor([[math.log(p) for p in (0.4, 0.3, 0.2, 0.1)]])
     _, logprobs = sample_tokens(logits, [5], [0], SamplingParameters(1.0, 1.0, 1, 1))
     assert logprobs == pytest.approx([math.log(0.4)])
@@ -70,7 +70,7 @@ def test_log_probabilities_are_over_the_whole_vocabulary_before_any_cut() -> Non
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(2, 200))
-def test_a_row_does_not_see_its_neighbours(seed: int, rows: int, vocabulary: int) -> None:
+def test_a_row_does_not_depend_on_other_rows(seed: int, rows: int, vocabulary: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(rows, vocabulary, generator=generator) * 5
     parameters = SamplingParameters(0.7, 0.95, 20, 1)

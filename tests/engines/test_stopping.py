@@ -1,4 +1,4 @@
-"""Stop texts found across tokens, and completions read back exactly."""
+"""Stop texts are found across tokens, and completions are decoded exactly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 @cache
 def build_cached() -> Any:
-    """Hypothesis takes no function fixtures, so this is one by hand."""
+    """Hypothesis accepts no function-scoped fixtures, so this is cached by hand."""
     return build_tokenizer()
 
 
@@ -33,13 +33,13 @@ def encode(tokenizer: Any, text: str) -> list[int]:
 
 @settings(max_examples=150, deadline=None)
 @given(before=TEXT, after=TEXT, tag=st.sampled_from([TAG, "</think>", "終わり", "\r\n\r\n"]))
-def test_text_is_cut_after_the_first_stop(before: str, after: str, tag: str) -> None:
+def test_text_is_truncated_after_the_first_stop(before: str, after: str, tag: str) -> None:
     tokenizer = build_cached()
     reader = CompletionReader(tokenizer, (tag,))
     whole = before + tag + after
     ids = encode(tokenizer, whole)
     expected = whole[: whole.index(tag) + len(tag)]
-    text, needed, stopped = reader.cut(ids, ids[0])
+    text, needed, stopped = reader.truncate(ids, ids[0])
     assert stopped
     assert text == expected
     assert reader.decode(ids[:needed], ids[0]).startswith(expected)
@@ -50,12 +50,12 @@ def test_text_is_cut_after_the_first_stop(before: str, after: str, tag: str) -> 
 
 @settings(max_examples=100, deadline=None)
 @given(TEXT, st.sampled_from([TAG, "<|im_start|>", "</think>", "  \n", ""]))
-def test_text_reads_back_exactly(text: str, inner: str) -> None:
+def test_text_is_decoded_exactly(text: str, inner: str) -> None:
     tokenizer = build_cached()
     whole = f"{text}{inner}{text}"
     ids = encode(tokenizer, whole)
     reader = CompletionReader(tokenizer, ())
-    assert reader.cut(ids, 5) == (whole, len(ids), False)
+    assert reader.truncate(ids, 5) == (whole, len(ids), False)
 
 
 def test_tag_spans_tokens(tokenizer: Any) -> None:
@@ -68,16 +68,16 @@ def test_tag_spans_tokens(tokenizer: Any) -> None:
     ]
 
 
-def test_a_token_may_reach_beyond_the_stop(tokenizer: Any) -> None:
+def test_a_token_may_extend_beyond_the_stop_text(tokenizer: Any) -> None:
     ids = encode(tokenizer, " dollars")
     assert len(ids) == 1
-    text, needed, stopped = CompletionReader(tokenizer, (" doll",)).cut(ids, 5)
+    text, needed, stopped = CompletionReader(tokenizer, (" doll",)).truncate(ids, 5)
     assert (text, needed, stopped) == (" doll", 1, True)
 
 
 def test_several_stops_and_none(tokenizer: Any) -> None:
     ids = encode(tokenizer, "one two three")
-    assert CompletionReader(tokenizer, ("three", "tw")).cut(ids, 5)[0] == "one tw"
+    assert CompletionReader(tokenizer, ("three", "tw")).truncate(ids, 5)[0] == "one tw"
     assert not CompletionReader(tokenizer, ()).ends_here(ids)
 
 

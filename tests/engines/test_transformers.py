@@ -1,4 +1,4 @@
-"""The transformers engine over a real tiny model: what a request's answer depends on, and how it ends."""
+"""The transformers engine with a real tiny model: what an answer depends on, and how it ends."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_answer_does_not_depend_on_batching_or_order(
         assert found[key].logprobs == pytest.approx(completion.logprobs, abs=1e-5)
 
 
-def test_seeds_decide(engine: TransformersEngine) -> None:
+def test_draws_depend_on_the_seed(engine: TransformersEngine) -> None:
     prompt = PROMPTS[0]
     requests = [GenerationRequest(str(place), prompt, seed) for place, seed in enumerate((1, 1, 2))]
     answers = run(engine, requests)
@@ -119,11 +119,11 @@ def test_sliding_window_layers(tmp_path: Path, kinds: list[str]) -> None:
     check_logprobs(directory, run(open_tiny(directory, max_batch_rows=4), make_requests()), 0.7)
 
 
-def test_a_model_that_keeps_no_keys_and_values_is_refused(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_model_without_a_key_value_cache_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "recurrent")
     config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=1)
     MambaForCausalLM(config).save_pretrained(tmp_path / "recurrent")
-    with pytest.raises(ModelError, match="keeps a recurrent state"):
+    with pytest.raises(ModelError, match="has a recurrent state"):
         open_tiny(tmp_path / "recurrent")
 
 
@@ -162,7 +162,7 @@ def test_greedy_equals_transformers_generate(engine: TransformersEngine, tiny_mo
         assert answers[request.key].token_ids == tuple(whole[0, ids.shape[1] :].tolist())
 
 
-def test_completions_end_as_they_say(engine: TransformersEngine, tiny_model: Path) -> None:
+def test_completions_match_their_finish_reason(engine: TransformersEngine, tiny_model: Path) -> None:
     tokenizer = load_tokenizer(resolve_model(str(tiny_model), role="teacher", settings=Settings()))
     stop = (" s", "e ")
     answers = run(engine, make_requests(40), SamplingParameters(1.0, 1.0, 0, 60, stop))
@@ -189,7 +189,7 @@ def test_completions_end_as_they_say(engine: TransformersEngine, tiny_model: Pat
     assert min(seen.values()) > 0
 
 
-def test_requests_that_do_not_fit_fail_alone(engine: TransformersEngine) -> None:
+def test_only_requests_beyond_the_context_fail(engine: TransformersEngine) -> None:
     requests = [
         GenerationRequest("long", "word " * 1000, 0),
         GenerationRequest("empty", "", 0),
@@ -211,7 +211,7 @@ def test_max_tokens_without_room_for_a_prompt_is_refused(engine: TransformersEng
         next(iter(engine.generate(make_requests(), SamplingParameters(1.0, 1.0, 0, 1024))))
 
 
-def test_requests_are_taken_lazily_and_answered_as_they_finish(engine: TransformersEngine) -> None:
+def test_requests_are_read_lazily_and_answered_as_they_finish(engine: TransformersEngine) -> None:
     taken = 0
 
     def give() -> Iterator[GenerationRequest]:

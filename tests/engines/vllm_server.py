@@ -16,7 +16,7 @@ SERVED = "tiny"
 
 @contextmanager
 def run_server(model: Path, log: Path, *options: str) -> Iterator[str]:
-    """Run `vllm serve` for one model; give its address at once, before it is ready."""
+    """Run `vllm serve` for one model; yields its address before it is ready."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -24,7 +24,7 @@ def run_server(model: Path, log: Path, *options: str) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--served-model-name", SERVED, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(1 << 28)]
-    # Prompts with a seed must enter whole on a CPU; see `rlt_data.engines.vllm.options`.
+    # On a CPU, prompts with a seed must be processed whole; see `rlt_data.engines.vllm.options`.
     command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", "4096", *options]
     environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     with log.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""One HTTP client for all requests to a server: retries, pauses, readiness."""
+"""The HTTP client for all requests to one server: retries, pauses, readiness."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ import httpx
 from rlt_data.engines.openai.options import ServerOptions, hide_secrets
 from rlt_data.errors import EngineError
 
-_TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
-_AWAY = frozenset({502, 503, 504})
-_HOLDS_BACK = frozenset({429, 503})
+_RETRY_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
+_GATEWAY_STATUSES = frozenset({502, 503, 504})
+_BUSY_STATUSES = frozenset({429, 503})
 _LONGEST_RETRY_AFTER = 600.0
 _DETAIL_CHARACTERS = 500
 
 
 class RequestFailedError(Exception):
-    """One request failed for good: a short code, a sentence, and the status where the server refused it.
+    """One request failed for good: a short code, a sentence, and the status if the server refused it.
 
-    `tried_at` is when its last try began, on the monotonic clock.
+    `tried_at` is when its last try began, in seconds of the monotonic clock.
     """
 
     def __init__(self, reason: str, detail: str, tried_at: float, status: int | None = None) -> None:
@@ -39,7 +39,7 @@ class RequestFailedError(Exception):
 
 
 class BadAnswerError(Exception):
-    """The server answered with success, but not with what it should; worth another try."""
+    """The server answered with a success status but an invalid answer; the request is tried again."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -50,11 +50,11 @@ class BadAnswerError(Exception):
 class ServerClient:
     """Sends JSON to one server. All requests wait while the server asks for a pause.
 
-    A status that may pass (429, 5xx and the like), a cut connection, a timeout and an answer that is no
-    JSON object are tried again, after a pause that doubles, with jitter, and is at least what Retry-After
-    asks for; a 429 or 503 that asks for a pause does not count as a failed try until the request's
-    `timeout` has passed. A server that cannot be reached, also behind a gateway that says so, is waited
-    for; one that does not come back within `ready_timeout` stops the work instead of spoiling every request.
+    A temporary status (429, 5xx and the like), a broken connection, a timeout and an answer that is not a
+    JSON object are retried, after a pause that doubles, has jitter, and is at least as long as Retry-After
+    asks for. A 429 or 503 with Retry-After does not count as a failed try until the request's `timeout` has
+    passed. A server that cannot be reached, also behind a gateway that reports so, is waited for; if it does
+    not return within `ready_timeout`, the work stops instead of failing every request.
     """
 
     def __init__(self, options: ServerOptions) -> None:
@@ -68,14 +68,14 @@ class ServerClient:
         self._client = httpx.AsyncClient(
             base_url=options.base_url.rstrip("/") + "/",
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            # The whole of a request is timed in `_try_post`: httpx would time each wait for some bytes anew.
+            # `_try_post` times the request as a whole; httpx would restart its timer with each byte.
             timeout=httpx.Timeout(None, connect=min(30.0, options.timeout)),
             limits=httpx.Limits(
                 max_connections=options.concurrency, max_keepalive_connections=options.concurrency
             ),
         )
         self.tries = 0
-        """Requests sent so far, repeated ones included."""
+        """Requests sent so far, including retries."""
 
     async def __aenter__(self) -> ServerClient:
         return self
@@ -88,7 +88,7 @@ class ServerClient:
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Post a JSON body; return the answer, which holds at least one choice.
 
-        Raises `RequestFailedError` where this request is given up, `EngineError` where the server is.
+        Raises `RequestFailedError` where this request fails for good, `EngineError` where the server does.
         """
         began = time.monotonic()
         tries = failed = 0
@@ -100,22 +100,22 @@ class ServerClient:
                 answer = await self._try_post(path, body)
             except (httpx.HTTPError, BadAnswerError) as error:
                 status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
-                asked = _read_pause(error)
-                patient = asked is not None and status in _HOLDS_BACK
-                failed += not patient or tried_at - began > self._options.timeout
+                requested_pause = _read_pause(error)
+                excused = requested_pause is not None and status in _BUSY_STATUSES
+                failed += not excused or tried_at - began > self._options.timeout
                 if failed >= self._options.attempts:
                     raise self._give_up(error, tries, tried_at) from error
-                await self._back_off(tries, asked)
-                if isinstance(error, httpx.ConnectError) or status in _AWAY:
+                await self._back_off(tries, requested_pause)
+                if isinstance(error, httpx.ConnectError) or status in _GATEWAY_STATUSES:
                     await self._await_return()
             else:
                 self._answered_at = time.monotonic()
                 return answer
 
     async def confirm_works(self, path: str, body: Mapping[str, Any], failure: RequestFailedError) -> None:
-        """Make sure that a request failed by its own fault: the server answers others, or this small one.
+        """Check that the server answered another request since this one failed, or answers this small one.
 
-        Raises `EngineError` where it does not, so that no further request is spoilt.
+        Raises `EngineError` where it does not, so that no further request fails by the server's fault.
         """
         async with self._confirming:
             if self._answered_at > failure.tried_at:
@@ -124,13 +124,13 @@ class ServerClient:
                 await self.post(path, body)
             except RequestFailedError as error:
                 raise EngineError(
-                    f"the server answers no request any more: {error.detail}",
+                    f"the server no longer answers any request: {error.detail}",
                     where=self._options.base_url,
-                    remedy="what is committed stays: run the same command again when the server works",
+                    remedy="committed rows are kept: run the same command again when the server works",
                 ) from error
 
     async def get_models(self) -> list[dict[str, Any]]:
-        """Wait until the server is ready, and list its models (empty where it has no such list).
+        """Wait until the server is ready, and list its models; empty where it offers no list.
 
         Raises `EngineError` where it is not ready within `ready_timeout`, or refuses the API key.
         """
@@ -164,7 +164,7 @@ class ServerClient:
         except TimeoutError as error:
             raise httpx.ReadTimeout(f"no whole answer within {self._options.timeout:g} s") from error
         self._check_access(response)
-        if response.status_code in _TRY_AGAIN:
+        if response.status_code in _RETRY_STATUSES:
             response.raise_for_status()
         if not response.is_success:
             raise RequestFailedError(
@@ -176,7 +176,7 @@ class ServerClient:
         try:
             answer = json.loads(response.content)
         except ValueError as error:
-            raise BadAnswerError("invalid_answer", f"the server's answer is no JSON: {error}") from error
+            raise BadAnswerError("invalid_answer", f"the server's answer is not JSON: {error}") from error
         check_answer(answer)
         return answer
 
@@ -188,27 +188,27 @@ class ServerClient:
                 where=self._options.base_url,
                 remedy=f"check the API key in the environment variable {name}"
                 if self._key
-                else f"put an API key into the environment variable {name}",
+                else f"set the API key in the environment variable {name}",
             )
 
     async def _await_pause(self) -> None:
         while (pause := self._pause_until - time.monotonic()) > 0:
-            # Not all at once when it ends.
+            # Spread the requests, so that they do not all arrive when the pause ends.
             await asyncio.sleep(pause + random.uniform(0, self._options.backoff))
 
     async def _await_return(self) -> None:
-        """Wait for a server that could not be reached; one request asks, the others wait with it."""
+        """Wait for a server that could not be reached; one request polls it, the others wait for that."""
         failed = time.monotonic()
         async with self._returning:
             if self._seen_ready < failed:
                 await self.get_models()
 
-    async def _back_off(self, tries: int, asked: float | None) -> None:
+    async def _back_off(self, tries: int, requested: float | None) -> None:
         pause = min(self._options.longest_pause, self._options.backoff * 2.0 ** min(tries - 1, 30))
         pause *= random.uniform(0.5, 1.0)
-        if asked is not None:
-            pause = max(pause, asked + random.uniform(0, self._options.backoff))
-            self._pause_until = max(self._pause_until, time.monotonic() + asked)
+        if requested is not None:
+            pause = max(pause, requested + random.uniform(0, self._options.backoff))
+            self._pause_until = max(self._pause_until, time.monotonic() + requested)
         await asyncio.sleep(pause)
 
     def _give_up(self, error: Exception, tries: int, tried_at: float) -> RequestFailedError:
@@ -218,7 +218,7 @@ class ServerClient:
             reason = f"http_{error.response.status_code}"
         else:
             reason = "timeout" if isinstance(error, httpx.TimeoutException) else "connection"
-        return RequestFailedError(reason, f"given up after {tries} tries: {self._describe(error)}", tried_at)
+        return RequestFailedError(reason, f"failed {tries} times: {self._describe(error)}", tried_at)
 
     def _describe(self, error: Exception) -> str:
         if isinstance(error, httpx.HTTPStatusError):
@@ -226,22 +226,24 @@ class ServerClient:
         return hide_secrets(str(error) or type(error).__name__, [self._key])
 
     def _describe_status(self, response: httpx.Response) -> str:
-        # Hidden before it is cut: half a key is still a secret.
+        # Hide secrets before truncating: half a key is still a secret.
         text = hide_secrets(response.text, [self._key])
         return f"status {response.status_code}: {text[:_DETAIL_CHARACTERS]}"
 
 
 def check_answer(answer: Any) -> None:
-    """Refuse an answer that holds no choice. Raises `BadAnswerError`."""
+    """Raise `BadAnswerError` for an answer that holds no choice."""
     if not isinstance(answer, dict):
-        raise BadAnswerError("invalid_answer", f"the server's answer is {type(answer).__name__}, no object")
+        raise BadAnswerError(
+            "invalid_answer", f"the server's answer is {type(answer).__name__}, not an object"
+        )
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise BadAnswerError("empty_answer", "the server's answer holds no choices")
 
 
 def read_retry_after(value: str | None) -> float | None:
-    """Read a Retry-After header, seconds or a date, as seconds from now; None where it says nothing."""
+    """Read a Retry-After header, seconds or a date, as seconds from now; None where it holds neither."""
     if value is None:
         return None
     try:
@@ -255,7 +257,7 @@ def read_retry_after(value: str | None) -> float | None:
 
 
 def _read_pause(error: Exception) -> float | None:
-    """The pause that an answer asks for, seconds; None where it is no answer or asks for none."""
+    """Read the pause in seconds that an error answer asks for; None where it asks for none."""
     if not isinstance(error, httpx.HTTPStatusError):
         return None
     return read_retry_after(error.response.headers.get("retry-after"))

@@ -1,4 +1,4 @@
-"""Options of the engine behind an OpenAI-compatible server; secrets come from the environment alone."""
+"""Options of the connection to an OpenAI-compatible server; secrets come only from the environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rlt_data.errors import UsageError
 from rlt_data.suggestions import suggest_name
 from rlt_data.validation import describe_problem
 
-# The name of one thing that is secret; `tokenizer_mode` and `long_prefill_token_threshold` are not.
+# Names of secrets; must not match `tokenizer_mode` or `long_prefill_token_threshold`.
 _SECRET_NAME = re.compile(
     r"keys?$|token$|secret|passw|authori|credential|bearer|header|cookie", re.IGNORECASE
 )
@@ -22,43 +22,43 @@ _HIDDEN = "[hidden]"
 
 
 class ServerOptions(pydantic.BaseModel):
-    """How a server is talked to. `timeout` and the other times are in seconds."""
+    """How to connect to a server. All times are in seconds."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str
-    """Address up to and including the version, such as http://localhost:8000/v1."""
+    """Address including the version, such as http://localhost:8000/v1."""
     served_model: str | None = None
     """The model's name at the server, where it differs from the teacher's."""
     api: Literal["auto", "completions", "chat"] = "auto"
-    """Which endpoint: completions wherever the server has it, since only there a turn can be prefilled."""
+    """Endpoint; `auto` prefers completions, since only they can prefill a turn."""
     concurrency: int = pydantic.Field(64, ge=1)
-    """Requests under way at once."""
+    """Requests in flight at once."""
     timeout: float = pydantic.Field(1800.0, gt=0)
-    """Limit on one request."""
+    """Time limit of one request."""
     attempts: int = pydantic.Field(6, ge=1)
-    """How often a request is tried before it is given up."""
+    """How often a request is tried before it fails for good."""
     backoff: float = pydantic.Field(0.5, gt=0)
     """Longest first pause between tries; it doubles with each try."""
     longest_pause: float = pydantic.Field(60.0, gt=0)
-    """Longest pause between tries; a server's Retry-After may ask for more."""
+    """Longest pause between tries, unless the server's Retry-After asks for more."""
     ready_timeout: float = pydantic.Field(120.0, gt=0)
-    """How long the server may take to become ready, at first and after it went away."""
+    """Time for the server to become ready, at the start and after it was unreachable."""
     api_key_env: str = "OPENAI_API_KEY"
-    """The environment variable that holds the API key, where the server asks for one."""
+    """Environment variable that holds the API key, if the server requires one."""
 
     @property
     def api_key(self) -> str | None:
-        """The API key, or None where the environment has none; blank ends, as of a file's last line, are cut.
+        """The API key without surrounding whitespace, or None where the environment has none.
 
-        Raises `UsageError` for one that no header can carry, without showing it.
+        Raises `UsageError` for a key that cannot be sent in a header, without showing it.
         """
         key = os.environ.get(self.api_key_env, "").strip()
         if not (key.isascii() and key.isprintable()):
             raise UsageError(
-                "the API key holds characters that cannot be sent",
+                "the API key contains characters that cannot be sent in a header",
                 where=f"environment variable {self.api_key_env}",
-                remedy="set it again, without line breaks, quotation marks or other additions",
+                remedy="set it without line breaks, quotation marks or other additions",
             )
         return key or None
 
@@ -70,7 +70,7 @@ def read_server_options(options: Mapping[str, Any]) -> ServerOptions:
         raise UsageError(
             "the engine 'openai' needs the address of a server",
             where="base_url",
-            remedy="--base-url http://localhost:8000/v1",
+            remedy="add --base-url http://localhost:8000/v1",
         )
     try:
         return ServerOptions.model_validate(dict(options))
@@ -88,13 +88,16 @@ def read_server_options(options: Mapping[str, Any]) -> ServerOptions:
 
 
 def refuse_secrets(options: Mapping[str, Any]) -> None:
-    """Refuse options and addresses that carry a secret, before anything is stored; values are not shown."""
+    """Refuse options and addresses that contain a secret, before anything is stored.
+
+    Raises `UsageError`, which never shows the value.
+    """
     for name in options:
         if _SECRET_NAME.search(name):
             raise UsageError(
-                f"the option {name!r} looks like a secret, which never enters a table or a log",
+                f"the option {name!r} looks like a secret, and options are stored in tables and logs",
                 where=name,
-                remedy="put the API key into the environment: OPENAI_API_KEY, or the variable that "
+                remedy="set the API key in the environment variable OPENAI_API_KEY, or in the one that "
                 "api_key_env names",
             )
     address = options.get("base_url")
@@ -103,9 +106,9 @@ def refuse_secrets(options: Mapping[str, Any]) -> None:
     parts = urlsplit(address)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UsageError(
-            "the server's address carries a user name, a password or a query",
+            "the server's address contains a user name, a password or a query",
             where="base_url",
-            remedy="give the plain address; the API key comes from the environment",
+            remedy="use the plain address; the API key comes from the environment",
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(
@@ -116,7 +119,7 @@ def refuse_secrets(options: Mapping[str, Any]) -> None:
 
 
 def hide_secrets(text: str, secrets: Iterable[str | None]) -> str:
-    """Take every secret out of a text that came from a server."""
+    """Replace every secret in a text that came from a server."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, _HIDDEN)

@@ -1,20 +1,22 @@
-"""What is sent to an OpenAI-compatible server and what its answers mean; no network here.
+"""Build requests for an OpenAI-compatible server and read its answers; nothing here uses the network.
 
-Servers differ. What one can do is found out by asking it (`ServerTraits`); what it leaves unsaid is not
-guessed in silence.
+Servers differ. `ServerTraits` holds what one was found to support; what an answer leaves open is reported.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from rlt_data.engines.base import Completion, FinishReason, GenerationRequest, SamplingParameters
 
+Api = Literal["completions", "chat"]
+ServerLogprobMode = Literal["processed", "raw"]
+
 PROBE_PROMPT = "The"
 
-# What a request leaves out, vLLM takes from the model's generation_config.json.
+# vLLM takes what a request omits from the model's generation_config.json.
 _VLLM_NEUTRAL = {
     "top_k": 0,
     "min_p": 0.0,
@@ -27,19 +29,20 @@ _ROUNDING = 1e-3
 
 
 class UnreadableAnswerError(Exception):
-    """An answer whose text cannot be told."""
+    """An answer whose text is not a string."""
 
 
 @dataclass(frozen=True)
 class ServerTraits:
-    """What a server can do.
+    """What a server can do for one model.
 
-    `logprob_mode`: `processed` where its log-probabilities change with the temperature, `raw` where they do
-    not, None where it sends none. `is_vllm`: it understands vLLM's own parameters. `context` in tokens.
+    `logprob_mode` is `processed` where its log-probabilities change with the temperature, `raw` where they
+    do not, None where it sends none. `is_vllm` means that it accepts vLLM's own parameters. `context` is in
+    tokens; `model` is the name that the server uses.
     """
 
-    api: Literal["completions", "chat"]
-    logprob_mode: str | None
+    api: Api
+    logprob_mode: ServerLogprobMode | None
     is_vllm: bool
     context: int | None
     model: str
@@ -48,7 +51,7 @@ class ServerTraits:
 def build_body(
     traits: ServerTraits, request: GenerationRequest, sampling: SamplingParameters
 ) -> dict[str, Any]:
-    """Build the body of one request. Standard fields only, unless the server is vLLM."""
+    """Build the body of one request: standard fields, and vLLM's own where the server is vLLM."""
     body: dict[str, Any] = {
         "model": traits.model,
         "max_tokens": sampling.max_tokens,
@@ -59,12 +62,19 @@ def build_body(
     }
     if sampling.top_k:
         body["top_k"] = sampling.top_k
-    if traits.api == "chat":
-        body["messages"] = [{"role": role, "content": content} for role, content in request.messages]
-    else:
-        body["prompt"] = request.prompt
-    if traits.logprob_mode is not None:
-        body["logprobs"] = True if traits.api == "chat" else 0 if traits.is_vllm else 1
+    match traits.api:
+        case "chat":
+            body["messages"] = [{"role": role, "content": content} for role, content in request.messages]
+            if traits.logprob_mode is not None:
+                body["logprobs"] = True
+        case "completions":
+            body["prompt"] = request.prompt
+            if traits.logprob_mode is not None:
+                body["logprobs"] = 0 if traits.is_vllm else 1
+            if traits.is_vllm:
+                body["add_special_tokens"] = False
+        case _:
+            assert_never(traits.api)
     if traits.is_vllm:
         body |= {
             "include_stop_str_in_output": True,
@@ -74,29 +84,30 @@ def build_body(
             **_VLLM_NEUTRAL,
             "top_k": sampling.top_k,
         }
-        if traits.api == "completions":
-            body["add_special_tokens"] = False
     return body
 
 
-def build_probe(model: str, api: str, temperature: float, *, logprobs: bool, is_vllm: bool) -> dict[str, Any]:
-    """Build a request for one token, with the log-probability of the likeliest."""
+def build_probe(model: str, api: Api, temperature: float, *, logprobs: bool, is_vllm: bool) -> dict[str, Any]:
+    """Build a request for one token, with the log-probability of the likeliest one."""
     body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": temperature, "top_p": 1.0}
     if is_vllm:
         body |= _VLLM_NEUTRAL
-    if api == "chat":
-        body["messages"] = [{"role": "user", "content": PROBE_PROMPT}]
-        if logprobs:
-            body |= {"logprobs": True, "top_logprobs": 1}
-    else:
-        body["prompt"] = PROBE_PROMPT
-        if logprobs:
-            body["logprobs"] = 1
+    match api:
+        case "chat":
+            body["messages"] = [{"role": "user", "content": PROBE_PROMPT}]
+            if logprobs:
+                body |= {"logprobs": True, "top_logprobs": 1}
+        case "completions":
+            body["prompt"] = PROBE_PROMPT
+            if logprobs:
+                body["logprobs"] = 1
+        case _:
+            assert_never(api)
     return body
 
 
 def read_top_logprob(answer: Mapping[str, Any]) -> float | None:
-    """The log-probability of the likeliest first token in the answer to a probe; None where there is none."""
+    """Read the log-probability (nats) of the likeliest token from the answer to a probe; None without one."""
     logprobs = answer["choices"][0].get("logprobs")
     if not isinstance(logprobs, dict):
         return None
@@ -112,34 +123,34 @@ def read_top_logprob(answer: Mapping[str, Any]) -> float | None:
 
 @dataclass(frozen=True)
 class Answer:
-    """One completion, and whether the server said what ended it."""
+    """One completion, and whether the server reported what ended it."""
 
     completion: Completion
-    ending_known: bool
+    ending_reported: bool
 
 
 def read_answer(
     answer: Mapping[str, Any], request: GenerationRequest, sampling: SamplingParameters, traits: ServerTraits
 ) -> Answer:
-    """Read the first choice of an answer, which `openai_client.check_answer` has seen.
+    """Read the first choice of an answer that `client.check_answer` accepted.
 
-    A stop text that the server left out is put back. Where the server says `stop` without saying what
-    stopped it, the stop text is taken to have: the end token cannot be told apart (`ending_known`). What is
-    of another type than the protocol's is as good as left out, but for the text.
+    A stop text that the server omitted is restored. Where the server reports `stop` without what stopped
+    it, the stop text is assumed: nothing distinguishes it from the end token (`ending_reported`). A field of
+    a wrong type counts as omitted.
 
-    Raises `UnreadableAnswerError` where the text is no text.
+    Raises `UnreadableAnswerError` where the text is not a string.
     """
     choice = answer["choices"][0]
     message = choice.get("message")
     text = (message.get("content") if isinstance(message, dict) else choice.get("text")) or ""
     if not isinstance(text, str):
-        raise UnreadableAnswerError(f"the answer's text is {type(text).__name__}, no text")
-    # JSON may hold lone surrogates, which no table can.
+        raise UnreadableAnswerError(f"the answer's text is {type(text).__name__}, not a string")
+    # JSON may contain lone surrogates, which a table cannot store.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    finish, known = _read_finish(choice)
+    finish, reported = _read_finish(choice)
     stop = next((stop for stop in sampling.stop if text.endswith(stop)), None)
     if stop is not None:
-        finish, known = "stop", True
+        finish, reported = "stop", True
     elif finish == "stop":
         matched = choice.get("stop_reason", choice.get("matched_stop"))
         text += matched if isinstance(matched, str) else sampling.stop[0] if sampling.stop else ""
@@ -159,7 +170,7 @@ def read_answer(
             prompt_tokens=_read_count(answer, "prompt_tokens"),
             completion_tokens=_read_count(answer, "completion_tokens") or (len(tokens) if tokens else None),
         ),
-        known,
+        reported,
     )
 
 
@@ -177,7 +188,7 @@ def _read_token_ids(choice: Mapping[str, Any]) -> tuple[int, ...] | None:
 
 
 def _read_finish(choice: Mapping[str, Any]) -> tuple[FinishReason, bool]:
-    """What ended a completion, and whether that is sure."""
+    """Read what ended a completion, and whether the server reported that unambiguously."""
     reason = choice.get("finish_reason")
     if reason == "length":
         return "length", True
@@ -203,14 +214,14 @@ def _read_logprobs(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
     )
     if not isinstance(values, list) or not values:
         return None
-    # Above 0, or not a number: whatever it is, it is no log-probability.
+    # A log-probability is a number and not above 0, up to rounding.
     if any(type(value) not in (int, float) or not -_LARGE < value < _ROUNDING for value in values):
         return None
     return tuple(float(value) for value in values)
 
 
 def _drop_end_token(text: str, choice: Mapping[str, Any]) -> str:
-    """Take off the text of the end token, which vLLM writes when it is to show special tokens."""
+    """Remove the text of the end token, which vLLM includes when special tokens are shown."""
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         return text

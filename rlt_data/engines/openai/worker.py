@@ -1,4 +1,4 @@
-"""Requests to one server, on an event loop of their own, while the caller does other things."""
+"""Send requests to one server concurrently, on an event loop in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,48 +13,49 @@ from rlt_data.engines.openai.client import ServerClient
 from rlt_data.engines.openai.options import ServerOptions
 from rlt_data.errors import EngineError
 
-_WAITING_PER_PLACE = 2
+_QUEUED_PER_CONNECTION = 2
 
-Question = TypeVar("Question")
+Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
-class RequestWorker(Generic[Question, Result]):
-    """Answers questions with `options.concurrency` requests under way at once, in no fixed order."""
+class RequestWorker(Generic[Request, Result]):
+    """Answers requests, `options.concurrency` of them at once, in no fixed order."""
 
     def __init__(
-        self, options: ServerOptions, answer: Callable[[ServerClient, Question], Awaitable[Result]]
+        self, options: ServerOptions, answer: Callable[[ServerClient, Request], Awaitable[Result]]
     ) -> None:
         self._options = options
         self._answer = answer
         self._loop = asyncio.new_event_loop()
-        self._waiting: asyncio.Queue[Question] = asyncio.Queue()
+        self._waiting: asyncio.Queue[Request] = asyncio.Queue()
         self._results: queue.SimpleQueue[tuple[Result | None, BaseException | None]] = queue.SimpleQueue()
         self._task: asyncio.Task[None] | None = None
         self.tries = 0
-        """Requests sent so far, repeated ones included."""
+        """Requests sent so far, including retries."""
         self._thread = threading.Thread(target=self._run, daemon=True, name="openai-requests")
 
     def answer_all(
-        self, questions: Iterable[Question], on_wait: Callable[[], None] | None = None
+        self, requests: Iterable[Request], on_wait: Callable[[], None] | None = None
     ) -> Iterator[Result]:
-        """Answer every question once, taking new ones as places become free. Raises what stops the work.
+        """Answer every request once, reading new ones as others finish.
 
-        `on_wait` is called about once a second while there is no answer.
+        `on_wait` is called about once a second while there is no answer. Raises the error that stops all
+        requests.
         """
-        source = iter(questions)
+        source = iter(requests)
         unanswered = 0
         exhausted = False
         self._thread.start()
         try:
             while True:
-                while not exhausted and unanswered < _WAITING_PER_PLACE * self._options.concurrency:
+                while not exhausted and unanswered < _QUEUED_PER_CONNECTION * self._options.concurrency:
                     try:
-                        question = next(source)
+                        request = next(source)
                     except StopIteration:
                         exhausted = True
                         break
-                    self._loop.call_soon_threadsafe(self._waiting.put_nowait, question)
+                    self._loop.call_soon_threadsafe(self._waiting.put_nowait, request)
                     unanswered += 1
                 if not unanswered:
                     return
@@ -68,9 +69,9 @@ class RequestWorker(Generic[Question, Result]):
             self._stop()
 
     def _stop(self) -> None:
-        """Drop what is under way and end the thread.
+        """Cancel the requests under way and end the thread.
 
-        The loop is closed here, not by the thread, which may end while the caller still hands it questions.
+        The loop is closed here, not by the thread, which may end while the caller still adds requests.
         """
         self._loop.call_soon_threadsafe(self._cancel)
         self._thread.join()
@@ -90,7 +91,7 @@ class RequestWorker(Generic[Question, Result]):
         except BaseExceptionGroup as group:
             self._results.put((None, group.exceptions[0]))
         except Exception as error:
-            # Whatever it is: raised where somebody waits for an answer.
+            # `answer_all` raises it.
             self._results.put((None, error))
 
     async def _serve(self) -> None:
@@ -100,7 +101,7 @@ class RequestWorker(Generic[Question, Result]):
 
     async def _answer_waiting(self, client: ServerClient) -> None:
         while True:
-            question = await self._waiting.get()
-            result = await self._answer(client, question)
+            request = await self._waiting.get()
+            result = await self._answer(client, request)
             self.tries = client.tries
             self._results.put((result, None))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rlt_data.engines.openai.client import RequestFailedError, ServerClient
-from rlt_data.engines.openai.engine import explore_server, settle_failure
 from rlt_data.engines.openai.options import read_server_options
+from rlt_data.engines.openai.server import inspect_server, post_request
 from rlt_data.engines.openai.worker import RequestWorker
 from rlt_data.errors import UsageError
 from rlt_data.models import ModelIdentity, load_tokenizer
@@ -34,7 +34,7 @@ class ServerBackend:
                 "machine",
             )
         self._options = read_server_options({**options, "api": "completions"})
-        traits, _ = asyncio.run(explore_server(self._options, identity))
+        traits, _ = asyncio.run(inspect_server(self._options, identity))
         if not traits.is_vllm:
             raise UsageError(
                 "the server is not vLLM, and no other offers prompt_logprobs",
@@ -63,9 +63,9 @@ class ServerBackend:
             "prompt_logprobs": 0,
         }
         try:
-            answer = await client.post("completions", body)
+            answer = await post_request(client, self._traits, body)
         except RequestFailedError as error:
-            return key, BackendFailure(await settle_failure(client, self._traits, error), error.detail)
+            return key, BackendFailure(error.reason, error.detail)
         return key, read_prompt_logprobs(answer, token_ids)
 
 

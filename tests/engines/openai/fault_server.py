@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server that misbehaves as it is told, and counts what it is asked.
+"""A small OpenAI-compatible server that injects faults as planned and counts its requests.
 
 What happens to a prompt is decided by a plan: a list of faults for its first tries, then a good answer.
 The last fault of a plan is repeated when the plan says `forever`.
@@ -25,13 +25,13 @@ TRICKLE_SECONDS = 0.2
 
 @dataclass
 class Plan:
-    """Faults of the first tries of one prompt; with `forever` the last of them never ends."""
+    """Faults of the first tries of one prompt; with `forever` the last one repeats."""
 
     faults: tuple[str, ...] = ()
     forever: bool = False
 
     def choose(self, attempt: int) -> str:
-        """The fault of a try, counted from 0; `good` where there is none."""
+        """Return the fault of a try, counted from 0, or `good`."""
         if attempt < len(self.faults):
             return self.faults[attempt]
         return self.faults[-1] if self.forever and self.faults else "good"
@@ -70,7 +70,7 @@ class FaultServer:
         self.stop()
 
     def stop(self) -> None:
-        """Go away, and cut every connection that is open."""
+        """Stop, and break every open connection."""
         self._server.shutdown()
         self._server.server_close()
         for connection in self.connections:
@@ -233,4 +233,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""

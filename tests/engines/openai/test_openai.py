@@ -1,4 +1,4 @@
-"""The engine behind OpenAI-compatible servers, against a server that injects faults."""
+"""The OpenAI engine against a server that injects faults."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_questions_end_as_traces_or_rejects_exactly_once(
     assert all("[hidden]" in detail for detail in rejects.filter(pl.col("reason") == "http_400")["detail"])
 
 
-def test_requests_are_taken_as_places_become_free(faulty: FaultServer) -> None:
+def test_requests_are_read_as_connections_become_free(faulty: FaultServer) -> None:
     taken = 0
 
     def requests() -> Iterator[GenerationRequest]:
@@ -192,7 +192,7 @@ def test_requests_are_taken_as_places_become_free(faulty: FaultServer) -> None:
     assert len(list(engine.generate(requests(), SAMPLING))) == 200
 
 
-def test_a_server_that_goes_away_stops_the_work(faulty: FaultServer) -> None:
+def test_a_server_that_becomes_unreachable_stops_the_work(faulty: FaultServer) -> None:
     engine = open_server(faulty, concurrency=2, ready_timeout=0.5)
     answers = engine.generate((GenerationRequest(str(n), f"[good] {n}", n) for n in range(500)), SAMPLING)
     next(answers)
@@ -211,7 +211,7 @@ def test_a_server_behind_a_gateway_is_waited_for(faulty: FaultServer) -> None:
     assert all(isinstance(answer, Completion) for answer in found)
 
 
-def test_a_server_that_answers_nothing_more_spoils_no_request(
+def test_a_server_that_stops_answering_fails_no_request(
     faulty: FaultServer, tmp_path: Path, tiny_model: Path
 ) -> None:
     lake = make_lake(tmp_path, [f"[good] question {place}" for place in range(30)])
@@ -228,7 +228,7 @@ def test_a_server_that_answers_nothing_more_spoils_no_request(
         engine_options={**QUICK, "concurrency": 2},
         max_tokens=64,
     )
-    with pytest.raises(EngineError, match="answers no request any more") as caught:
+    with pytest.raises(EngineError, match="no longer answers any request") as caught:
         generate(lake, config)
     assert "run the same command again" in str(caught.value)
     assert 10 <= lake.table("traces").count() < 30
@@ -238,13 +238,13 @@ def test_a_server_that_answers_nothing_more_spoils_no_request(
     assert lake.table("rejects").count() == 0
 
 
-def test_a_server_that_fails_is_not_taken_for_one_with_chat_alone(faulty: FaultServer) -> None:
+def test_a_failing_server_is_not_mistaken_for_a_chat_only_one(faulty: FaultServer) -> None:
     faulty.broken = True
     with pytest.raises(EngineError, match=r"fails on /completions: .*status 500"):
         open_server(faulty)
 
 
-def test_waiting_that_the_server_asks_for_is_no_failed_try() -> None:
+def test_a_pause_that_the_server_requests_is_not_a_failed_try() -> None:
     with FaultServer(lambda prompt: Plan(("limited",) * 7)) as server:
         answers = ask(server, ["a", "b"], attempts=2, timeout=20.0)
     assert all(isinstance(answer, Completion) for answer in answers.values())
@@ -254,7 +254,7 @@ def test_waiting_that_the_server_asks_for_is_no_failed_try() -> None:
     assert failed.reason == "http_429"
 
 
-def test_what_is_finished_is_committed_while_others_are_waited_for(
+def test_finished_answers_are_committed_while_others_are_pending(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLT_DATA_COMMIT_SECONDS", "0.1")
@@ -278,7 +278,7 @@ def test_what_is_finished_is_committed_while_others_are_waited_for(
     assert committed == 5
 
 
-def test_a_server_that_is_not_there_is_waited_for_so_long() -> None:
+def test_an_absent_server_is_waited_for_within_the_limit() -> None:
     options = EngineOptions(extra={"base_url": "http://127.0.0.1:9/v1", "ready_timeout": 0.4})
     begin = time.monotonic()
     with pytest.raises(EngineError, match="not ready"):
@@ -319,7 +319,7 @@ def test_a_model_that_is_not_served_is_named(faulty: FaultServer) -> None:
     assert MODEL in str(caught.value)
 
 
-def test_chat_completions_alone_lose_the_prefill_and_say_so(tmp_path: Path) -> None:
+def test_chat_completions_lose_the_prefill_and_report_it(tmp_path: Path) -> None:
     def answer(prompt: str) -> str:
         assert "<|begin_of_solution|>7<|end_of_solution|>" in prompt
         return f"<|begin_of_solution|>7<|end_of_solution|>\n\n<|begin_of_explanation|>\n\nSo it is.{CLOSE}"
@@ -340,11 +340,11 @@ def test_chat_completions_alone_lose_the_prefill_and_say_so(tmp_path: Path) -> N
     trace = lake.table("traces").scan().collect().to_dicts()[0]
     assert (trace["think"], trace["state"]) == ("So it is.", "closed")
     assert trace["logprob_mode"] is None
-    assert any("could not be prefilled" in note for note in summary.notes)
+    assert any("cannot prefill" in note for note in summary.notes)
     assert server.bodies[0]["messages"][0]["role"] == "system"
 
 
-def test_completions_need_a_chat_template_here(faulty: FaultServer, tmp_path: Path) -> None:
+def test_completions_need_a_local_chat_template(faulty: FaultServer, tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     row = {"question_id": "q", "question": "?", "solution": "7", "solution_rendered": False, "run_id": "r"}
     lake.table("questions").append(pl.DataFrame([row]), run_id="r")

@@ -1,4 +1,4 @@
-"""What is sent to a server and what its answers mean, options and secrets; no network here."""
+"""Requests to a server, its answers, options and secrets; no network."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_secrets_are_refused_before_anything_is_stored(options: dict[str, Any], 
     assert KEY not in str(caught.value)
 
 
-def test_options_that_only_sound_like_secrets_are_passed_on() -> None:
+def test_options_that_only_resemble_secrets_are_accepted() -> None:
     names = ("tokenizer_mode", "long_prefill_token_threshold", "max_num_batched_tokens", "spec_tokens")
     options = dict.fromkeys(names, "1")
     assert GenerateConfig(teacher="x", engine_options=options).make_engine_options().extra == options
 
 
-def test_one_served_name_cannot_be_that_of_several_teachers() -> None:
+def test_one_served_name_cannot_stand_for_several_teachers() -> None:
     options = {"base_url": "http://x/v1", "engine_options": {"served_model": "a"}}
     assert GenerateConfig(teacher="x", **options).is_served
     with pytest.raises(ValueError, match="several teachers"):
@@ -76,7 +76,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert read_retry_after("nan") is None
 
 
-def test_hidden_secrets_leave_no_trace() -> None:
+def test_secrets_are_hidden_completely() -> None:
     assert hide_secrets(f"a {KEY} b {KEY}", [None, KEY]) == "a [hidden] b [hidden]"
 
 
@@ -99,7 +99,7 @@ def test_what_ended_an_answer(choice: dict[str, Any], text: str, finish: str, kn
     traits = ServerTraits("completions", None, False, None, "m")
     answer = read_answer({"choices": [choice]}, REQUEST, SAMPLING, traits)
     assert (answer.completion.text, answer.completion.finish_reason) == (text, finish)
-    assert answer.ending_known == known
+    assert answer.ending_reported == known
 
 
 JSON = st.recursive(
@@ -134,7 +134,7 @@ def test_an_answer_of_any_shape_is_read_or_refused(choice: dict[str, Any], usage
         assert len(found.token_ids) == len(found.logprobs)
 
 
-def test_a_vllm_server_is_told_everything_that_it_would_fill_in() -> None:
+def test_requests_to_vllm_set_every_parameter_that_it_would_default() -> None:
     traits = ServerTraits("completions", "processed", True, None, "m")
     body = build_body(traits, REQUEST, SAMPLING)
     neutral = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}

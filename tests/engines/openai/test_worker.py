@@ -1,4 +1,4 @@
-"""The event loop behind a server's requests, and what stops it."""
+"""The event loop that sends requests to a server, and the errors that stop it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ OPTIONS = ServerOptions(base_url="http://127.0.0.1:9/v1", concurrency=2)
 
 
 def ask_slowly() -> Iterator[int]:
-    """Questions that go on coming after the work has stopped."""
+    """Yield requests that continue after the work has stopped."""
     for place in range(3):
         yield place
         time.sleep(0.2)
 
 
 @pytest.mark.parametrize("error", [EngineError("gone"), KeyError("a defect")])
-def test_what_stops_the_work_is_raised_where_answers_are_awaited(error: Exception) -> None:
+def test_the_error_that_stops_the_work_is_raised_to_the_caller(error: Exception) -> None:
     async def answer(client: ServerClient, question: int) -> int:
         raise error
 
@@ -32,7 +32,7 @@ def test_what_stops_the_work_is_raised_where_answers_are_awaited(error: Exceptio
     assert caught.value is error
 
 
-def test_work_that_cannot_begin_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_start_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     async def answer(client: ServerClient, question: int) -> int:
         return question
 

@@ -1,4 +1,4 @@
-"""Real child processes that speak the host's protocol without vLLM, and what of them is still alive."""
+"""Real host processes without vLLM, and whether they are still alive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 from rlt_data.engines.vllm.messages import EngineSetup
 
 BOUND_SECONDS = 120.0
-"""How long a test waits for what must happen; reaching it is a failure."""
+"""A test that waits this long has failed."""
 
 SETUP: EngineSetup = {
     "model": "none",
@@ -67,6 +67,6 @@ def await_death(process_ids: Iterable[int]) -> list[int]:
 
 
 def kill_all(process_ids: Iterable[int]) -> None:
-    """Kill what a failed test left behind."""
+    """Kill the processes that a failed test left behind."""
     for process_id in list_living(process_ids):
         psutil.Process(process_id).kill()

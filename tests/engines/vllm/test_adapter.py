@@ -1,4 +1,4 @@
-"""LoRA adapters in the real vLLM, on whatever this machine has; skipped by name where it cannot run."""
+"""LoRA adapters in the real vLLM on this machine's device; skipped where it cannot run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def adapter(vllm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_an_adapter_writes_what_the_merged_model_would(adapter: Path, vllm_model: Path) -> None:
+def test_an_adapter_generates_what_the_merged_model_does(adapter: Path, vllm_model: Path) -> None:
     import torch
 
     identity = resolve_model(str(adapter), role="teacher", settings=Settings())
@@ -76,7 +76,9 @@ for directory, options in json.loads(sys.argv[1]):
 """
 
 
-def test_what_vllm_cannot_apply_is_refused_before_it_starts(vllm_model: Path, tmp_path: Path) -> None:
+def test_adapters_that_vllm_cannot_apply_are_refused_before_it_starts(
+    vllm_model: Path, tmp_path: Path
+) -> None:
     cases: list[tuple[dict[str, Any], dict[str, Any], Any]] = [
         ({"r": 1}, {}, 1),
         ({"r": 5}, {}, 8),

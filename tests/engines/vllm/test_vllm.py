@@ -1,6 +1,6 @@
-"""The real vLLM on whatever this machine has: one engine for most tests, killed by the last of them.
+"""The real vLLM on this machine's device; skipped where it cannot run.
 
-Skipped by name where vLLM cannot run.
+Most tests share one engine, which the last of them kills.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ PROMPTS = [
 
 
 def find_engine_processes(host: int) -> list[psutil.Process]:
-    """The processes of one engine that still run: the host's group, less the dead."""
+    """List the running processes of one engine: those of the host's process group."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -102,14 +102,14 @@ def run(
     return {answer.key: answer for answer in answers if isinstance(answer, Completion)}
 
 
-def test_vllm_says_what_it_runs_with(engine: VllmEngine) -> None:
+def test_vllm_reports_its_configuration(engine: VllmEngine) -> None:
     facts = engine.start().await_ready()
     assert (facts["context"], facts["rows"], facts["dtype"]) == (CONTEXT, 8, "float32")
     assert facts["prefix_caching"]
     assert engine.version == "vllm 0.31.0"
 
 
-def test_completions_end_as_they_say(engine: VllmEngine, model: ModelIdentity) -> None:
+def test_completions_match_their_finish_reason(engine: VllmEngine, model: ModelIdentity) -> None:
     answers = run(engine, make_requests(PROMPTS, 24), SamplingParameters(TEMPERATURE, 1.0, 0, 12, ("e", "4")))
     reasons = {answer.finish_reason for answer in answers.values()}
     assert reasons >= {"stop", "length"}
@@ -122,7 +122,9 @@ def test_completions_end_as_they_say(engine: VllmEngine, model: ModelIdentity) -
         assert (len(answer.token_ids) == 12) >= (answer.finish_reason == "length")
 
 
-def test_the_end_token_is_sampled_but_not_written(engine: VllmEngine, model: ModelIdentity) -> None:
+def test_the_end_token_is_in_the_token_ids_but_not_in_the_text(
+    engine: VllmEngine, model: ModelIdentity
+) -> None:
     answers = run(engine, make_requests(PROMPTS, 24), SamplingParameters(1.5, 1.0, 0, 200))
     ended = [answer for answer in answers.values() if answer.finish_reason == "end"]
     assert ended
@@ -173,7 +175,7 @@ def test_samples_of_a_question_share_their_prompt(engine: VllmEngine) -> None:
     assert cached >= total * 0.6
 
 
-def test_places_are_filled_as_they_become_free(engine: VllmEngine) -> None:
+def test_requests_are_read_as_others_finish(engine: VllmEngine) -> None:
     taken = 0
 
     def requests() -> Iterator[GenerationRequest]:
@@ -190,7 +192,7 @@ def test_places_are_filled_as_they_become_free(engine: VllmEngine) -> None:
     assert taken <= 4 * 8 + 1
 
 
-def test_what_does_not_fit_fails_with_the_arithmetic(engine: VllmEngine) -> None:
+def test_requests_beyond_the_context_fail_with_the_arithmetic(engine: VllmEngine) -> None:
     requests = [GenerationRequest("long", "word " * 880, 1), GenerationRequest("short", "word", 1)]
     answers = {answer.key: answer for answer in engine.generate(requests, SAMPLING)}
     failed = answers["long"]
@@ -210,7 +212,7 @@ def test_nucleus_sampling_is_not_called_full_vocabulary(engine: VllmEngine) -> N
     assert engine.logprob_mode == "processed"
 
 
-def test_score_takes_the_engines_log_probabilities_for_the_teacher(
+def test_score_reuses_the_log_probabilities_of_the_engine(
     engine: VllmEngine, model: ModelIdentity, tmp_path: Path
 ) -> None:
     question, solution = "What is 3 + 4?", "7"
@@ -256,7 +258,7 @@ def test_score_takes_the_engines_log_probabilities_for_the_teacher(
     assert 0 < gap["mean"] <= gap["largest"] < 1e-3
 
 
-def test_an_engine_that_dies_says_why_and_leaves_nothing(engine: VllmEngine) -> None:
+def test_a_dead_engine_is_explained_and_leaves_no_process(engine: VllmEngine) -> None:
     host = engine.start()
     core = next(p for p in psutil.Process(host.process_id).children() if "EngineCore" in "".join(p.cmdline()))
     answers = engine.generate(iter(make_requests(PROMPTS, 200)), SamplingParameters(1.0, 1.0, 0, 200))
@@ -328,7 +330,7 @@ def test_a_model_that_vllm_has_no_kernel_for_is_refused_before_it_is_loaded(tiny
         engine.start()
 
 
-def test_a_student_in_vllm_scores_as_here(tmp_path: Path, vllm_model: Path) -> None:
+def test_a_student_scores_in_vllm_as_in_torch(tmp_path: Path, vllm_model: Path) -> None:
     lake = build_scoring_lake(tmp_path)
     options = {"kv_cache_memory_bytes": 1 << 28}
     compare_with_torch(lake, vllm_model, backend="vllm", backend_options=options)
@@ -343,7 +345,7 @@ def test_auto_is_vllm_where_it_can_run_the_model(model: ModelIdentity) -> None:
     engine.close()
 
 
-def test_a_killed_generation_goes_on_and_leaves_no_process(tmp_path: Path, vllm_model: Path) -> None:
+def test_a_killed_generation_resumes_and_leaves_no_process(tmp_path: Path, vllm_model: Path) -> None:
     lake = Lake(tmp_path / "lake")
     rows = [
         {
@@ -385,7 +387,7 @@ def test_a_killed_generation_goes_on_and_leaves_no_process(tmp_path: Path, vllm_
     killed_at = lake.table("traces").count()
     assert await_end(host.pid) == []
     assert 8 <= killed_at < 160
-    # Any engine goes on where another was killed.
+    # Any engine resumes the run of another.
     summary = generate(lake, config.model_copy(update={"engine": "transformers", "engine_options": {}}))
     traces = lake.table("traces").scan().collect()
     assert traces.height == traces["trace_id"].n_unique() == 160 == summary.rows_out

@@ -1,4 +1,4 @@
-"""The engine behind servers against a real vLLM server; skipped by name where vLLM cannot run."""
+"""The OpenAI engine against a real vLLM server; skipped where vLLM cannot run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PROMPTS = [
 
 @pytest.fixture(scope="module")
 def server(vllm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a server whose log-probabilities are under the temperature."""
+    """Yield the address of a server whose log-probabilities are under the temperature."""
     log = tmp_path_factory.mktemp("server") / "log"
     with run_server(vllm_model, log, "--logprobs-mode", "processed_logprobs") as address:
         yield address
@@ -56,14 +56,14 @@ def run(
     return answers
 
 
-def test_the_server_is_asked_what_it_can_do(engine: OpenAIEngine) -> None:
+def test_the_capabilities_of_the_server_are_detected(engine: OpenAIEngine) -> None:
     traits = engine.traits
     assert (traits.api, traits.is_vllm, traits.logprob_mode) == ("completions", True, "processed")
     assert traits.context == 4096
     assert engine.prefills
 
 
-def test_completions_hold_tokens_and_log_probabilities(engine: OpenAIEngine, vllm_model: Path) -> None:
+def test_completions_have_token_ids_and_log_probabilities(engine: OpenAIEngine, vllm_model: Path) -> None:
     import torch
 
     identity = resolve_model(str(vllm_model), role="teacher", settings=Settings())
@@ -86,7 +86,7 @@ def test_completions_hold_tokens_and_log_probabilities(engine: OpenAIEngine, vll
     assert run(engine, SamplingParameters(TEMPERATURE, 1.0, 0, 12, ("e",))) == answers
 
 
-def test_the_end_token_is_sampled_but_not_written(engine: OpenAIEngine) -> None:
+def test_the_end_token_is_in_the_token_ids_but_not_in_the_text(engine: OpenAIEngine) -> None:
     answers = run(engine, SamplingParameters(1.5, 1.0, 0, 300), samples=24)
     ended = [
         answer
@@ -97,7 +97,7 @@ def test_the_end_token_is_sampled_but_not_written(engine: OpenAIEngine) -> None:
     assert not any(answer.text.endswith("<|im_end|>") for answer in ended)
 
 
-def test_what_does_not_fit_is_told_as_such(engine: OpenAIEngine) -> None:
+def test_requests_beyond_the_context_fail_as_such(engine: OpenAIEngine) -> None:
     sampling = SamplingParameters(TEMPERATURE, 1.0, 0, 600, ("e",))
     request = GenerationRequest("long", "word " * 4000, 0)
     answer = next(iter(engine.generate([request], sampling)))
@@ -140,7 +140,7 @@ def test_every_question_becomes_a_trace(
     assert any("could not be prefilled" in note for note in summary.notes) == (api == "chat")
 
 
-def test_a_student_behind_the_server_scores_as_here(
+def test_a_student_scores_on_the_server_as_in_torch(
     server: str, engine: OpenAIEngine, vllm_model: Path, tmp_path: Path
 ) -> None:
     lake = build_scoring_lake(tmp_path)
@@ -150,10 +150,10 @@ def test_a_student_behind_the_server_scores_as_here(
     assert (row["dtype"], row["student_revision"], row["teacher_source"]) == ("unknown", None, "torch")
 
 
-def test_a_reward_in_training_takes_its_student_from_the_server(
+def test_a_training_reward_uses_the_student_on_the_server(
     server: str, engine: OpenAIEngine, vllm_model: Path
 ) -> None:
-    """The student behind the server and the one loaded here are worth the same, divergence and all."""
+    """The student on the server and the one in torch give the same rewards, divergence included."""
     pytest.importorskip("trl")
     from rlt_data.training.rewards.rlt import RltReward
     from rlt_data.training.rewards.students import load_student, open_served_student
