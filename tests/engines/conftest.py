@@ -15,7 +15,7 @@ from rlt_data.settings import Settings
 
 @pytest.fixture(scope="session")
 def vllm_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of a tiny random Qwen2 model with one head of size 32; skipped where vLLM cannot run.
+    """Save a tiny random Qwen2 model with one head of size 32; skipped where vLLM cannot run.
 
     Its generation configuration holds sampling defaults, as real models do; none may take effect.
     """

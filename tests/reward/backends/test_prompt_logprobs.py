@@ -1,4 +1,4 @@
-"""Prompt log-probabilities as servers write them; the real server is in tests/engines/vllm/test_vllm_server.py."""
+"""Prompt log-probabilities in answers; the real server is in tests/engines/vllm/test_vllm_server.py."""
 
 from __future__ import annotations
 
