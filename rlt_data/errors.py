@@ -1,4 +1,4 @@
-"""The few errors that users meet. Each says what went wrong, where, and what to do about it."""
+"""The errors that users see. Each says what happened, where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from types import ModuleType
 
 
 class RltDataError(Exception):
-    """Base of every error that this program raises on purpose.
+    """Base class of every error that this program raises on purpose.
 
-    `what` is a sentence; `where` names a file, row, column, table or key; `remedy` says what to do.
-    The command line prints the three and exits with `exit_code`; a traceback never reaches a user.
+    `what` is a sentence; `where` is a file, row, column, table or key; `remedy` says what to do. The
+    command line prints the three without a traceback and exits with `exit_code`.
     """
 
     exit_code = 1
@@ -28,17 +28,17 @@ class RltDataError(Exception):
 
 
 class UsageError(RltDataError):
-    """The command, recipe or configuration asks for something that cannot be meant. Exit code 2."""
+    """The command, recipe or configuration is invalid. Exit code 2."""
 
     exit_code = 2
 
 
 class InputError(RltDataError):
-    """Input data cannot be read at all. A single bad row is never an error: it goes to `rejects`."""
+    """Input data cannot be read at all. A single bad row is not an error: it goes to `rejects`."""
 
 
 class LakeError(RltDataError):
-    """The lake is missing, newer than this program, damaged, or written by another process."""
+    """The lake is missing, damaged, newer than this program, or in use by another process."""
 
 
 class ModelError(RltDataError):
@@ -46,11 +46,11 @@ class ModelError(RltDataError):
 
 
 class EngineError(RltDataError):
-    """An engine or a server that writes or scores text cannot be started, died, or stopped answering."""
+    """An engine or server that generates or scores text cannot be started, died, or does not answer."""
 
 
 class StageStoppedError(RltDataError):
-    """A stage stopped itself because going on would waste work or produce misleading rows."""
+    """A stage stopped because continuing would waste work or produce misleading rows."""
 
 
 class MissingExtraError(RltDataError):
@@ -58,7 +58,7 @@ class MissingExtraError(RltDataError):
 
 
 def require_module(module: str, extra: str) -> ModuleType:
-    """Import `module`, or raise `MissingExtraError` naming the extra of rlt-data that brings it."""
+    """Import `module`, or raise `MissingExtraError` with the extra of rlt-data that installs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

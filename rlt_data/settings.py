@@ -1,6 +1,6 @@
-"""A user's own settings: `rlt-data.toml`, found from the working directory upward.
+"""The settings of a user: `rlt-data.toml` in the working directory or the nearest one above it.
 
-It names models (`[models.NAME]`), conversation formats (`[formats.NAME]`) and the default lake.
+It defines models (`[models.NAME]`), conversation formats (`[formats.NAME]`) and the default lake.
 Relative paths in it are relative to the file.
 """
 
@@ -20,7 +20,7 @@ SETTINGS_FILE = "rlt-data.toml"
 
 
 class ModelSettings(pydantic.BaseModel):
-    """One model of the user's registry: what the alias means."""
+    """One alias of the user: the model that it means."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +33,7 @@ class ModelSettings(pydantic.BaseModel):
 
 
 class Settings(pydantic.BaseModel):
-    """The whole of `rlt-data.toml`; every part is optional."""
+    """The content of `rlt-data.toml`; every part is optional."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -51,12 +51,12 @@ class Settings(pydantic.BaseModel):
 
     @property
     def document(self) -> TomlDocument | None:
-        """The parsed file, to locate later errors in it by line."""
+        """The parsed file, to report the line of later errors."""
         return self._document
 
     @property
     def lake_uri(self) -> str | None:
-        """The lake as a URI or an absolute path; None where the file names none."""
+        """The lake as a URI or an absolute path; None where the file sets none."""
         if self.lake is None or self._path is None or "://" in self.lake:
             return self.lake
         return str(self._path.parent / Path(self.lake).expanduser())
@@ -72,7 +72,7 @@ class Settings(pydantic.BaseModel):
         return str(beside) if text.startswith(".") or beside.exists() else text
 
 
-_IN_FORCE: ContextVar[Settings | None] = ContextVar("settings in force", default=None)
+_CURRENT: ContextVar[Settings | None] = ContextVar("current settings", default=None)
 
 
 def find_settings_file(start: Path | None = None) -> Path | None:
@@ -86,22 +86,22 @@ def find_settings_file(start: Path | None = None) -> Path | None:
 
 @contextmanager
 def use_settings(settings: Settings) -> Iterator[None]:
-    """Let `load_settings` return `settings` within the block: how a recipe's own models come into force."""
-    token = _IN_FORCE.set(settings)
+    """Let `load_settings` return `settings` within the block, so that the models of a recipe can be used."""
+    token = _CURRENT.set(settings)
     try:
         yield
     finally:
-        _IN_FORCE.reset(token)
+        _CURRENT.reset(token)
 
 
 def load_settings(path: Path | None = None) -> Settings:
-    """Load settings from `path`, or those in force, or from the nearest `rlt-data.toml`; else empty ones.
+    """Load settings from `path`, else those of `use_settings`, else the nearest `rlt-data.toml`, else none.
 
-    Raises `UsageError` with file, line and the nearest right key where the file is wrong.
+    Raises `UsageError` with file, line and the nearest valid key where the file is invalid.
     """
-    in_force = _IN_FORCE.get()
-    if path is None and in_force is not None:
-        return in_force
+    current = _CURRENT.get()
+    if path is None and current is not None:
+        return current
     path = path or find_settings_file()
     if path is None:
         return Settings()

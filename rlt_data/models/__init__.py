@@ -1,4 +1,4 @@
-"""Models: names resolved to exact weights, and loaded from local files.
+"""Models: names resolved to exact weights, and models loaded from local files.
 
 Importing this package imports no torch and no transformers.
 """

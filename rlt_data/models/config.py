@@ -1,4 +1,4 @@
-"""What a model's `config.json` says, read without loading the model or any framework."""
+"""The shape of a model from its `config.json`, read without loading the model or any framework."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlt_data.errors import ModelError
 from rlt_data.models.files import read_json
 from rlt_data.models.identity import ModelIdentity
 
-# A tokenizer without a limit of its own states an absurd one.
+# transformers sets the limit of a tokenizer without one to a huge number.
 _NO_LIMIT = 1_000_000_000
 
 
@@ -19,8 +19,8 @@ _NO_LIMIT = 1_000_000_000
 class ModelConfig:
     """The shape of a decoder model; sizes in elements, `context` in tokens, `parameters` estimated.
 
-    `dtype` is the type that the weights were saved in, such as `bfloat16`; `end_token_ids` are those of
-    the generation configuration where there is one.
+    `dtype` is the type of the saved weights, such as `bfloat16`; `end_token_ids` are those of the
+    generation configuration where there is one.
     """
 
     architecture: str
@@ -46,14 +46,14 @@ class ModelConfig:
         return embeddings + self.layers * layer + self.hidden
 
     def count_cache_bytes(self, bytes_per_element: int) -> int:
-        """Bytes of keys and values that one token holds in all layers."""
+        """Count the bytes of keys and values of one token in all layers."""
         return 2 * self.layers * self.key_value_heads * self.head_dimension * bytes_per_element
 
 
 def read_model_config(identity: ModelIdentity) -> ModelConfig:
     """Read the configuration of a resolved model (of the base model, for an adapter).
 
-    Raises `ModelError` where there is none, or where it is not one of a decoder language model.
+    Raises `ModelError` where it is missing, or is not that of a decoder language model.
     """
     if identity.base is not None:
         return read_model_config(identity.base)
@@ -61,7 +61,7 @@ def read_model_config(identity: ModelIdentity) -> ModelConfig:
 
 
 def find_context(identity: ModelIdentity, tokenizer: Any) -> int | None:
-    """Find the longest text that a model reads, in tokens: the smaller of what model and tokenizer state."""
+    """Return the context length in tokens: the smaller limit of model and tokenizer; None without any."""
     limits = [read_model_config(identity).context, getattr(tokenizer, "model_max_length", None)]
     stated = [int(limit) for limit in limits if limit and limit < _NO_LIMIT]
     return min(stated, default=None)

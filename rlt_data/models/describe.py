@@ -1,9 +1,10 @@
-"""The list behind `rlt-data models`: every known name, and what is there of it on this machine."""
+"""The list that `rlt-data models` prints: every alias, and whether its files are on this machine."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rlt_data.errors import ModelError
 from rlt_data.models.config import read_config_file
@@ -11,19 +12,22 @@ from rlt_data.models.hub_cache import find_cached_snapshot
 from rlt_data.models.registry import RegistryEntry, list_registry
 from rlt_data.settings import Settings, load_settings
 
+ModelState = Literal["local", "missing", "cached", "not cached", "unreadable"]
+"""`local` and `missing` are directories; `cached` and `not cached` are hub ids."""
+
 
 @dataclass(frozen=True)
 class ModelDescription:
     """One line of the list.
 
-    `origin` is `built-in` or the settings file; `state` is `cached`, `local`, `not cached` or `missing`;
-    `parameters` counts in billions, `context` in tokens, both from the model's files where they are here.
+    `origin` is `built-in` or the settings file; `parameters` are in billions and `context` in tokens, both
+    from the files of the model where they are on this machine.
     """
 
     alias: str
     model: str
     origin: str
-    state: str
+    state: ModelState
     revision: str | None
     parameters: float | None
     context: int | None
@@ -31,7 +35,7 @@ class ModelDescription:
 
 
 def describe_models(settings: Settings | None = None) -> list[ModelDescription]:
-    """Describe every alias, the user's own first. Looks at local files only; never uses the network."""
+    """Describe every alias, the user's own first, from local files alone, without network."""
     settings = settings if settings is not None else load_settings()
     entries = list_registry(settings).values()
     return [_describe(entry) for entry in sorted(entries, key=lambda entry: entry.origin == "built-in")]
@@ -39,6 +43,7 @@ def describe_models(settings: Settings | None = None) -> list[ModelDescription]:
 
 def _describe(entry: RegistryEntry) -> ModelDescription:
     path = Path(entry.model).expanduser()
+    state: ModelState
     snapshot: Path | None
     if path.is_dir():
         state, snapshot, revision = "local", path, entry.revision

@@ -10,11 +10,11 @@ from rlt_data.errors import ModelError
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read one JSON object. Raises `ModelError` naming the file where it is missing or broken."""
+    """Read one JSON object. Raises `ModelError` with the file where it is missing or broken."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"the file cannot be read: {error}", where=str(file)) from error
     if not isinstance(content, dict):
-        raise ModelError("the file holds no JSON object", where=str(file))
+        raise ModelError("the file is not a JSON object", where=str(file))
     return content

@@ -11,17 +11,17 @@ from pathlib import Path
 from rlt_data.hashing import hash_content, hash_file
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model")
-# Written by trainers beside a model; they do not change what it computes.
+# Trainers write these beside a model; they do not change what it computes.
 IGNORED = frozenset({"trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"})
 SMALL_FILE = 4 << 20
-# A file changed this recently may change again without its time showing it.
+# Seconds. A file modified more recently may change again within the resolution of its time stamp.
 SETTLED_AFTER = 2.0
 
 
 def hash_model_directory(directory: Path) -> str:
-    """Hash the files of a local model that decide what it computes; names count, their folder does not.
+    """Hash the files of a local model that decide what it computes: their names and contents, not the folder.
 
-    The hashes of large files are kept in the user's cache directory by path, size and time of change.
+    The hashes of large files are cached in the user's cache directory, by path, size and modification time.
     """
     return hash_content(
         "model-directory", [(path.name, _hash_file_once(path)) for path in _list_files(directory)]
@@ -38,13 +38,13 @@ def _hash_file_once(path: Path) -> str:
     state = real.stat()
     if state.st_size < SMALL_FILE:
         return hash_file(real)
-    note = _find_cache_directory() / f"{hash_content(str(real))}.json"
-    known = _read_note(note)
-    if known.get("size") == state.st_size and known.get("mtime_ns") == state.st_mtime_ns:
-        return str(known["digest"])
+    entry = _find_cache_directory() / f"{hash_content(str(real))}.json"
+    cached = _read_entry(entry)
+    if cached.get("size") == state.st_size and cached.get("mtime_ns") == state.st_mtime_ns:
+        return str(cached["digest"])
     digest = hash_file(real)
     if time.time() - state.st_mtime > SETTLED_AFTER:
-        _write_note(note, {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "digest": digest})
+        _write_entry(entry, {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "digest": digest})
     return digest
 
 
@@ -52,20 +52,20 @@ def _find_cache_directory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rlt-data" / "file-hashes"
 
 
-def _read_note(note: Path) -> dict[str, str | int]:
+def _read_entry(entry: Path) -> dict[str, str | int]:
     try:
-        content = json.loads(note.read_text(encoding="utf-8"))
+        content = json.loads(entry.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and "digest" in content else {}
 
 
-def _write_note(note: Path, content: dict[str, str | int]) -> None:
-    """Write whole or not at all; a cache that cannot be written costs time, nothing else."""
-    draft = note.with_suffix(f".{os.getpid()}.tmp")
+def _write_entry(entry: Path, content: dict[str, str | int]) -> None:
+    """Write the entry atomically; a cache that cannot be written only costs time."""
+    draft = entry.with_suffix(f".{os.getpid()}.tmp")
     try:
-        note.parent.mkdir(parents=True, exist_ok=True)
+        entry.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps(content), encoding="utf-8")
-        draft.replace(note)
+        draft.replace(entry)
     except OSError:
         draft.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Hub models on this machine: found in the local cache without network, fetched only where allowed.
 
-The cache layout (`models--OWNER--NAME/refs` and `/snapshots/COMMIT`) is the Hugging Face hub's own and
-shared with every program that uses it. Only safetensors weights are ever fetched.
+The layout of the cache (`models--OWNER--NAME/refs` and `/snapshots/COMMIT`) is that of the Hugging Face
+hub, and other programs share it. Only safetensors weights are fetched.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def is_offline() -> bool:
-    """Tell whether the user forbade network use (`HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`)."""
+    """Return whether the user switched the network off (`HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE`)."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
 
 
 def find_hub_cache() -> Path:
-    """Find the directory of the hub cache, from the same environment variables as the hub's own client."""
+    """Return the directory of the hub cache, from the environment variables of `huggingface_hub`."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(name):
             return Path(os.environ[name]).expanduser()
@@ -40,8 +40,8 @@ def find_hub_cache() -> Path:
 def find_cached_snapshot(model: str, revision: str | None, *, weights: bool) -> Path | None:
     """Find a complete snapshot of hub id `model` on disk; its directory name is the commit.
 
-    `revision` is a commit, branch or tag; None means `main`. With `weights`, a snapshot whose
-    safetensors files are not all there does not count.
+    `revision` is a commit, branch or tag; None means `main`. With `weights`, every safetensors file must be
+    in the snapshot.
     """
     folder = find_hub_cache() / f"models--{model.replace('/', '--')}"
     revision = revision or "main"
@@ -56,7 +56,7 @@ def find_cached_snapshot(model: str, revision: str | None, *, weights: bool) -> 
 
 
 def list_missing_weights(directory: Path) -> list[str]:
-    """List the safetensors files that `directory` should hold and does not."""
+    """List the safetensors files that are missing from `directory`."""
     index = directory / WEIGHTS_INDEX
     if index.is_file():
         named = set(read_json(index).get("weight_map", {}).values())
@@ -67,11 +67,11 @@ def list_missing_weights(directory: Path) -> list[str]:
 def fetch_snapshot(model: str, revision: str | None, *, weights: bool) -> Path:
     """Fetch hub id `model` into the cache and return the snapshot's directory.
 
-    Raises `ModelError` with what to do where the network is forbidden or out of reach, where the model
-    does not exist or is not open to this user, and where it has no safetensors weights.
+    Raises `ModelError` where the network is switched off or the hub cannot be reached, where the model
+    does not exist or this user has no access to it, and where it has no safetensors weights.
     """
     where = f"{model}@{revision}" if revision else model
-    by_hand = f"fetch it where there is network: hf download {model}; or name a local directory"
+    by_hand = f"download it where there is network access (hf download {model}), or name a local directory"
     if is_offline():
         raise ModelError(
             "the model is not in the local cache, and the network is switched off (HF_HUB_OFFLINE)",
@@ -88,7 +88,7 @@ def fetch_snapshot(model: str, revision: str | None, *, weights: bool) -> Path:
             raise ModelError(
                 "the model has no safetensors weights, and pickled weights are never loaded",
                 where=where,
-                remedy="ask its authors for safetensors, or convert a copy that you trust",
+                remedy="ask its authors for safetensors weights, or convert a copy that you trust",
             )
         patterns = [*TEXT_FILES, "*.safetensors"] if weights else list(TEXT_FILES)
         return Path(
@@ -98,7 +98,7 @@ def fetch_snapshot(model: str, revision: str | None, *, weights: bool) -> Path:
         )
     except errors.GatedRepoError as error:
         raise ModelError(
-            "the model is gated: its licence must be accepted first",
+            "the model is gated: you must accept its licence first",
             where=where,
             remedy=f"accept it at https://huggingface.co/{model}, then: hf auth login",
         ) from error

@@ -1,4 +1,4 @@
-"""Which model a name means, and which weights exactly: alias, local path or hub id -> identity."""
+"""Resolve a model name (alias, local path or hub id) to its exact weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """One model in one role, with the exact weights that the name stood for.
+    """One model in one role, with the exact weights that its name was resolved to.
 
     `name` is what the user wrote; `model` the hub id or absolute path that it resolved to; `revision`
     the hub commit, or the content hash of local files; None where the weights are elsewhere (a served
-    model). `directory` holds the files on this machine; None for a model that is only named. Where
-    `model` is a LoRA adapter, `directory` holds the adapter and `base` is the model under it.
+    model). `directory` contains the files on this machine; None for a model that is only named. Where
+    `model` is a LoRA adapter, `directory` contains the adapter and `base` is the model under it.
     """
 
     role: str
@@ -41,9 +41,9 @@ class ModelIdentity:
 
     @property
     def content_key(self) -> str:
-        """What identifies the weights in content hashes: the revision, or the model's name without one.
+        """The identity of the weights in content hashes: the revision, else the name of the model.
 
-        An adapter's weights are also those under it.
+        That of an adapter includes its base model.
         """
         own = self.revision or self.model
         return own if self.base is None else f"{own}+{self.base.content_key}"
@@ -52,9 +52,9 @@ class ModelIdentity:
         """Return the local directory. Raises `ModelError` for a model that is only named."""
         if self.directory is None:
             raise ModelError(
-                "the model's files are not on this machine",
+                "the files of the model are not on this machine",
                 where=self.model,
-                remedy="name a local directory, or a hub id that can be fetched",
+                remedy="use a local directory, or a hub id that can be downloaded",
             )
         return self.directory
 
@@ -65,10 +65,10 @@ def resolve_model(
     """Resolve `name`: the user's alias, a built-in alias, a local path, or a hub id, in this order.
 
     A hub id that is cached is used without network; its revision is the commit of the cached snapshot.
-    `need` says what must be on this machine: the `weights`, the `tokenizer` and configuration only, or
-    just the `name` (a model behind a server). `settings` defaults to the nearest `rlt-data.toml`.
+    `need` is what must be on this machine: the `weights`, only `tokenizer` and configuration, or nothing
+    but the `name` (a model behind a server). `settings` defaults to the nearest `rlt-data.toml`.
 
-    Raises `ModelError` with what to do where nothing is found, weights are missing or only pickled.
+    Raises `ModelError` where nothing is found, and where weights are missing or pickled.
     """
     settings = settings if settings is not None else load_settings()
     entries = list_registry(settings)
@@ -98,7 +98,7 @@ def _find_local_path(model: str) -> Path | None:
         raise ModelError(
             "there is no such model directory",
             where=str(path),
-            remedy="check the path; a model directory holds config.json and *.safetensors",
+            remedy="check the path; a model directory contains config.json and *.safetensors",
         )
     return None
 
@@ -109,9 +109,9 @@ def _identify_directory(
     adapter = (path / "adapter_config.json").is_file()
     if not adapter and not (path / "config.json").is_file():
         raise ModelError(
-            "the directory holds no model: there is no config.json",
+            "the directory is not a model: it has no config.json",
             where=str(path),
-            remedy="name the directory that was written by save_pretrained",
+            remedy="use the directory that save_pretrained wrote",
         )
     missing = list_missing_weights(path) if need == "weights" else []
     if missing:
@@ -138,18 +138,18 @@ def _find_base(directory: Path, role: str, settings: Settings, need: Need) -> Mo
     base = read_json(file).get("base_model_name_or_path")
     if not base:
         raise ModelError(
-            "the adapter does not say which model it belongs to",
+            "the adapter does not name its base model",
             where=str(file),
-            remedy="set base_model_name_or_path in it",
+            remedy="set base_model_name_or_path in this file",
         )
     return resolve_model(str(base), role=role, settings=settings, need=need)
 
 
-def _explain_unknown_name(entry: RegistryEntry, known: list[str]) -> ModelError:
-    near = find_nearest(entry.model, known)
+def _explain_unknown_name(entry: RegistryEntry, aliases: list[str]) -> ModelError:
+    near = find_nearest(entry.model, aliases)
     hint = f"did you mean {near!r}? " if near else ""
     return ModelError(
         f"no model is named {entry.model!r}",
         where=f"alias {entry.alias!r} in {entry.origin}" if entry.alias != entry.model else None,
-        remedy=hint + "rlt-data models lists the known names; a hub id reads owner/name; a path must exist",
+        remedy=hint + "rlt-data models lists all aliases; or use a hub id (owner/name) or an existing path",
     )

@@ -1,4 +1,4 @@
-"""Tokenizers and models loaded from resolved identities: local files, safetensors, no foreign code."""
+"""Load tokenizers and models of resolved identities: local files, safetensors, no code of the model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 from rlt_data.errors import ModelError, UsageError, require_module
 from rlt_data.models.identity import ModelIdentity
 from rlt_data.models.tokenizer_file import follows_file
+from rlt_data.suggestions import suggest_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def choose_device(device: str) -> str:
-    """Choose where to compute: `auto` is cuda, then mps, then cpu. Raises `UsageError` if absent."""
+    """Choose the device: `auto` is the first available of cuda, mps and cpu. Raises `UsageError`."""
     torch = require_module("torch", "models")
     mps = torch.backends.mps.is_available()
     if device == "auto":
@@ -22,18 +23,18 @@ def choose_device(device: str) -> str:
     kind = device.split(":")[0]
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": mps}
     if not present.get(kind, False):
-        have = ", ".join(name for name, there in present.items() if there)
-        raise UsageError(f"device {device!r} is not available", remedy=f"available here: auto, {have}")
+        have = ", ".join(name for name, available in present.items() if available)
+        raise UsageError(f"device {device!r} is not available", remedy=f"use one of: auto, {have}")
     return device
 
 
 def choose_dtype(dtype: str, device: str) -> str:
     """Choose the floating-point type: `auto` is float32 on a CPU, bfloat16 or else float16 elsewhere.
 
-    Raises `UsageError` for a type that is not known.
+    Raises `UsageError` for any other type.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"unknown dtype {dtype!r}", remedy=f"one of {', '.join(DTYPES)}")
+        raise UsageError(f"unknown dtype {dtype!r}", remedy=suggest_name(dtype, DTYPES))
     if dtype != "auto":
         return dtype
     if device == "cpu":
@@ -43,10 +44,10 @@ def choose_dtype(dtype: str, device: str) -> str:
 
 
 def load_tokenizer(identity: ModelIdentity) -> Any:
-    """Load a fast tokenizer (`transformers.PreTrainedTokenizerFast`) that gives character offsets.
+    """Load a fast tokenizer (`transformers.PreTrainedTokenizerFast`) that returns character offsets.
 
-    It splits text as its tokenizer.json says, whatever class its configuration names. An adapter without a
-    tokenizer of its own uses its base model's. Raises `ModelError`.
+    It splits text as its tokenizer.json defines, whichever class its configuration names. An adapter
+    without a tokenizer of its own uses that of its base model. Raises `ModelError`.
     """
     transformers = require_module("transformers", "models")
     directory = identity.require_directory()
@@ -62,16 +63,16 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
         raise ModelError(f"the tokenizer cannot be loaded: {error}", where=identity.model) from error
     if not tokenizer.is_fast:
         raise ModelError(
-            "the tokenizer gives no character offsets (it is not a fast one)",
+            "the tokenizer is not a fast one, and returns no character offsets",
             where=identity.model,
-            remedy="use a model with a tokenizer.json",
+            remedy="use a model that has a tokenizer.json",
         )
     return tokenizer
 
 
 @contextmanager
 def hide_progress_bars() -> Iterator[None]:
-    """Keep transformers' own bars out of ours while a model loads."""
+    """Hide the progress bars of transformers within the block, so that they do not break ours."""
     logging = require_module("transformers", "models").utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -109,7 +110,7 @@ def load_model(
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, safetensors.SafetensorError) as error:
         raise ModelError(f"the model cannot be loaded: {error}", where=identity.model) from error
-    # transformers fills what is missing with random weights and only warns.
+    # transformers initializes missing weights at random and only warns.
     missing = sorted(found["missing_keys"])
     if missing:
         raise ModelError(

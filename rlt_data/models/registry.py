@@ -1,4 +1,4 @@
-"""Short names of models: a built-in table, and the user's own in `rlt-data.toml`, which win."""
+"""Aliases of models: a built-in table, and the user's own in `rlt-data.toml`, which take precedence."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rlt_data.settings import Settings
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """What one alias means.
+    """The model of one alias.
 
-    `model` is a hub id or a local path; `origin` is `built-in` or the settings file; `parameters` counts
-    in billions and `context` in tokens, where known. `shape` has layers, hidden, feed_forward, heads,
-    key_value_heads and vocabulary, of models that a training may be planned with before they are here.
+    `model` is a hub id or a local path; `origin` is `built-in` or the settings file; `parameters` are in
+    billions and `context` is in tokens. `shape` has layers, hidden, feed_forward, heads, key_value_heads
+    and vocabulary, so that a training can be planned before the model is downloaded.
     """
 
     alias: str
@@ -33,7 +33,7 @@ class RegistryEntry:
 
 @functools.cache
 def load_builtin_registry() -> dict[str, RegistryEntry]:
-    """Load the table of public models that comes with the program."""
+    """Load the built-in table of public models."""
     text = resources.files("rlt_data.models").joinpath("registry.toml").read_text(encoding="utf-8")
     return {
         alias: RegistryEntry(
@@ -50,9 +50,9 @@ def load_builtin_registry() -> dict[str, RegistryEntry]:
 
 
 def list_registry(settings: Settings) -> dict[str, RegistryEntry]:
-    """List every alias: the user's own over the built-in ones.
+    """Return every alias, with the user's own in place of built-in ones of the same name.
 
-    A user's alias may name a built-in one, and then stands for the same model.
+    A user's alias may refer to a built-in one, and then means the same model.
     """
     builtin = load_builtin_registry()
     entries = dict(builtin)

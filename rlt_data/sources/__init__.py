@@ -1,1 +1,1 @@
-"""Public dataset layouts and procedural problems, read into questions."""
+"""Sources of questions and traces: files, public data sets, the hub, and generators of problems."""

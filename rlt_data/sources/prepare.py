@@ -1,9 +1,9 @@
-"""One source row made ready for the tables: its question, its solution and its traces, or why not."""
+"""Convert one source row into a question, its solution and its traces, or explain why it cannot be used."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from rlt_data.formats import BUILT_IN, ConversationFormat, load_format, parse_student_completion
 from rlt_data.sources.identity import identify_imported_trace, identify_question
@@ -13,11 +13,12 @@ from rlt_data.sources.values import write_json
 from rlt_data.tasks.answers import extract_answer, render_answer
 
 Untagged = Literal["unknown", "think"]
+"""What a completion without tags is: of unknown structure (its think is null), or thinking as a whole."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most characters of a question, a solution and a trace; a longer one is rejected."""
+    """The greatest lengths of a question, a solution and a trace, in characters; longer ones are rejected."""
 
     question: int
     solution: int
@@ -26,7 +27,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class PreparedTrace:
-    """A trace as the `traces` table holds it, without run and sample index; or why it is left out."""
+    """The columns of a row of `traces` without run and sample index; `problem` is why it is rejected."""
 
     trace_id: str
     values: dict[str, Any]
@@ -35,7 +36,7 @@ class PreparedTrace:
 
 @dataclass(frozen=True)
 class PreparedRow:
-    """A row whose question can stand; `solution` is None where the row knows neither solution nor answer."""
+    """A row with a valid question; `solution` is None where the row has neither solution nor answer."""
 
     question_id: str
     question: str
@@ -47,7 +48,12 @@ class PreparedRow:
 
 
 @dataclass(frozen=True)
-class _TakenApart:
+class _ParsedExplanation:
+    """An explanation split into thinking and solution.
+
+    `format` names the format whose tags it has; `whole` is True where all of an untagged text is thinking.
+    """
+
     think: str | None
     solution: str | None
     solution_closed: bool
@@ -57,7 +63,11 @@ class _TakenApart:
 
 
 class Preparer:
-    """Makes rows ready under one set of rules."""
+    """Converts rows under one set of rules: formats, length limits, and what to do about missing parts.
+
+    `solution_template` renders a solution from an answer; `teacher` is the author of traces where the
+    source names none.
+    """
 
     def __init__(
         self,
@@ -76,11 +86,11 @@ class Preparer:
         self._teacher = teacher
 
     def prepare(self, layout: Layout, values: dict[str, Any]) -> PreparedRow:
-        """Make one row ready. Raises `RowError` where its question cannot stand."""
+        """Convert one row. Raises `RowError` where it has no valid question or is too long."""
         example = layout.read(Row(values))
         question = example.question
         if question is None:
-            raise RowError("missing_question", f"layout {layout.name} found no question in the row")
+            raise RowError("missing_question", f"the row has no question (layout {layout.name})")
         _check_length("question", question, self._limits.question)
         question_id = identify_question(question)
         metadata = write_json(example.metadata)
@@ -92,7 +102,9 @@ class Preparer:
         if rendered and answer is not None:
             solution = render_answer(answer.strip(), self._template)
             _check_length("solution", solution, self._limits.solution)
-        traces = tuple(self._prepare_trace(question_id, one, metadata) for one in explanations)
+        traces = tuple(
+            self._prepare_trace(question_id, explanation, metadata) for explanation in explanations
+        )
         return PreparedRow(question_id, question, solution, answer, rendered, metadata, traces)
 
     def _find_solution(self, example: Example) -> tuple[str | None, list[Explanation]]:
@@ -100,15 +112,15 @@ class Preparer:
         if not (example.solution_in_trace and explanations):
             return example.solution, explanations
         first = explanations[0]
-        parts = self._take_apart(first)
+        parts = self._parse_explanation(first)
         if parts.format is None:
-            # An assistant's turn without tags is a solution, and no thinking.
+            # An assistant turn without tags is a solution without thinking.
             return first.text.strip() or None, explanations[1:]
         stated = (parts.solution or "").strip() if parts.solution_closed else ""
         return stated or None, explanations
 
     def _prepare_trace(self, question_id: str, explanation: Explanation, metadata: str) -> PreparedTrace:
-        parts = self._take_apart(explanation)
+        parts = self._parse_explanation(explanation)
         trace_id = identify_imported_trace(
             question_id, explanation.text, explanation.solution, whole=parts.whole
         )
@@ -133,31 +145,38 @@ class Preparer:
             problem = error
         return PreparedTrace(trace_id, values, problem)
 
-    def _take_apart(self, explanation: Explanation) -> _TakenApart:
+    def _parse_explanation(self, explanation: Explanation) -> _ParsedExplanation:
         text, name = explanation.text, self._name_format(explanation.text)
         if not text.strip():
-            return _TakenApart(None, explanation.solution, False, "empty", name)
+            return _ParsedExplanation(None, explanation.solution, False, "empty", name)
         if name is None and not explanation.tagged:
-            return _TakenApart(text, explanation.solution, True, "closed", None)
+            return _ParsedExplanation(text, explanation.solution, True, "closed", None)
         parsed = parse_student_completion(self._format, text)
-        whole = name is None and self._untagged == "think"
+        whole = name is None and self._takes_untagged_as_thinking()
         think = text if whole else parsed.think
         solution = parsed.solution if explanation.solution is None else explanation.solution
-        return _TakenApart(think, solution, parsed.solution_closed, parsed.state, name, whole)
+        return _ParsedExplanation(think, solution, parsed.solution_closed, parsed.state, name, whole)
+
+    def _takes_untagged_as_thinking(self) -> bool:
+        match self._untagged:
+            case "unknown":
+                return False
+            case "think":
+                return True
+            case _:
+                assert_never(self._untagged)
 
     def _name_format(self, text: str) -> str | None:
-        """Name the format whose thinking tag comes first in `text`; None where none does."""
-        places = [
-            (place, order)
+        """Return the name of the format whose thinking tag occurs first in `text`; None where none occurs."""
+        occurrences = [
+            (position, order)
             for order, format in enumerate(self._formats)
             for tag in (format.student.think_open, format.student.think_close)
-            if (place := text.find(tag)) >= 0
+            if (position := text.find(tag)) >= 0
         ]
-        return self._formats[min(places)[1]].name if places else None
+        return self._formats[min(occurrences)[1]].name if occurrences else None
 
 
 def _check_length(what: str, text: str, most: int) -> None:
     if len(text) > most:
-        raise RowError(
-            f"over_long_{what}", f"the {what} holds {len(text):,} characters, at most {most:,} are taken"
-        )
+        raise RowError(f"over_long_{what}", f"the {what} has {len(text):,} characters; the limit is {most:,}")

@@ -1,1 +1,1 @@
-"""Answers: extraction and verification."""
+"""Final answers: extraction and verification."""

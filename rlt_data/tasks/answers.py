@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# Without braces LaTeX boxes one token only. A backslash takes the next character along, so \\{ is no brace.
+# Without braces \boxed applies to one token. A backslash escapes the next character, so \{ is not a brace.
 _MARKS = re.compile(
     r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?:boxed|fbox)\s+(?P<bare>[^\s{}$\\.,;]+)|\\.|[{}]", re.DOTALL
 )
@@ -16,10 +16,10 @@ _PLAIN_LENGTH = 60
 
 
 def extract_answer(text: str) -> str | None:
-    """Find the final answer of a solution or completion, or None.
+    """Extract the final answer of a solution or completion; None where there is none.
 
-    The last complete `\\boxed{}` counts most, then the last `####` line, then "the answer is ..." in the
-    last line; a text of one short line that is no sentence is its own answer.
+    The first that exists: the last complete `\\boxed{}`, the last `####` line, "the answer is ..." in the
+    last line, or the text itself where it is one short line and not a sentence.
     """
     return (
         extract_boxed_answer(text)
@@ -30,8 +30,8 @@ def extract_answer(text: str) -> str | None:
 
 
 def extract_boxed_answer(text: str) -> str | None:
-    """Return what stands in the last complete `\\boxed{...}` or `\\fbox{...}`, braces nested to any depth."""
-    open_braces: list[int | None] = []  # where the content of a box begins; None for any other brace
+    """Return the content of the last complete `\\boxed{...}` or `\\fbox{...}`; braces may be nested."""
+    open_braces: list[int | None] = []  # start of the content of a box; None for any other brace
     last: tuple[int, str] | None = None
     for mark in _MARKS.finditer(text):
         found = None
@@ -50,13 +50,13 @@ def extract_boxed_answer(text: str) -> str | None:
 
 
 def extract_hash_answer(text: str) -> str | None:
-    """Return what follows the last `####` that begins a line, as in GSM8K; 70,000 becomes 70000."""
+    """Return the text after the last `####` at the start of a line, as in GSM8K; 70,000 becomes 70000."""
     found = _HASHES.findall(text)
     return drop_thousands_commas(found[-1]) if found else None
 
 
 def extract_stated_answer(text: str) -> str | None:
-    """Return what the last line names after "answer is" or "answer:", where it is short and no sentence."""
+    """Return the text after "answer is" or "answer:" in the last line, if it is short and not a sentence."""
     lines = text.strip().splitlines()
     found = _STATED.search(lines[-1]) if lines else None
     if found is None:
@@ -65,7 +65,7 @@ def extract_stated_answer(text: str) -> str | None:
 
 
 def extract_plain_answer(text: str) -> str | None:
-    """Return the text itself where it is one short line that is no sentence, such as `128` or `x^2 + 1`."""
+    """Return the text itself if it is one short line and not a sentence, such as `128` or `x^2 + 1`."""
     line = text.strip()
     if not line or "\n" in line or len(line) > _PLAIN_LENGTH or line.endswith((".", "!", "?", ":")):
         return None
@@ -78,10 +78,10 @@ def extract_plain_answer(text: str) -> str | None:
 
 
 def drop_thousands_commas(answer: str) -> str:
-    """Write 1,234,567 as 1234567; leave every other comma, as in a pair of numbers, where it is."""
+    """Convert 1,234,567 to 1234567; keep all other commas, such as those between two numbers."""
     return answer.replace(",", "") if _THOUSANDS.fullmatch(answer) else answer
 
 
 def render_answer(answer: str, template: str = r"The answer is \boxed{{answer}}.") -> str:
-    """Write a solution that states a final answer alone; `{answer}` in the template is replaced."""
+    """Render a solution that only states the final answer; `{answer}` in the template is replaced."""
     return template.replace("{answer}", answer)

@@ -1,9 +1,8 @@
-"""Whether an answer equals the true one, decided by math-verify in processes that can be killed.
+"""Compare answers with the true ones, using math-verify in child processes that can be killed.
 
-Symbolic comparison can run for ever or take all memory on an adversarial expression, and a time limit
-inside the process (an alarm, a thread) does not stop native code. So the work is done by child processes
-that read pairs from a pipe: one that does not answer in time is killed and replaced, and only its pair
-is lost.
+Symbolic comparison can run forever or use all memory on an adversarial expression, and a time limit
+inside the process (an alarm, a thread) does not stop native code. So child processes read pairs from a
+pipe: one that does not answer in time is killed and replaced, and only its pair has no result.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from rlt_data.tasks.answers import extract_answer
 Verdict = Literal["correct", "incorrect", "no_answer", "timeout", "failed"]
 
 START_SECONDS = 120.0
-"""How long a child may take to import the symbolic library before the first answer."""
+"""Seconds that a child may take to import the symbolic library before its first answer."""
 RECYCLE_AFTER = 2_000
-"""Pairs after which a child is replaced: symbolic libraries keep what they have seen."""
+"""Pairs after which a child is replaced: symbolic libraries cache what they have seen."""
 
 
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
@@ -37,7 +36,7 @@ _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 
 @dataclass
 class _Child:
-    """One child process; `pair` is the index that it works on, `deadline` when it must have answered."""
+    """One child process; `pair` is the index of its current pair, `deadline` the time to answer it."""
 
     process: subprocess.Popen[bytes]
     pair: int | None = None
@@ -56,7 +55,7 @@ class AnswerVerifier:
     def __init__(self, *, seconds: float = 5.0, processes: int | None = None) -> None:
         require_module("math_verify", "verify")
         self._seconds = seconds
-        self._wanted = processes or max(1, min(8, os.cpu_count() or 1))
+        self._processes = processes or max(1, min(8, os.cpu_count() or 1))
         self._children: list[_Child] = []
 
     def __enter__(self) -> AnswerVerifier:
@@ -78,9 +77,9 @@ class AnswerVerifier:
     ) -> list[Verdict]:
         """Compare (true answer, given answer) pairs; the verdicts come in the order of the pairs.
 
-        Equal texts are correct and a missing side is `no_answer` without asking a child; `timeout` and
-        `failed` (out of memory, a crash) say that the comparison gave no result. `on_done` is called after
-        every pair.
+        Equal texts are `correct` and a missing answer is `no_answer`, without a child; `timeout` and `failed`
+        (out of memory, a crash) mean that the comparison gave no result. `on_done` is called after every
+        pair. Raises `ModelError` where a child cannot start.
         """
         given = list(pairs)
         verdicts: list[Verdict | None] = [_decide_quickly(true, answer) for true, answer in given]
@@ -92,20 +91,20 @@ class AnswerVerifier:
             for child in self._children:
                 selector.register(_get_output(child), selectors.EVENT_READ, child)
             while waiting or any(child.pair is not None for child in self._children):
-                self._hand_out(waiting, given, selector)
+                self._assign(waiting, given, selector)
                 for index, verdict in self._collect(selector):
                     verdicts[index] = verdict
                     if on_done:
                         on_done()
         return [verdict or "failed" for verdict in verdicts]
 
-    def _hand_out(
+    def _assign(
         self,
         waiting: deque[int],
         pairs: Sequence[tuple[str | None, str | None]],
         selector: selectors.BaseSelector,
     ) -> None:
-        while waiting and len(self._children) < min(self._wanted, self._count_busy() + len(waiting)):
+        while waiting and len(self._children) < min(self._processes, self._count_busy() + len(waiting)):
             child = _start(self._seconds)
             self._children.append(child)
             selector.register(_get_output(child), selectors.EVENT_READ, child)
@@ -121,7 +120,7 @@ class AnswerVerifier:
                 child.process.stdin.write(line)
                 child.process.stdin.flush()
             except BrokenPipeError:
-                # It died since its last answer: its end of the pipe says so to the selector.
+                # It died after its last answer; the selector will report the closed pipe.
                 continue
 
     def _count_busy(self) -> int:
@@ -149,7 +148,7 @@ class AnswerVerifier:
                 if not child.ready:
                     self.close()
                     raise ModelError(
-                        "the answer checker cannot start",
+                        "the process that compares answers cannot start",
                         where=f"{sys.executable} -m rlt_data.tasks.verify_child",
                         remedy="run that command to see its error",
                     )
@@ -171,10 +170,10 @@ class AnswerVerifier:
 
 
 def find_trace_answer(trace_solution: str | None, think: str | None, completion: str | None) -> str | None:
-    """Find the answer that a trace itself gives: in its own solution, else in its thinking, else anywhere.
+    """Find the answer of a trace: in its solution, else in its thinking, else anywhere in the completion.
 
-    An explanation seldom marks its answer; where none of the texts does, the last number of the first
-    text that is there counts, as the flexible extraction of common evaluation harnesses has it.
+    Explanations seldom mark their answer; where no text does, the answer is the last number of the first
+    text that exists, as in the flexible extraction of common evaluation harnesses.
     """
     texts = [text for text in (trace_solution, think, completion) if text and text.strip()]
     for text in texts:

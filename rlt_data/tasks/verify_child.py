@@ -1,4 +1,4 @@
-"""The child process of `rlt_data.tasks.verify`: JSON pairs in, line by line; true, false or failed out."""
+"""The child process of `verify.py`: reads one pair per line as JSON, and writes true, false or failed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 MEMORY_LIMIT = 4 * 2**30
-"""Address space of a child, bytes: 10**10**10 ends in a MemoryError, not in a stopped machine."""
+"""Address space of a child in bytes, so that 10**10**10 ends in a MemoryError of the child alone."""
 
 
 def main() -> None:
-    """Answer until the input ends; the argument is the parent's time limit for a pair, seconds."""
+    """Compare pairs until the input ends; the argument is the time limit of the parent per pair, seconds."""
     seconds = float(sys.argv[1])
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
@@ -40,14 +40,14 @@ def main() -> None:
 
 
 def compare_answers(math_verify: Any, true: str, answer: str) -> bool:
-    """Compare two answers, each read as LaTeX and as a plain expression."""
-    # Boxed text is what the parser reads most readily; the time limit is the parent's, not an alarm.
+    """Return whether two answers are equal; each is parsed as LaTeX and as a plain expression."""
+    # The parser handles boxed text best. The parent enforces the time limit, so there is no alarm here.
     parsed = [math_verify.parse(rf"$\boxed{{{text}}}$", parsing_timeout=None) for text in (true, answer)]
     return bool(math_verify.verify(parsed[0], parsed[1], timeout_seconds=None))
 
 
 def limit_time(seconds: float) -> None:
-    """Allow this much more processor time, so that a child whose parent was killed ends by itself."""
+    """Limit further processor time, so that a child whose parent was killed ends by itself."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     with suppress(ValueError, OSError):

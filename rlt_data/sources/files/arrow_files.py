@@ -1,4 +1,4 @@
-"""Parquet and Arrow IPC (file, stream, Feather), a batch at a time."""
+"""Parquet and Arrow IPC files (file, stream, Feather), read in batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILE_MAGIC = b"ARROW1"
 
 
 def read_parquet(path: Path) -> Iterator[SourceRow | BadRow]:
-    """Read a Parquet file, one row group after the other; a damaged one costs its own rows."""
+    """Read a Parquet file, row group by row group; a damaged one loses its own rows only."""
     with pq.ParquetFile(path) as file:
         number = 0
         for group in range(file.num_row_groups):
@@ -34,12 +34,12 @@ def read_parquet(path: Path) -> Iterator[SourceRow | BadRow]:
 
 
 def count_parquet_rows(path: Path) -> int:
-    """Return the number of rows, from the file's footer."""
+    """Return the number of rows, from the footer of the file."""
     return int(pq.read_metadata(path).num_rows)
 
 
 def read_arrow(path: Path) -> Iterator[SourceRow | BadRow]:
-    """Read an Arrow IPC file or stream, of which Feather is one."""
+    """Read an Arrow IPC file or stream; Feather is one of them."""
     with pa.memory_map(str(path)) as source:
         if source.size() == 0:
             return
@@ -56,22 +56,22 @@ def read_arrow(path: Path) -> Iterator[SourceRow | BadRow]:
 def _open_batches(source: Any, *, is_file: bool) -> Iterator[pa.RecordBatch]:
     if is_file:
         reader = pa.ipc.open_file(source)
-        for place in range(reader.num_record_batches):
-            yield reader.get_batch(place)
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index)
     else:
         yield from pa.ipc.open_stream(source)
 
 
 def read_batch(batch: pa.RecordBatch, number: int) -> Iterator[SourceRow | BadRow]:
-    """Turn a record batch into rows that count from `number`; text that is not UTF-8 costs its row."""
+    """Convert a record batch to rows, numbered from `number`; text that is not UTF-8 makes a `BadRow`."""
     try:
         rows: list[dict[str, Any]] = batch.to_pylist()
     except (UnicodeDecodeError, pa.ArrowException, ValueError, OverflowError):
-        for place in range(batch.num_rows):
-            yield _read_one(batch.slice(place, 1), number + place)
+        for offset in range(batch.num_rows):
+            yield _read_one(batch.slice(offset, 1), number + offset)
         return
-    for place, row in enumerate(rows):
-        yield SourceRow(number + place, row)
+    for offset, row in enumerate(rows):
+        yield SourceRow(number + offset, row)
 
 
 def _read_one(batch: pa.RecordBatch, number: int) -> SourceRow | BadRow:

@@ -1,4 +1,4 @@
-"""CSV and TSV: ragged rows, bytes that are not UTF-8 and quotes that never close cost their row alone."""
+"""CSV and TSV files. A damaged record (wrong length, not UTF-8, open quote) makes one `BadRow`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlt_data.sources.rows import BadRow, SourceRow
 from rlt_data.sources.values import escape_bytes, is_unicode
 
 MAX_RECORD_LINES = 20_000
-"""A quoted field that spans more lines than this is taken for a quote that never closes."""
+"""A record with more lines than this is treated as one whose quote is never closed."""
 
 _DELIMITERS = (",", "\t", ";", "|")
 _FIELD_LIMIT = 1 << 30
@@ -24,10 +24,11 @@ _FIELD_LIMIT = 1 << 30
 def read_csv(
     stream: BinaryIO, delimiter: str | None = None, record_lines: int = MAX_RECORD_LINES
 ) -> Iterator[SourceRow | BadRow]:
-    """Read records under a header line; without `delimiter` the header's most frequent one is taken.
+    """Read the records below a header line.
 
-    Empty fields are missing values, lines without any text no rows. Raises `InputError` where the header
-    names a column twice.
+    `delimiter` defaults to the most frequent of comma, tab, semicolon and bar in the header. Empty fields
+    are missing values; lines without any text are not rows. Raises `InputError` where the header cannot be
+    read or names a column twice.
     """
     lines = _Lines(stream)
     first = lines.peek()
@@ -46,11 +47,11 @@ def read_csv(
         elif not any(record):
             continue
         elif not all(map(is_unicode, record)):
-            detail = f"the record that ends in line {lines.number} holds bytes that are not UTF-8"
+            detail = f"the record that ends in line {lines.number} contains bytes that are not UTF-8"
             yield BadRow(number, "encoding_error", detail, escape_bytes(delimiter.join(record)))
         elif len(record) != len(columns):
             detail = (
-                f"line {lines.number}: {len(record)} fields, expected {len(columns)}: {', '.join(columns)}"
+                f"line {lines.number} has {len(record)} fields, expected {len(columns)}: {', '.join(columns)}"
             )
             yield BadRow(number, "ragged_row", detail, delimiter.join(record))
         else:
@@ -61,17 +62,17 @@ def read_csv(
 
 
 class _Lines(Iterator[str]):
-    """The lines of a file, remembering those of the record at hand, which can be put back."""
+    """The lines of a file. Those of the current record are remembered, and can be put back."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        # Bytes that are not UTF-8 become surrogates, so that they cost the record that holds them alone.
+        # Bytes that are not UTF-8 become surrogates, so that only their own record is lost.
         self._text = TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
         self._waiting: deque[str] = deque()
         self.record: list[str] = []
         self.number = 0
 
     def peek(self) -> str:
-        """Return the first line without its byte order mark, and leave it to be read."""
+        """Return the first line, without a byte order mark, and keep it to be read."""
         line = self._text.readline()
         remove_byte_order_mark(line[:2].encode("utf-8", "surrogateescape"))
         line = line.removeprefix(codecs.BOM_UTF8.decode("utf-8"))
@@ -101,7 +102,7 @@ def _read_records(lines: _Lines, delimiter: str, record_lines: int) -> Iterator[
         while True:
             lines.record.clear()
             try:
-                # A fresh reader a record: one that failed inside quotes would go on inside them.
+                # One reader per record: a reader that failed inside quotes would continue inside them.
                 record = next(csv.reader(_limit_lines(lines, record_lines), delimiter=delimiter, strict=True))
             except StopIteration:
                 return
@@ -121,12 +122,12 @@ def _limit_lines(lines: _Lines, most: int) -> Iterator[str]:
 
 
 def _name_columns(header: list[str]) -> list[str]:
-    names = [name.strip() or f"column_{place}" for place, name in enumerate(header)]
+    names = [name.strip() or f"column_{index}" for index, name in enumerate(header)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InputError(
             f"the header names a column twice: {', '.join(repeated)}",
             where="columns: " + ", ".join(names),
-            remedy="rename one of them in the file's first line",
+            remedy="rename one of them in the first line of the file",
         )
     return names

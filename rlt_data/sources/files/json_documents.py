@@ -25,7 +25,7 @@ _GAP = re.compile(r"[\s,]*")
 _STRUCTURE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|["{}\[\]]', re.DOTALL)
 _NEXT_OBJECT = re.compile(r"\n\s*(?=\{)")
 _SCALAR_END = re.compile(r"[,\s\]]|$")
-# Names under which files keep their list of rows.
+# Names under which files store their list of rows.
 _WRAPPERS = ("data", "rows", "examples", "train", "test")
 
 
@@ -34,8 +34,8 @@ def read_json(
 ) -> Iterator[SourceRow | BadRow]:
     """Read a JSON file: an array of objects, objects one after the other, or one object.
 
-    One object is a row, or a table: lists of equal length by column, as pandas writes them too, or a list
-    of objects under a name such as `data`. A table by columns is held whole; everything else is not.
+    One object is a row, or a table: lists of equal length by column (pandas writes them as objects), or a
+    list of objects under a name such as `data`. Only a table by columns is held in memory as a whole.
     """
     with open_stream() as stream:
         as_lines = _holds_json_lines(stream, limit)
@@ -54,14 +54,14 @@ def read_json(
 class ValueReader(Iterator[Any]):
     """The elements of a top-level array, or top-level values one after the other, decoded one by one.
 
-    A value that cannot be decoded comes as a `BadRow` without number. After it reading goes on behind its
-    closing bracket, or, where brackets or quotes do not match, at the next line that opens an object.
+    A value that cannot be decoded is a `BadRow` without a number. Reading continues after its closing
+    bracket, or, where brackets or quotes do not match, at the next line that opens an object.
     """
 
     def __init__(self, stream: BinaryIO, limit: int = MAX_ROW_BYTES) -> None:
         self._stream = stream
         self._limit = limit
-        # Bytes that are not UTF-8 become surrogates, so that they cost the element that holds them alone.
+        # Bytes that are not UTF-8 become surrogates, so that only their own element is lost.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text = self._decoder.decode(remove_byte_order_mark(stream.read(_CHUNK)))
         self._clean = is_unicode(self._text)
@@ -82,13 +82,13 @@ class ValueReader(Iterator[Any]):
                 end_of_broken = self._find_end()
                 if end_of_broken is None and self._read_more():
                     continue
-                return self._give_up(error, end_of_broken)
+                return self._skip_broken(error, end_of_broken)
             if end == len(self._text) and not isinstance(value, dict | list | str) and self._read_more():
                 continue
             start, self._position = self._position, end
             if not self._clean and not is_unicode(raw := self._text[start:end]):
                 return BadRow(
-                    None, "encoding_error", "the element holds bytes that are not UTF-8", escape_bytes(raw)
+                    None, "encoding_error", "the element contains bytes that are not UTF-8", escape_bytes(raw)
                 )
             return value
 
@@ -100,12 +100,12 @@ class ValueReader(Iterator[Any]):
                 return
 
     def _read_more(self) -> bool:
-        """Append to the text, dropping what was read; False at the end of the file or of the patience."""
+        """Append to the text and drop what was read; False at the end of the file or beyond the limit."""
         self._text = self._text[self._position :]
         self._position = 0
         if self._ended or len(self._text) > self._limit:
             return False
-        # Doubling keeps the cost of decoding a long value again and again within twice its length.
+        # A long value is decoded again after every chunk; doubling bounds the total cost by twice its length.
         more = self._stream.read(max(_CHUNK, len(self._text)))
         self._ended = not more
         decoded = self._decoder.decode(more, final=self._ended)
@@ -114,7 +114,7 @@ class ValueReader(Iterator[Any]):
         return bool(more)
 
     def _find_end(self) -> int | None:
-        """Find where the brackets of the value close, whatever stands between them."""
+        """Find where the brackets of the value close, whatever is between them."""
         if self._text[self._position] not in "{[":
             end = _SCALAR_END.search(self._text, self._position + 1)
             return None if end is None or end.start() == len(self._text) else end.start()
@@ -127,7 +127,7 @@ class ValueReader(Iterator[Any]):
                 return mark.end()
         return None
 
-    def _give_up(self, error: Exception, end: int | None) -> BadRow:
+    def _skip_broken(self, error: Exception, end: int | None) -> BadRow:
         if end is None:
             after = _NEXT_OBJECT.search(self._text, self._position + 1)
             end = after.end() if after else len(self._text)
@@ -138,7 +138,7 @@ class ValueReader(Iterator[Any]):
 
 
 def _holds_json_lines(stream: BinaryIO, limit: int) -> bool:
-    """Say whether the first line is an object and something follows it."""
+    """Return whether the first line is an object and something follows it."""
     line = remove_byte_order_mark(stream.readline(limit))
     while line and not line.strip():
         line = stream.readline(limit)

@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line; a broken line costs that row and no other."""
+"""JSON Lines files: one object per line. A broken line makes one `BadRow`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from rlt_data.sources.files.json_values import DECODE_ERRORS, decode_whole_json,
 from rlt_data.sources.rows import BadRow, SourceRow
 
 MAX_ROW_BYTES = 256 << 20
-"""No row is longer than this, so that a file without line ends does not fill the memory."""
+"""The longest row, so that a file without line ends does not fill the memory."""
 
 _EXCERPT = 100_000
 
 
 def read_json_lines(stream: BinaryIO, limit: int = MAX_ROW_BYTES) -> Iterator[SourceRow | BadRow]:
-    """Read one object a line. Blank lines are no rows; a line of more than `limit` bytes is a bad row."""
+    """Read one object per line. Blank lines are not rows; a line of more than `limit` bytes is a `BadRow`."""
     number = 0
     line_number = 0
     while line := stream.readline(limit):
@@ -27,7 +27,12 @@ def read_json_lines(stream: BinaryIO, limit: int = MAX_ROW_BYTES) -> Iterator[So
         if len(line) >= limit and not line.endswith(b"\n"):
             length = len(line) + _skip_line(stream, limit)
             excerpt = line[:_EXCERPT].decode("utf-8", "backslashreplace")
-            yield BadRow(number, "over_long_row", f"line {line_number} holds {length:,} bytes", excerpt)
+            yield BadRow(
+                number,
+                "over_long_row",
+                f"line {line_number} has {length:,} bytes; the limit is {limit:,}",
+                excerpt,
+            )
         elif line.strip():
             yield _read_line(line, number, line_number)
         else:
@@ -36,10 +41,10 @@ def read_json_lines(stream: BinaryIO, limit: int = MAX_ROW_BYTES) -> Iterator[So
 
 
 def remove_byte_order_mark(start: bytes) -> bytes:
-    """Remove the mark that some programs put before UTF-8. Raises `InputError` for UTF-16."""
+    """Remove the byte order mark that some programs write before UTF-8. Raises `InputError` for UTF-16."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise InputError(
-            "the file is written in UTF-16, expected UTF-8",
+            "the file is encoded in UTF-16; expected UTF-8",
             remedy="convert it: iconv -f UTF-16 -t UTF-8 OLD > NEW",
         )
     return start.removeprefix(codecs.BOM_UTF8)
@@ -60,7 +65,7 @@ def _read_line(line: bytes, number: int, line_number: int) -> SourceRow | BadRow
         return BadRow(number, reason, f"line {line_number}: {detail}", text)
     if not isinstance(value, dict):
         return BadRow(
-            number, "not_an_object", f"line {line_number} holds {name_type(value)}, not an object", text
+            number, "not_an_object", f"line {line_number} is {name_type(value)}, not an object", text
         )
     return SourceRow(number, value)
 

@@ -1,4 +1,4 @@
-"""One JSON text decoded, or the reason why not: repeated keys are refused, huge integers kept as text."""
+"""Decode JSON texts: repeated keys are an error, and huge integers stay text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class _RepeatedKeyError(ValueError):
-    """An object names the same key twice, so what it means cannot be told."""
+    """An object has the same key twice, so that its meaning is ambiguous."""
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_integer(digits: str) -> int | str:
-    # Python refuses to convert more than 4,300 digits; such a number stays the text that it was.
+    # Python converts at most 4,300 digits; a longer number stays text.
     return int(digits) if len(digits) < 4000 else digits
 
 
@@ -27,11 +27,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_build_object)
 _PATIENT_DECODER = json.JSONDecoder(object_pairs_hook=_build_object, parse_int=_read_integer)
 
 DECODE_ERRORS = (ValueError, RecursionError)
-"""What `decode_json` raises; `explain_error` names it."""
+"""The errors that `decode_json` raises; `explain_error` describes them."""
 
 
 def decode_json(text: str, position: int = 0) -> tuple[Any, int]:
-    """Decode the value that begins at `position`; return it and where it ends. Raises `DECODE_ERRORS`."""
+    """Decode the value that begins at `position`; return it and its end. Raises `DECODE_ERRORS`."""
     try:
         return _DECODER.raw_decode(text, position)
     except (json.JSONDecodeError, _RepeatedKeyError):
@@ -41,7 +41,7 @@ def decode_json(text: str, position: int = 0) -> tuple[Any, int]:
 
 
 def decode_whole_json(text: str) -> Any:
-    """Decode a text that holds one value and nothing after it. Raises `DECODE_ERRORS`."""
+    """Decode a text that consists of one value. Raises `DECODE_ERRORS`."""
     value, end = decode_json(text)
     if end != len(text):
         raise json.JSONDecodeError("Extra data", text, end)
@@ -52,7 +52,7 @@ def explain_error(error: Exception, start: int = 0) -> tuple[str, str]:
     """Return the reject reason and a sentence for an error of `decode_json`."""
     match error:
         case _RepeatedKeyError():
-            return "duplicate_key", f"the key {error.args[0]!r} stands twice in one object"
+            return "duplicate_key", f"one object has the key {error.args[0]!r} twice"
         case json.JSONDecodeError():
             return "malformed_json", f"{error.msg} at character {error.pos - start}"
         case RecursionError():
@@ -62,6 +62,6 @@ def explain_error(error: Exception, start: int = 0) -> tuple[str, str]:
 
 
 def name_type(value: Any) -> str:
-    """Say what a decoded value is, for a message."""
-    names = {list: "a list", str: "a text", bool: "a boolean", type(None): "null", dict: "an object"}
+    """Name the type of a decoded value, for a message."""
+    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null", dict: "an object"}
     return names.get(type(value), "a number")
