@@ -4,7 +4,9 @@
 # make proof  whether training teaches: three seeds against two controls, docs/training.md
 # make venv   .venv with the program and everything that its tests need (all of the above begin with it)
 
-PYTHON ?= python3.11
+# The first of these that runs and can make a virtual environment; PYTHON=/path/to/python takes another.
+CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3.13)
+USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 BIN := .venv/bin
 STAMP := .venv/.complete
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -28,7 +30,17 @@ endif
 venv: $(STAMP)
 
 $(STAMP): pyproject.toml rlt_data/tested.txt $(wildcard requirements/*.txt)
-	$(PYTHON) -m venv .venv
+	@for candidate in $(CANDIDATES); do \
+		if "$$candidate" -c '$(USABLE)' >/dev/null 2>&1; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "make: no Python 3.11, 3.12 or 3.13 with venv (tried: $(CANDIDATES)); set PYTHON=/path/to/python" >&2; \
+		exit 1; \
+	fi; \
+	version="$$("$$python" --version)"; \
+	echo "making .venv with $$python ($$version)"; \
+	if [ "$$($(BIN)/python --version 2>/dev/null)" = "$$version" ]; then clear=; else clear=--clear; fi; \
+	"$$python" -m venv $$clear .venv
 	$(INSTALL) --upgrade "pip>=25.1"
 	$(INSTALL) --constraint rlt_data/tested.txt --editable ".[$(EXTRAS)]" \
 		--group dev $(VLLM_REQUIREMENTS)

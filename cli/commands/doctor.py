@@ -18,6 +18,8 @@ from ..common import JsonOption, LakeOption, make_console, open_lake, print_json
 
 State = Literal["ok", "note", "missing", "wrong"]
 
+SUPPORTED_PYTHON = ((3, 11), (3, 12), (3, 13))
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -54,8 +56,9 @@ def command(lake: LakeOption = None, json: JsonOption = False) -> None:
 
 def check_python() -> list[Finding]:
     """Look at the interpreter and at this program."""
-    state: State = "ok" if sys.version_info >= (3, 11) else "wrong"
-    remedy = "" if state == "ok" else "use Python 3.11 or newer"
+    state: State = "ok" if sys.version_info[:2] in SUPPORTED_PYTHON else "wrong"
+    versions = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED_PYTHON)
+    remedy = "" if state == "ok" else f"use one of Python {versions}"
     return [
         Finding("program", "rlt-data", "ok", metadata.version("rlt-data")),
         Finding("program", "python", state, platform.python_version(), remedy),
