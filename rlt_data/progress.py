@@ -1,10 +1,11 @@
-"""Progress on stderr: a bar a step, with throughput and the time left; quiet where nobody looks."""
+"""Progress on stderr: a bar per step in a terminal, a plain line now and then in a pipe or a log file."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -14,56 +15,115 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
-    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+LINE_SECONDS = 30.0
+"""Where stderr is not a terminal, a running step prints a line this often."""
+
+Clock = Callable[[], float]
+
 
 class Task:
-    """One step that is followed: how many units and tokens are done."""
+    """One step whose progress is shown: how many units and tokens are done. Threads may share it."""
 
-    def __init__(self, total: int | None, unit: str, bar: tuple[Progress, TaskID] | None) -> None:
+    def __init__(
+        self,
+        description: str = "",
+        total: int | None = None,
+        unit: str = "rows",
+        *,
+        on_advance: Callable[[int, str], None] | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.description = description
         self.total = total
         self.unit = unit
         self.done = 0
         self.tokens = 0
-        self._bar = bar
-        self._started = time.monotonic()
+        self._on_advance = on_advance
+        self._clock = clock
+        self._started = clock()
+        self._lock = threading.Lock()
 
     @property
     def rate(self) -> str:
         """Throughput so far, such as `12.3 rows/s 4,100 tokens/s`."""
-        seconds = max(time.monotonic() - self._started, 1e-6)
-        text = f"{self.done / seconds:,.1f} {self.unit}/s"
-        return f"{text} {self.tokens / seconds:,.0f} tokens/s" if self.tokens else text
+        with self._lock:
+            done, tokens = self.done, self.tokens
+        return self._describe_rate(done, tokens, self._clock() - self._started)
 
     def advance(self, n: int = 1, tokens: int = 0) -> None:
         """Count `n` more units as done, and `tokens` more tokens."""
-        self.done += n
-        self.tokens += tokens
-        if self._bar is not None:
-            progress, task_id = self._bar
-            progress.update(task_id, advance=n, rate=self.rate)
+        with self._lock:
+            self.done += n
+            self.tokens += tokens
+        if self._on_advance is not None:
+            self._on_advance(n, self.rate)
+
+    def describe(self) -> str:
+        """Write the state as one line: `scoring: 30/120 traces, 1.5 traces/s, 0:01:00 left, ...`."""
+        with self._lock:
+            done, tokens = self.done, self.tokens
+        seconds = self._clock() - self._started
+        count = f"{done:,}" if self.total is None else f"{done:,}/{self.total:,}"
+        parts = [f"{count} {self.unit}"]
+        if done or tokens:
+            parts.append(self._describe_rate(done, tokens, seconds))
+        if done and self.total is not None:
+            left = max(self.total - done, 0) * seconds / done
+            parts.append(f"{format_duration(left)} left")
+        parts.append(f"{format_duration(seconds)} elapsed")
+        return f"{self.description}: {', '.join(parts)}"
+
+    def _describe_rate(self, done: int, tokens: int, seconds: float) -> str:
+        seconds = max(seconds, 1e-6)
+        text = f"{done / seconds:,.1f} {self.unit}/s"
+        return f"{text} {tokens / seconds:,.0f} tokens/s" if tokens else text
 
 
 class Reporter:
-    """Shows progress on stderr; silent when `quiet`, or when stderr is no terminal."""
+    """Shows progress on stderr: bars in a terminal, elsewhere a line every `interval` seconds.
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.silenced = quiet
-        """Whether the user asked for quiet; what belongs into a log of its own looks at this."""
-        self.quiet = quiet or not sys.stderr.isatty()
+    A step shorter than `interval` prints no line. With `quiet` nothing is shown at all.
+    """
+
+    def __init__(
+        self, *, quiet: bool = False, interval: float = LINE_SECONDS, clock: Clock = time.monotonic
+    ) -> None:
+        self.quiet = quiet
+        self._interval = interval
+        self._clock = clock
+        self._terminal = sys.stderr.isatty()
         self._console = Console(stderr=True)
         self._display: Progress | None = None
 
     @contextmanager
     def track(self, description: str, total: int | None, unit: str = "rows") -> Iterator[Task]:
-        """Follow one step of `total` units (None where unknown) while the block runs; steps may nest."""
+        """Show one step of `total` units (None where unknown) while the block runs; steps may nest."""
         if self.quiet:
-            yield Task(total, unit, None)
+            yield Task(description, total, unit, clock=self._clock)
+        elif self._terminal:
+            with self._show_bar(description, total, unit) as task:
+                yield task
+        else:
+            task = Task(description, total, unit, clock=self._clock)
+            with _print_lines(task, self._interval):
+                yield task
+
+    def message(self, text: str) -> None:
+        """Print one line on stderr, above the bars, unless quiet."""
+        if self.quiet:
             return
+        if self._terminal:
+            self._console.print(text, highlight=False, markup=False)
+        else:
+            _write_line(text)
+
+    @contextmanager
+    def _show_bar(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
         outer = self._display
         display = outer or Progress(*_make_columns(), console=self._console)
         task_id = display.add_task(description, total=total, rate="")
@@ -71,16 +131,51 @@ class Reporter:
             display.start()
             self._display = display
         try:
-            yield Task(total, unit, (display, task_id))
+            yield Task(
+                description,
+                total,
+                unit,
+                on_advance=lambda n, rate: display.update(task_id, advance=n, rate=rate),
+                clock=self._clock,
+            )
         finally:
             if outer is None:
                 display.stop()
                 self._display = None
 
-    def say(self, text: str) -> None:
-        """Print one line on stderr, above the bars, unless quiet."""
-        if not self.quiet:
-            self._console.print(text, highlight=False, markup=False)
+
+def format_duration(seconds: float) -> str:
+    """Write seconds as hours, minutes and seconds: `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+@contextmanager
+def _print_lines(task: Task, interval: float) -> Iterator[None]:
+    """Print the state of `task` every `interval` seconds while the block runs, and never after it."""
+    ended = threading.Event()
+
+    def print_until_ended() -> None:
+        while not ended.wait(interval):
+            try:
+                _write_line(task.describe())
+            except (OSError, ValueError):  # Nobody reads stderr any more.
+                return
+
+    thread = threading.Thread(target=print_until_ended, name=f"progress: {task.description}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _write_line(text: str) -> None:
+    # One write, so that lines of several threads do not mix.
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _make_columns() -> tuple[ProgressColumn, ...]:

@@ -255,7 +255,7 @@ def _tell_estimate(run: StageRun, scorer: Scorer, requests: Sequence[ScoreReques
     from rlt_data.reward.forecast import estimate_run
 
     estimate = estimate_run(scorer, requests)
-    run.reporter.say(f"estimate: {estimate.describe()}")
+    run.reporter.message(f"estimate: {estimate.describe()}")
     run.summary.extra["estimate"] = {
         "seconds": estimate.seconds,
         "peak_bytes": estimate.peak_bytes,

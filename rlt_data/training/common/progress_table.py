@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from rlt_data.progress import LINE_SECONDS, format_duration
 from rlt_data.training.common.callbacks import Callback
 from rlt_data.training.rl.rollouts import read_numbers
 
@@ -35,7 +36,6 @@ ROWS = (
     ("learning rate", ("learning_rate",)),
     ("gradient norm", ("grad_norm",)),
 )
-PLAIN_SECONDS = 30.0
 
 
 class ProgressTable(Callback):
@@ -69,7 +69,7 @@ class ProgressTable(Callback):
         pace = self._describe_pace(state.global_step, numbers.get("num_tokens"))
         if self._live is not None:
             self._live.update(self._draw(state.global_step, numbers, pace))
-        elif time.monotonic() - self._told >= PLAIN_SECONDS:
+        elif time.monotonic() - self._told >= LINE_SECONDS:
             self._told = time.monotonic()
             shown = " ".join(
                 f"{name}={numbers[name]:.4g}"
@@ -109,7 +109,7 @@ class ProgressTable(Callback):
             elif seconds > self._tokens[1]:
                 rate = (tokens - self._tokens[0]) / (seconds - self._tokens[1])
                 speed = f"{rate:,.0f} tokens/s, "
-        return f"{speed}{seconds / done:.2f} s/step, {_write_duration(left)} left"
+        return f"{speed}{seconds / done:.2f} s/step, {format_duration(left)} left"
 
     def _draw(self, step: int, numbers: Mapping[str, float], pace: str) -> Table:
         table = Table(title=f"{self.title}: step {step} of {self.steps}", caption=pace, box=None)
@@ -171,9 +171,3 @@ _ADVICE = {
     "rlt/unscored_share": "{share:.0%} of the completions cannot be scored and are left out of their groups: "
     "teacher and student may cut text into different tokens there, or texts exceed the student's context",
 }
-
-
-def _write_duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"

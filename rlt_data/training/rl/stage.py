@@ -181,7 +181,7 @@ def _train(
     options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
     arguments = build_options("GRPOConfig", options, where="grpo.trainer")
     keep_to_one_device(arguments)
-    view = ProgressTable("GRPO", config.steps, quiet=reporter.silenced)
+    view = ProgressTable("GRPO", config.steps, quiet=reporter.quiet)
     callbacks = [MetricsCallback(run, phase="grpo"), _make_health(run, view), view]
     with ExitStack() as stack:
         stack.callback(view.close)

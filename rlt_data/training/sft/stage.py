@@ -193,7 +193,7 @@ def _train(
     examples = _prepare(run, work.rows, tokenizer, config, identity, format)
     ends = read_model_config(identity).end_token_ids
     check_example(examples[0], tokenizer, format, end_token_ids=ends)
-    if run is not None and not reporter.silenced:
+    if run is not None and not reporter.quiet:
         shown = describe_example(examples[0])
         print(f"one example, what is learned between ⟦ and ⟧:\n{shown}\n", file=sys.stderr)
     options = list_options(config, directory)
@@ -201,7 +201,7 @@ def _train(
     init = {"dtype": "float32", "local_files_only": True, **place_model(options)}
     options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
     steps = count_steps(config, len(examples), world=World().size)
-    view = ProgressTable("SFT warm-up", steps, quiet=reporter.silenced)
+    view = ProgressTable("SFT warm-up", steps, quiet=reporter.quiet)
     checkpoints = CheckpointCallback(
         run.flush if run is not None else _do_nothing, keep=config.keep_checkpoints, run_id=work.run_id
     )

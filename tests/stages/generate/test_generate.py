@@ -87,7 +87,7 @@ class StoppingReporter(Reporter):
 
 class _StoppingTask(Task):
     def __init__(self, rows: int) -> None:
-        super().__init__(None, "rows", None)
+        super().__init__()
         self._rows = rows
 
     def advance(self, n: int = 1, tokens: int = 0) -> None:
