@@ -1,1 +1,1 @@
-"""Spans to token log-probabilities to reward."""
+"""Rewards: explanations to token log-probabilities to reward."""

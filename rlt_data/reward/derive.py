@@ -4,7 +4,7 @@
     r_kl   = avg(D_k) + alpha * max(D_k)                           over think tokens
     reward = r_ss - lambda_kl * r_kl + penalty where the trace never closed
 
-Formulae: arXiv 2506.08388. No model is needed: any estimator, weight or clipping is derived from the
+Formulae: arXiv 2506.08388. No model is needed: any estimator, weight or clipping is computed from the
 log-probabilities that scoring stored.
 """
 

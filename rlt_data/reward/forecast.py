@@ -1,7 +1,7 @@
-"""Time and memory of a scoring run, told before it starts: a sample is scored, the rest is counted.
+"""Forecast of a scoring run's time and memory: a sample is scored, the rest is computed.
 
 Work is counted in floating-point operations: linear layers and output layer by parameters, attention by
-pairs of tokens, a shared prompt once a question. The sample gives operations a second and tokens a
+pairs of tokens, a shared prompt once a question. The sample gives operations per second and tokens per
 character.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from rlt_data.reward.scoring.memory import ModelShape, count_working_bytes, read_shape
+from rlt_data.reward.forward.memory import ModelShape, count_working_bytes, read_shape
 from rlt_data.reward.scoring.scorer import Scorer, TokenScores
 from rlt_data.reward.scoring.texts import ScoreRequest
 
@@ -23,8 +23,8 @@ SAMPLE_TOKENS = 6144
 
 
 @dataclass(frozen=True)
-class RunEstimate:
-    """Seconds of a whole run; peak memory of this process (None where it cannot be read), bytes."""
+class RunForecast:
+    """Forecast of a run: seconds, peak memory of this process (None if unknown) and beyond weights, bytes."""
 
     texts: int
     seconds: float
@@ -32,7 +32,7 @@ class RunEstimate:
     working_bytes: int
 
     def describe(self) -> str:
-        """The estimate as one sentence."""
+        """Write the forecast as one sentence."""
         memory = f"about {self.working_bytes / 2**20:,.0f} MiB beyond the weights"
         if self.peak_bytes is not None:
             memory += f", {self.peak_bytes / 2**30:.1f} GiB in all"
@@ -41,7 +41,7 @@ class RunEstimate:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Tokens of a text beyond its parts, and tokens a character of them."""
+    """Tokens of a text besides its parts, and tokens per character of its parts."""
 
     fixed: float
     rate: float
@@ -50,10 +50,10 @@ class _Lengths:
         return self.rate * sum(map(len, texts))
 
 
-def estimate_run(scorer: Scorer, requests: Sequence[ScoreRequest]) -> RunEstimate:
-    """Estimate a run over `requests` (those of one question together) by scoring a sample of them.
+def forecast_run(scorer: Scorer, requests: Sequence[ScoreRequest]) -> RunForecast:
+    """Forecast a run over `requests` (those of one question adjacent) by scoring a sample of them.
 
-    The first texts are scored twice: once to warm up.
+    The first texts are scored twice: the first time to warm up.
     """
     groups = [list(group) for _, group in groupby(requests, key=lambda r: (r.question, r.solution))]
     resident = _read_resident()
@@ -64,7 +64,7 @@ def estimate_run(scorer: Scorer, requests: Sequence[ScoreRequest]) -> RunEstimat
     results = [result for result in scorer.score(texts) if isinstance(result, TokenScores)]
     seconds = time.perf_counter() - started
     lengths = _measure_lengths(texts, results)
-    shapes = [read_shape(side.scoring.model) for side in scorer.students]
+    shapes = [read_shape(runner.scoring.model) for runner in scorer.students]
     if scorer.teacher is not None:
         shapes.append(read_shape(scorer.teacher.scoring.model))
     done = sum(_count_operations(shapes, group, lengths) for group in sample)
@@ -73,7 +73,7 @@ def estimate_run(scorer: Scorer, requests: Sequence[ScoreRequest]) -> RunEstimat
         (lengths.fixed + lengths.count(r.question, r.solution, r.think) for r in requests), default=0
     )
     working = count_working_bytes(shapes, scorer.sizes, exact=scorer.exact, longest=int(longest))
-    return RunEstimate(
+    return RunForecast(
         texts=len(requests),
         seconds=seconds * whole / done if done else 0.0,
         peak_bytes=resident + working if resident is not None else None,
@@ -82,8 +82,8 @@ def estimate_run(scorer: Scorer, requests: Sequence[ScoreRequest]) -> RunEstimat
 
 
 def _pick_sample(groups: Sequence[list[ScoreRequest]]) -> list[list[ScoreRequest]]:
-    """Questions evenly spread over the run, about SAMPLE_TOKENS tokens in all, at least one."""
-    # Four characters a token, and a prompt: only the order of magnitude matters here.
+    """Pick questions evenly spread over the run, about SAMPLE_TOKENS tokens in all, at least one."""
+    # Four characters per token, and a prompt: only the order of magnitude matters here.
     sizes = [sum(100 + (len(r.think) + len(r.solution)) // 4 for r in group) for group in groups]
     mean = max(1, sum(sizes) // max(1, len(sizes)))
     count = min(len(groups), max(1, SAMPLE_TOKENS // mean))
@@ -106,15 +106,15 @@ def _measure_lengths(texts: Sequence[ScoreRequest], results: Sequence[TokenScore
 def _count_operations(
     shapes: Sequence[ModelShape], group: Sequence[ScoreRequest], lengths: _Lengths
 ) -> float:
-    """Floating-point operations of one question's texts on every side."""
-    asked = lengths.count(group[0].question)
-    # What all texts begin with is computed once, and read by all.
-    prompt = lengths.fixed + asked
+    """Count the floating-point operations of one question's texts under every model."""
+    question = lengths.count(group[0].question)
+    # The prompt that all texts share is computed once, and all attend to it.
+    prompt = lengths.fixed + question
     own = [lengths.count(request.think, request.solution) for request in group]
     total = 0.0
     for shape in shapes:
-        tokens = asked + sum(own)
-        pairs = asked * (lengths.fixed + asked / 2) + sum(prompt * size + size**2 / 2 for size in own)
+        tokens = question + sum(own)
+        pairs = question * (lengths.fixed + question / 2) + sum(prompt * size + size**2 / 2 for size in own)
         total += 2 * shape.body_parameters * tokens
         total += 4 * shape.layers * shape.heads * shape.head_size * pairs
         total += 2 * shape.vocabulary * shape.hidden * sum(own)

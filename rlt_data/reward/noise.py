@@ -1,4 +1,4 @@
-"""The noise budget: how far the chosen floating-point type and path move rewards and rankings.
+"""Numerical noise: how much the chosen floating-point type and packing change rewards and rankings.
 
 The reference is float32, one text at a time, through the model's own attention.
 """
@@ -27,9 +27,9 @@ class PartNoise:
 class NoiseReport:
     """Differences between two ways of scoring the same rows.
 
-    `kendall_tau` is tau-b of the two rankings within a question, averaged over questions with at least two
-    distinct rewards; `changed_winners` the share of those questions whose best explanation differs. Both
-    are None where there is no such question.
+    `kendall_tau` is tau-b of the two rankings within a question, averaged over the `questions` with at least
+    two distinct rewards; `changed_winners` is the share of those whose best explanation differs. Both are
+    None if there is no such question.
     """
 
     rows: int
@@ -39,17 +39,17 @@ class NoiseReport:
     changed_winners: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON values."""
+        """Return the report as JSON values."""
         return asdict(self)
 
     def describe(self) -> str:
-        """The report as one sentence."""
+        """Write the report as one sentence."""
         reward = self.parts.get("reward") or self.parts["r_ss"]
-        text = f"noise over {self.rows} rows: the reward moves by {reward.mean:.2g} on average, "
+        text = f"noise over {self.rows} rows: the reward changes by {reward.mean:.2g} on average, "
         text += f"{reward.largest:.2g} at most"
         if self.kendall_tau is not None and self.changed_winners is not None:
-            text += f"; ranking within {self.questions} questions: Kendall tau {self.kendall_tau:.3f}, "
-            text += f"{self.changed_winners:.1%} of winners change"
+            text += f"; rankings within {self.questions} questions: Kendall tau {self.kendall_tau:.3f}, "
+            text += f"another best explanation in {self.changed_winners:.1%}"
         return text
 
 
@@ -72,7 +72,7 @@ def compare_rewards(
         if tau is None:
             continue
         taus.append(tau)
-        # A winner has changed where the reference sees a better one than the chosen way picked.
+        # The winner changed if the reference has a better reward than that of the chosen way's winner.
         changed += right[max(range(len(left)), key=left.__getitem__)] < max(right)
     return NoiseReport(
         rows=len(chosen),
@@ -84,7 +84,7 @@ def compare_rewards(
 
 
 def compute_kendall_tau(left: Sequence[float], right: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two rankings; None where either ranks nothing (all values alike)."""
+    """Compute Kendall's tau-b of two rankings; None if all values of either are equal."""
     agreeing = opposed = left_ties = right_ties = 0
     for i, j in combinations(range(len(left)), 2):
         a, b = _sign(left[i] - left[j]), _sign(right[i] - right[j])
@@ -102,10 +102,10 @@ def _sign(value: float) -> int:
 
 
 def _gather(groups: Sequence[str]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    rows: dict[str, list[int]] = {}
     for row, group in enumerate(groups):
-        found.setdefault(group, []).append(row)
-    return found
+        rows.setdefault(group, []).append(row)
+    return rows
 
 
 def _find_reward(parts: RewardParts) -> float:

@@ -16,7 +16,7 @@ from rlt_data.reward.scoring.texts import FailedText, ScoreRequest
 from rlt_data.reward.settings import RewardSettings
 
 Combine = Literal["mean", "minimum"]
-"""Several students' rewards of one explanation: their mean, or the least."""
+"""How the rewards of several students are combined: their mean, or the lowest."""
 
 _REALS = pl.List(pl.Float32)
 _SCORED: dict[str, pl.DataType] = {
@@ -47,7 +47,7 @@ class RewardParts:
 
 @dataclass(frozen=True)
 class TextReward:
-    """What one student says of one explanation: parts and token scores, or why it could not be scored."""
+    """The reward of one explanation by one student: parts and token scores, or the failure."""
 
     key: str
     student: str | None
@@ -57,17 +57,17 @@ class TextReward:
 
 
 def derive_parts(scores: Iterable[TokenScores], settings: RewardSettings) -> list[RewardParts]:
-    """Derive rewards from token scores, in their order."""
+    """Derive rewards from token scores, in the same order."""
     rows = [{name: score.as_row()[name] for name in _SCORED} for score in scores]
     frame = pl.DataFrame(rows, schema=_SCORED).select(derive_reward(settings))
     return [RewardParts(**row) for row in frame.select(REWARD_COLUMN_NAMES).iter_rows(named=True)]
 
 
 def combine_parts(parts: Sequence[RewardParts], how: Combine) -> RewardParts:
-    """Combine what several students say of one explanation, under the same settings: at least one of them.
+    """Combine the rewards of one explanation by one or several students under the same settings.
 
-    `mean` takes the mean of every part, of those students that have it; `minimum` all parts of the
-    student with the least reward, or of one that has none.
+    `mean` takes the mean of every part over the students that have it; `minimum` takes all parts of the
+    student with the lowest reward, or of one without a reward.
     """
     if how == "minimum":
         return min(parts, key=lambda part: float("-inf") if part.reward is None else part.reward)
@@ -81,10 +81,10 @@ def combine_parts(parts: Sequence[RewardParts], how: Combine) -> RewardParts:
 def score_texts(
     scorer: Scorer | PromptScorer, requests: Iterable[ScoreRequest], settings: RewardSettings | None = None
 ) -> list[TextReward]:
-    """Score explanations without a lake: for each request, in order, one result a student.
+    """Score explanations without a lake: for each request, one result a student.
 
-    `settings` defaults to the paper's; the estimator `full` needs a scorer made with `exact=True`, and
-    without a teacher the reward is None unless `lambda_kl` is 0.
+    `settings` defaults to the paper's. The estimator `full` needs a scorer made with `exact=True`; without
+    a teacher the reward is None unless `lambda_kl` is 0.
     """
     results = list(scorer.score(requests))
     scored = [result for result in results if isinstance(result, TokenScores)]

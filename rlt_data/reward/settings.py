@@ -10,7 +10,7 @@ from rlt_data.reward.estimators import ESTIMATORS, Estimator
 class RewardSettings(BaseModel):
     """Settings of the reward. The defaults are the paper's (arXiv 2506.08388).
 
-    Every one can be changed after scoring: `derive_reward` needs the stored token scores only.
+    All can be changed after scoring: `derive_reward` needs only the stored token scores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -24,13 +24,15 @@ class RewardSettings(BaseModel):
     alpha: float = Field(
         0.01, ge=0, description="Weight of the worst solution token and of the largest divergence."
     )
-    lambda_kl: float = Field(3.0, ge=0, description="Weight of r_kl in the reward; 0 leaves r_ss alone.")
+    lambda_kl: float = Field(3.0, ge=0, description="Weight of r_kl in the reward; 0: r_ss only.")
     penalty: float = Field(-1.0, le=0, description="Added to the reward of an explanation that never closes.")
     clip_logprob: float | None = Field(
-        None, lt=0, description="Solution log-probabilities below this count as this, nats; unset clips none."
+        None,
+        lt=0,
+        description="Raise lower solution log-probabilities to this, nats; unset: no clipping.",
     )
     clip_kl: float | None = Field(
-        None, gt=0, description="Divergences are held within plus and minus this, nats; unset clips none."
+        None, gt=0, description="Clip divergences to plus and minus this, nats; unset: no clipping."
     )
 
     @property

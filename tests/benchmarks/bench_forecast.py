@@ -16,7 +16,7 @@ from pathlib import Path
 from bench_score import describe_machine, pin_to_one_core, read_status, run_scorer
 from workload import CASES, build_format, build_models, build_requests
 
-from rlt_data.reward.forecast import estimate_run
+from rlt_data.reward.forecast import forecast_run
 from rlt_data.reward.scoring.scorer import Scorer
 
 # Of each case so many questions, whose explanations are a quarter longer or shorter than the case's.
@@ -49,7 +49,7 @@ def compare(name: str) -> str:
     student, teacher = build_models(case.shape)
     requests = build_requests(case)
     scorer = Scorer(build_format(), [student], teacher)
-    told = estimate_run(scorer, requests)
+    told = forecast_run(scorer, requests)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     started = time.perf_counter()
     run_scorer(scorer, requests)

@@ -25,9 +25,9 @@ from workload import CASES, Case, build_format, build_models, build_requests
 
 from rlt_data.formats import ConversationFormat
 from rlt_data.reward.forward.linear import apply_linear
+from rlt_data.reward.forward.memory import ModelShape, read_shape
+from rlt_data.reward.forward.packing import PackItem, plan_prefixes
 from rlt_data.reward.rewards import derive_parts
-from rlt_data.reward.scoring.memory import ModelShape, read_shape
-from rlt_data.reward.scoring.packing import PackItem, plan_prefixes
 from rlt_data.reward.scoring.scorer import Scorer, TokenScores
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import ScoreRequest, ScoringText, build_student_texts, build_teacher_texts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rlt_data.formats import ConversationFormat
-from rlt_data.reward.forecast import estimate_run
+from rlt_data.reward.forecast import forecast_run
 from rlt_data.reward.scoring.scorer import Scorer
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import ScoreRequest
@@ -21,7 +21,7 @@ def test_time_grows_with_the_work(
     short_format: ConversationFormat, student: ScoringModel, teacher: ScoringModel
 ) -> None:
     scorer = Scorer(short_format, [student], teacher)
-    few, many = (estimate_run(scorer, make_requests(n)) for n in (40, 4000))
+    few, many = (forecast_run(scorer, make_requests(n)) for n in (40, 4000))
     assert many.texts == 8000
     # A hundred times the texts; the sample is timed anew, on a machine that others use too.
     assert 10 < many.seconds / few.seconds < 1000

@@ -1,1 +1,1 @@
-"""Other ways than our own forward passes to the log-probabilities of given texts."""
+"""Backends that return the log-probabilities of given texts: torch, vLLM, a vLLM server."""

@@ -1,4 +1,4 @@
-"""What a source of log-probabilities is: token ids in, the log-probability of each out."""
+"""The interface of scoring backends: token ids in, the log-probability of each out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class BackendFailure:
-    """One text that a source cannot score: a short code and a sentence."""
+    """One text that a backend cannot score: a reason code and a sentence."""
 
     reason: str
     detail: str
@@ -18,7 +18,7 @@ class BackendFailure:
 class LogprobBackend(Protocol):
     """Scores texts under one model, at one temperature, over the whole vocabulary.
 
-    `context` is the longest text in tokens, None where it is not known.
+    `context` is the longest text that it accepts, tokens; None if unknown.
     """
 
     name: str
@@ -28,9 +28,9 @@ class LogprobBackend(Protocol):
     def score(
         self, texts: Iterable[tuple[str, list[int]]]
     ) -> Iterator[tuple[str, list[float] | BackendFailure]]:
-        """Score `(key, token_ids)` texts, in any order: nats of every token but the first."""
+        """Score `(key, token_ids)` texts; yield, in any order, nats of every token but the first."""
         ...
 
     def close(self) -> None:
-        """Free the model and what runs it."""
+        """Free the model and its engine."""
         ...

@@ -19,16 +19,16 @@ Scored = tuple[str, list[float] | BackendFailure]
 
 
 class ServerBackend:
-    """Scores texts by the `prompt_logprobs` of a vLLM server, which reads no prefix cache for them.
+    """Scores texts by the `prompt_logprobs` of a vLLM server, which does not use its prefix cache for them.
 
-    `identity` names the model and holds its tokenizer. Raises `UsageError` for a temperature other than 1,
-    which a server does not apply to prompts, and for a server that is not vLLM.
+    `identity` gives the model's name and tokenizer. Raises `UsageError` for a temperature other than 1,
+    which a server does not apply to prompts, and for a server other than vLLM.
     """
 
     def __init__(self, identity: ModelIdentity, temperature: float, *, options: Mapping[str, Any]) -> None:
         if temperature != 1.0:
             raise UsageError(
-                f"a server's prompt_logprobs are those of temperature 1, and {temperature:g} is asked for",
+                f"a server's prompt_logprobs are those of temperature 1, not {temperature:g}",
                 where="temperature",
                 remedy="--temperature 1; or --backend vllm or torch, where the model's files are on this "
                 "machine",
@@ -37,7 +37,7 @@ class ServerBackend:
         traits, _ = asyncio.run(inspect_server(self._options, identity))
         if not traits.is_vllm:
             raise UsageError(
-                "the server is not vLLM, and no other offers prompt_logprobs",
+                "the server is not vLLM, and only vLLM returns prompt_logprobs",
                 where=self._options.base_url,
                 remedy="serve the student with `vllm serve`, or use --backend torch",
             )
@@ -51,7 +51,7 @@ class ServerBackend:
         return RequestWorker(self._options, self._score_text).answer_all(texts)
 
     def close(self) -> None:
-        """Nothing is held between calls."""
+        """Do nothing: no connection is kept between calls."""
 
     async def _score_text(self, client: ServerClient, text: Text) -> Scored:
         key, token_ids = text
@@ -71,12 +71,12 @@ class ServerBackend:
 
 def read_prompt_logprobs(answer: Mapping[str, Any], token_ids: list[int]) -> list[float] | BackendFailure:
     """Read the log-probability of every token but the first from an answer with `prompt_logprobs`."""
-    found = answer["choices"][0].get("prompt_logprobs")
-    if not isinstance(found, list) or len(found) != len(token_ids):
-        count = len(found) if isinstance(found, list) else "no"
-        return BackendFailure("invalid_answer", f"{count} prompt_logprobs came for {len(token_ids)} tokens")
+    entries = answer["choices"][0].get("prompt_logprobs")
+    if not isinstance(entries, list) or len(entries) != len(token_ids):
+        count = len(entries) if isinstance(entries, list) else "no"
+        return BackendFailure("invalid_answer", f"{count} prompt_logprobs for {len(token_ids)} tokens")
     values: list[float] = []
-    for token, entry in zip(token_ids[1:], found[1:], strict=True):
+    for token, entry in zip(token_ids[1:], entries[1:], strict=True):
         own = entry.get(str(token)) if isinstance(entry, dict) else None
         if not isinstance(own, dict) or not isinstance(own.get("logprob"), (int, float)):
             return BackendFailure("invalid_answer", f"token {token} has no prompt_logprob")

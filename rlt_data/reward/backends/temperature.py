@@ -1,8 +1,8 @@
-"""A temperature put into a model's weights, for an engine that scores prompts without one.
+"""A temperature divided into a model's weights, for an engine that scores prompts without one.
 
-Logits are the output layer applied to the normed hidden state, and the norm multiplies by its weight last;
-so dividing that weight by T divides every logit by T. It is exact but for the rounding of the weight's
-type, which is float32 here where the engine computes in float32.
+Logits are the output layer applied to the normalised hidden state, and the norm multiplies by its weight
+last; so dividing that weight by T divides every logit by T, exactly up to the rounding of the weight's
+type. The weight is stored in float32 if the engine computes in float32.
 """
 
 from __future__ import annotations
@@ -34,23 +34,24 @@ _TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def check_scalable(identity: ModelIdentity, temperature: float) -> None:
-    """Find out whether `temperature` can be put into a model's weights, without touching them.
+    """Check that `temperature` can be divided into a model's weights, without changing them.
 
-    Raises `ModelError` for a LoRA adapter, and where the architecture is not known to allow it or the last
-    norm is not found.
+    Raises `ModelError` for a LoRA adapter, an architecture that is not in `SCALABLE`, or weights without the
+    last norm.
     """
     if temperature == 1.0:
         return
     if identity.base is not None:
         raise ModelError(
-            "prompt_logprobs ignore the temperature, and it cannot be put into a LoRA adapter",
+            "vLLM ignores the temperature for prompt_logprobs, and it cannot be divided into a LoRA adapter",
             where=identity.model,
             remedy="merge the adapter, score with --backend torch, or at --temperature 1",
         )
     architecture = read_model_config(identity).architecture
     if architecture not in SCALABLE:
         raise ModelError(
-            f"prompt_logprobs ignore the temperature, and how to put it into a {architecture} is not known",
+            "vLLM ignores the temperature for prompt_logprobs, and it cannot be divided into the weights of "
+            f"{architecture}",
             where=identity.model,
             remedy="score with --backend torch, or at --temperature 1",
         )
@@ -58,10 +59,10 @@ def check_scalable(identity: ModelIdentity, temperature: float) -> None:
 
 
 def write_scaled_copy(model: Path, directory: Path, temperature: float, *, dtype: str) -> Path:
-    """Make `directory` a copy of `model` whose logits are divided by `temperature`; see `check_scalable`.
+    """Write to `directory` a copy of `model` whose logits are divided by `temperature`.
 
-    Every file but the one that holds the last norm is a link. `dtype` is the type that the engine computes
-    in; the norm is written in float32 where that is float32, else in the type it has.
+    Every file but the one with the last norm is a link. `dtype` is the type in which the engine computes;
+    if it is float32, so is the written norm, else the norm keeps its type. Call `check_scalable` first.
 
     Raises `ModelError` where no file holds the last norm.
     """
@@ -75,7 +76,7 @@ def write_scaled_copy(model: Path, directory: Path, temperature: float, *, dtype
 
 
 def _find_file(model: Path) -> Path:
-    """The safetensors file that holds the last norm."""
+    """Find the safetensors file with the last norm."""
     index = model / "model.safetensors.index.json"
     if index.is_file():
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
@@ -89,7 +90,7 @@ def _find_file(model: Path) -> Path:
 
 
 def _read_header(stream: Any) -> tuple[dict[str, Any], int]:
-    """Read a safetensors header and where the data begins."""
+    """Read a safetensors header and the offset of the data."""
     (length,) = struct.unpack("<Q", stream.read(8))
     return json.loads(stream.read(length)), 8 + length
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of given texts from our own forward passes, where a teacher is not behind the server."""
+"""Log-probabilities of given texts from our own forward passes, for a teacher whose students are served."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from rlt_data.reward.backends.base import BackendFailure
 from rlt_data.reward.forward.head import score_targets
-from rlt_data.reward.scoring.memory import choose_sizes, read_shape
+from rlt_data.reward.forward.memory import choose_sizes, read_shape
 from rlt_data.reward.scoring.scoring_model import ModelRunner, ScoredRows, ScoringModel
 from rlt_data.reward.scoring.texts import ScoringText
 
@@ -22,13 +22,13 @@ class TorchBackend:
         sizes = choose_sizes(
             [read_shape(scoring.model)], budget=memory, exact=False, device=scoring.model.device.type
         )
-        self._side = ModelRunner(scoring, sizes)
-        self.context = self._side.context
+        self._runner = ModelRunner(scoring, sizes)
+        self.context = self._runner.context
 
     def score(
         self, texts: Iterable[tuple[str, list[int]]]
     ) -> Iterator[tuple[str, list[float] | BackendFailure]]:
-        """Score texts some at a time."""
+        """Score texts in batches."""
         batch: list[tuple[str, list[int]]] = []
         for text in texts:
             batch.append(text)
@@ -38,20 +38,20 @@ class TorchBackend:
         yield from self._score_batch(batch)
 
     def close(self) -> None:
-        """The model is its owner's."""
+        """Keep the model: it belongs to the caller."""
 
     def _score_batch(self, batch: list[tuple[str, list[int]]]) -> Iterator[tuple[str, list[float]]]:
         if not batch:
             return
         texts = [ScoringText(ids, len(ids), range(1, len(ids)), range(0), [], []) for _, ids in batch]
-        head = self._side.read_head()
-        found: dict[int, list[float]] = {}
+        head = self._runner.read_head()
+        scores: dict[int, list[float]] = {}
 
         def consume(scored: ScoredRows) -> None:
-            values = score_targets(scored.hidden, head, scored.targets, self._side.tile).cpu()
-            for index, part in scored.places:
-                found[index] = values[part].tolist()
+            values = score_targets(scored.hidden, head, scored.targets, self._runner.tile).cpu()
+            for index, part in scored.text_rows:
+                scores[index] = values[part].tolist()
 
-        self._side.score(texts, consume)
+        self._runner.score(texts, consume)
         for index, (key, _) in enumerate(batch):
-            yield key, found[index]
+            yield key, scores[index]

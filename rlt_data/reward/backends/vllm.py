@@ -23,10 +23,10 @@ _TEXTS_IN_ENGINE = 256
 class VllmBackend:
     """Scores texts by vLLM's `prompt_logprobs`, without prefix caching.
 
-    vLLM ignores the temperature there, so a copy of the model that has it in its weights is run. Steps are
-    so small that `[tokens, vocabulary]` fits `memory_bytes`.
+    vLLM ignores the temperature there, so it runs a copy of the model with the temperature divided into its
+    weights. Steps are small enough for `[tokens, vocabulary]` to fit `memory_bytes`.
 
-    Raises as `VllmEngine`, and `ModelError` where the temperature cannot be put into the weights.
+    Raises as `VllmEngine`, and `ModelError` where the temperature cannot be divided into the weights.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class VllmBackend:
         except BaseException:
             self._drop_copy()
             raise
-        # A prompt must leave room for the one token that vLLM insists on writing.
+        # A prompt must leave room for the one token that vLLM always generates.
         self.context: int | None = facts["context"] - 1
 
     def score(
@@ -75,7 +75,7 @@ class VllmBackend:
                 yield key, BackendFailure(*answer) if len(answer) == 2 else answer[0]
 
     def close(self) -> None:
-        """End vLLM, and drop the copy of the model."""
+        """Stop vLLM and delete the copy of the model."""
         self._host.close()
         self._drop_copy()
 

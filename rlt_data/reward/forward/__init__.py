@@ -1,1 +1,1 @@
-"""Forward passes over packed texts: attention, linear layers, the output layer."""
+"""Forward passes over packed texts: packing, sizes, attention, linear layers, the output layer."""

@@ -1,4 +1,4 @@
-"""Attention over a packed sequence: each segment sees its prefix and itself, nothing else."""
+"""Attention over a packed sequence: each segment attends to its prefixes and to itself only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from rlt_data.reward.forward.attention_cpu import MOST_TOKENS, attend_blocks
 from rlt_data.reward.forward.attention_cuda import attend_varlen
-from rlt_data.reward.scoring.packing import Pack, Segment
+from rlt_data.reward.forward.packing import Pack, Segment
 
 # Queries of one block on the general path.
 BLOCK = 128
@@ -30,7 +30,7 @@ class PrefixStore:
 
 @dataclass(frozen=True)
 class PackedContext:
-    """What the attention function has to know about the sequence that it sees."""
+    """The layout of the sequence, for the attention function."""
 
     pack: Pack
     store: PrefixStore
@@ -50,7 +50,7 @@ def attend_packed(
     """Attend within segments.
 
     query [heads, tokens, head size], key and value [key-value heads, tokens, head size], rotary embedding
-    applied. `window` limits how far back a token sees, itself included; `softcap` squashes the scores.
+    applied. `window` is how far back a token attends, itself included; `softcap` bounds the scores.
     Returns [tokens, heads, head size].
     """
     heads, tokens, _ = query.shape
@@ -84,7 +84,7 @@ def _attend_on_cpu(
     # A block of tokens of one group is one contiguous matrix; blocks may reach beyond the last token.
     grouped = query.new_zeros(groups, tokens + MOST_TOKENS, stack, size)
     torch.mul(query.view(groups, stack, tokens, size).transpose(1, 2), scaling, out=grouped[:, :tokens])
-    # What belongs to no segment stays zero.
+    # Tokens outside every segment (padding) stay zero.
     output = query.new_zeros(tokens, groups, stack, value.shape[-1])
     for segment in context.pack.segments:
         keys, values = _find_keys(key, value, context, segment, layer)
@@ -94,7 +94,7 @@ def _attend_on_cpu(
 
 
 def _keep_prefixes(key: Tensor, value: Tensor, context: PackedContext, layer: int) -> None:
-    """Store what later packs need of this one."""
+    """Store the keys and values of the prefixes that later packs need."""
     for number in context.pack.kept:
         segment = context.pack.own.get(number)
         if segment is not None:
@@ -105,7 +105,7 @@ def _keep_prefixes(key: Tensor, value: Tensor, context: PackedContext, layer: in
 def _find_keys(
     key: Tensor, value: Tensor, context: PackedContext, segment: Segment, layer: int
 ) -> tuple[Tensor, Tensor]:
-    """Keys and values that a segment sees: [key-value heads, past + length, size] each."""
+    """Keys and values that a segment attends to: [key-value heads, past + length, size] each."""
     part = slice(segment.start, segment.start + segment.length)
     if not segment.prefixes:
         return key[:, part], value[:, part]
@@ -126,7 +126,7 @@ def _find_prefix(
 
 
 def _attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """query [heads, length, size] at the end of key, value [key-value heads, past + length, size]."""
+    """Causal attention: query [heads, length, size] aligned with the last `length` keys and values."""
     from torch.nn.attention.bias import causal_lower_right
 
     length, seen = query.shape[1], key.shape[1]
@@ -144,7 +144,7 @@ def _attend_sdpa(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> T
 def _attend_masked(
     query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    """As `_attend_sdpa`, with a window or a soft cap; scores of a block of queries are held at a time."""
+    """As `_attend_sdpa`, with a window or a soft cap, one block of queries at a time."""
     heads, length, size = query.shape
     groups = key.shape[0]
     stack = heads // groups
@@ -169,7 +169,7 @@ def _attend_masked(
 
 
 def _hide(begin: int, end: int, first: int, window: int | None, device: torch.device) -> Tensor:
-    """Which keys [first, end) each query [begin, end) must not see: [queries, keys]."""
+    """Mask the keys [first, end) that each query [begin, end) must not attend to: [queries, keys]."""
     queries = torch.arange(begin, end, device=device)[:, None]
     keys = torch.arange(first, end, device=device)[None, :]
     hidden = keys > queries

@@ -1,8 +1,8 @@
-"""Blocked causal attention on a CPU: every product one matrix, through oneDNN where that is faster.
+"""Blocked causal attention on a CPU: each product is one matrix product, through oneDNN where it is faster.
 
 Both products of attention are linear layers: scores = queries @ keys.T, mixed = weights @ values. Shapes
-are rounded so that few of them occur: oneDNN compiles a kernel for each new one, which takes half a
-millisecond and keeps half a megabyte.
+are rounded so that there are few of them: oneDNN compiles a kernel for each new shape, which takes half a
+millisecond and half a megabyte.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rlt_data.reward.forward.linear import apply_linear
 
-# Rows of a block (tokens times query heads of a group) that make a product fast, for short segments and for
-# long ones; its tokens are 64 or 128, since half of a block lies ahead and is computed in vain.
+# Rows of a block (tokens times query heads of a group) at which products are fast, for short segments and
+# for long ones. A block has 64 or 128 tokens: about half of its scores are masked, so more would be wasted.
 ROWS, LONG_ROWS, LONG = 256, 512, 1024
 LEAST_TOKENS, MOST_TOKENS = 64, 128
 # Keys are rounded up to one of eight steps an octave, at least this far apart.
@@ -23,11 +23,11 @@ STEP = 64
 
 
 def attend_blocks(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> None:
-    """Causal attention of one segment, which stands at the end of its keys.
+    """Causal attention of one segment, whose tokens are the last of its keys.
 
-    query [groups, length + MOST_TOKENS, stack, size], scaled, any values behind its `length` tokens; key,
-    value [groups, past + length, size]; `output` [length, groups, stack, size] is filled. Each query head
-    of a group reads the same keys.
+    query [groups, length + MOST_TOKENS, stack, size], scaled, with any values after its `length` tokens;
+    key, value [groups, past + length, size]; `output` [length, groups, stack, size] is filled. All query
+    heads of a group use the same keys.
     """
     groups, _, stack, size = query.shape
     total, length = key.shape[1], output.shape[0]
@@ -37,7 +37,7 @@ def attend_blocks(query: Tensor, key: Tensor, value: Tensor, output: Tensor) -> 
     for group in range(groups):
         keys, values = _pad(key[group], rounded), _pad(value[group], rounded)
         for begin in range(0, length, most):
-            # A last block reaches beyond the segment; what it makes there is dropped.
+            # The last block extends past the segment; those rows are dropped.
             tokens = most if length - begin > LEAST_TOKENS else LEAST_TOKENS
             own = min(tokens, length - begin)
             seen = _round_keys(past + begin + own)
@@ -63,5 +63,5 @@ def _pad(rows: Tensor, length: int) -> Tensor:
 
 @cache
 def _hide_ahead(tokens: int, keys: int, dtype: torch.dtype) -> Tensor:
-    """Minus infinity where key j lies ahead of token i, else zero: [tokens, keys]."""
+    """Minus infinity where key j comes after token i, else zero: [tokens, keys]."""
     return torch.full((tokens, keys), float("-inf"), dtype=dtype).triu(1)

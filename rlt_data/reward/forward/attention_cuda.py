@@ -1,7 +1,7 @@
 """Attention over a packed sequence on a GPU: one flash kernel for all segments of a layer.
 
-Only reached on CUDA with half-precision tensors; the scorer compares it with the model's own attention
-when it first meets a model, and pads instead where they disagree.
+Used only on CUDA with half-precision tensors; a probe compares it with each model's own attention, and the
+texts are padded instead if they disagree.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def attend_varlen(
 ) -> Tensor:
     """Causal attention of consecutive segments, each at the end of its own keys.
 
-    query [tokens, heads, size]; of each segment, keys and values [key-value heads, seen, size] and the
-    number of its tokens. `window` limits how far back a token sees, itself included. Returns
+    query [tokens, heads, size]; for each segment, keys and values [key-value heads, seen, size] and its
+    number of tokens. `window` is how far back a token attends, itself included. Returns
     [tokens, heads, size].
     """
     from torch.nn.attention.varlen import varlen_attn

@@ -1,7 +1,7 @@
-"""The body of a causal language model run over packed texts, or over padded ones where packing is unknown.
+"""The body of a causal language model run over packed texts, or over padded ones if it cannot be packed.
 
-transformers lets an attention function be registered by name; ours reads the layout of the pack from a
-context variable, so every architecture that goes through that interface runs packed, adapters included.
+Our attention function is registered with transformers by name and reads the layout of the pack from a
+context variable, so every architecture that uses that interface runs packed, adapters included.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from torch import Tensor, nn
 
 from rlt_data.reward.forward.attention import PackedContext, PrefixStore, attend_packed
 from rlt_data.reward.forward.linear import use_faster_linear
-from rlt_data.reward.scoring.packing import Pack, PackItem, build_packs
+from rlt_data.reward.forward.packing import Pack, PackItem, build_packs
 
 ATTENTION_NAME = "rlt_data_packed"
 ROUND_TOKENS = 64
 
 # packed: our attention over packed texts. padded: the model's own over padded texts. dense: whole logits of
-# one text, for a model whose output layer is not the plain one that is cut into tiles.
+# one text, for a model whose output layer is not a linear layer that can be computed in tiles.
 Mode = Literal["packed", "padded", "dense"]
 
 _context: ContextVar[PackedContext | None] = ContextVar("rlt_data_packed_context", default=None)
 
 
 class UnknownAttentionError(Exception):
-    """The architecture asks for something that packed attention does not know."""
+    """The architecture needs a feature that packed attention does not have."""
 
 
 def find_body(model: Any) -> nn.Module:
-    """The part of a causal language model between token ids and the last hidden state."""
+    """Find the part of a causal language model between token ids and the last hidden state."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     body: nn.Module = base.get_decoder() if hasattr(base, "get_decoder") else base.base_model
     return body
@@ -42,11 +42,11 @@ def find_body(model: Any) -> nn.Module:
 def run_packed(model: Any, pack: Pack, store: PrefixStore) -> Tensor:
     """Hidden states after the final normalisation for every token of a pack: [tokens, hidden]."""
     device = model.device
-    # On a CPU a kernel is compiled, and kept, for every length that occurs: only round ones do.
-    filling = -len(pack.token_ids) % ROUND_TOKENS if device.type == "cpu" else 0
-    token_ids = torch.tensor([pack.token_ids + [0] * filling], device=device)
-    places = [torch.arange(s.offset, s.offset + s.length) for s in pack.segments]
-    positions = torch.cat([*places, torch.zeros(filling, dtype=torch.long)])
+    # On a CPU a kernel is compiled, and kept, for every length: round lengths keep them few.
+    padding = -len(pack.token_ids) % ROUND_TOKENS if device.type == "cpu" else 0
+    token_ids = torch.tensor([pack.token_ids + [0] * padding], device=device)
+    parts = [torch.arange(s.offset, s.offset + s.length) for s in pack.segments]
+    positions = torch.cat([*parts, torch.zeros(padding, dtype=torch.long)])
     body = find_body(model)
     with _use_packed_attention(body, PackedContext(pack, store)), use_faster_linear(body):
         output = body(
@@ -75,7 +75,7 @@ def run_padded(model: Any, items: Sequence[PackItem]) -> Tensor:
 
 
 def run_dense(model: Any, item: PackItem) -> Tensor:
-    """Logits of one text from the token before its first scored one on: [tokens, vocabulary]."""
+    """Logits of one text, from the token before its first scored token on: [tokens, vocabulary]."""
     token_ids = torch.tensor([list(item.token_ids)], device=model.device)
     output = model(
         input_ids=token_ids, attention_mask=torch.ones_like(token_ids), use_cache=False, return_dict=True
@@ -90,8 +90,8 @@ def iterate_hidden(
     """Run texts in passes of about `limit` tokens.
 
     Yields hidden states [tokens, hidden] and, for each text in them, (index, start, offset): token t of
-    that text, for t from `offset` on, is row start + t - offset. Every token from the one before the
-    first scored token on is there.
+    that text, for t from `offset` on, is row start + t - offset. The rows of a text begin at or before the
+    token before its first scored token.
     """
     if mode == "packed":
         store = PrefixStore()
@@ -107,8 +107,8 @@ def iterate_hidden(
     for batch in _gather_alike(items, limit):
         states = run_padded(model, batch)
         width = states.shape[1]
-        places = [(item.index, row * width, 0) for row, item in enumerate(batch)]
-        yield states.reshape(-1, states.shape[-1]), places
+        spans = [(item.index, row * width, 0) for row, item in enumerate(batch)]
+        yield states.reshape(-1, states.shape[-1]), spans
 
 
 def _gather_alike(items: Sequence[PackItem], limit: int) -> Iterator[list[PackItem]]:
@@ -129,14 +129,14 @@ def _use_packed_attention(body: nn.Module, context: PackedContext) -> Iterator[N
 
     AttentionInterface.register(ATTENTION_NAME, _attend)
     configs = _find_configs(body)
-    before = [config._attn_implementation for config in configs]
+    previous = [config._attn_implementation for config in configs]
     token = _context.set(context)
     for config in configs:
         config._attn_implementation = ATTENTION_NAME
     try:
         yield
     finally:
-        for config, name in zip(configs, before, strict=True):
+        for config, name in zip(configs, previous, strict=True):
             config._attn_implementation = name
         _context.reset(token)
 
@@ -162,11 +162,11 @@ def _attend(
     softcap: float | None = None,
     **unknown: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as transformers asks: [1, heads, tokens, size] in, [1, tokens, heads, size] out."""
+    """Attend with transformers' interface: [1, heads, tokens, size] in, [1, tokens, heads, size] out."""
     context = _context.get()
-    asked = [name for name in ("s_aux", "position_bias", "head_mask") if unknown.get(name) is not None]
-    if context is None or attention_mask is not None or asked:
-        raise UnknownAttentionError(f"attention with {', '.join(asked) or 'a mask of its own'}")
+    unsupported = [name for name in ("s_aux", "position_bias", "head_mask") if unknown.get(name) is not None]
+    if context is None or attention_mask is not None or unsupported:
+        raise UnknownAttentionError(f"attention with {', '.join(unsupported) or 'a mask of its own'}")
     output = attend_packed(
         query[0],
         key[0],

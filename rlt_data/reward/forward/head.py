@@ -1,8 +1,7 @@
-"""From hidden states to token log-probabilities and exact divergences, a tile at a time.
+"""From hidden states to token log-probabilities and exact divergences, a tile of logits at a time.
 
-No logits beyond one tile (rows x vocabulary entries) are ever held: log-sum-exp and the divergence are
-accumulated over vocabulary tiles in float32 with a running maximum, so memory does not depend on how
-many tokens there are times how many words the vocabulary has.
+Only one tile of logits (rows x vocabulary entries) is held: log-sum-exp and the divergence are accumulated
+over vocabulary tiles in float32, so memory does not grow with tokens times vocabulary.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch.nn import functional
 
 from rlt_data.errors import ModelError
 from rlt_data.reward.forward.linear import apply_linear
-from rlt_data.reward.scoring.memory import TileSize
+from rlt_data.reward.forward.memory import TileSize
 
 _REAL = torch.float32
 ROUND_ROWS = 64
@@ -28,7 +27,7 @@ class Head:
     """The output layer: logits = transform(hidden @ weight.T + bias), then divided by the temperature.
 
     weight [vocabulary, hidden], bias [vocabulary] or None. `scale` multiplies the logits (Cohere,
-    Granite); `softcap` squashes them to softcap * tanh(logits / softcap) (Gemma 2).
+    Granite); `softcap` bounds them to softcap * tanh(logits / softcap) (Gemma 2).
     """
 
     weight: Tensor
@@ -38,7 +37,7 @@ class Head:
     softcap: float | None = None
 
     def prepare_rows(self, hidden: Tensor) -> Tensor:
-        """Fold temperature and scale into float32 rows, where that is exact up to rounding."""
+        """Fold temperature and scale into the rows, unless bias, softcap or half precision forbid it."""
         if self._folds:
             return hidden * (self.scale / self.temperature)
         return hidden
@@ -69,7 +68,7 @@ class Head:
         )
 
     def _transform(self, logits: Tensor) -> Tensor:
-        """Scale, squash and divide float32 logits, in place: each pass over a tile costs as much as any."""
+        """Scale, bound and divide float32 logits, in place to save passes over a tile."""
         if self.softcap is not None:
             logits = logits.mul_(self.scale / self.softcap).tanh_()
             return logits.mul_(self.softcap / self.temperature)
@@ -79,7 +78,7 @@ class Head:
 
 @dataclass(frozen=True)
 class LogitsHead:
-    """Stands in where a model's output layer cannot be cut: the "hidden" rows are logits already."""
+    """The head of a model in mode `dense`: its hidden rows are already logits."""
 
     vocabulary: int
     temperature: float
@@ -103,12 +102,12 @@ AnyHead = Head | LogitsHead
 def read_head(model: Any, temperature: float) -> Head:
     """Read the output layer of a causal language model.
 
-    Raises `ModelError` where it is no plain linear layer.
+    Raises `ModelError` if it is not a linear layer.
     """
     layer = model.get_output_embeddings()
     if not isinstance(layer, nn.Linear):
         raise ModelError(
-            f"the output layer is {type(layer).__name__}, not a linear layer, and cannot be cut into tiles",
+            f"the output layer is {type(layer).__name__}, not a linear layer, so it has no tiles",
             where=type(model).__name__,
         )
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
@@ -127,18 +126,18 @@ def read_head(model: Any, temperature: float) -> Head:
 def score_targets(hidden: Tensor, head: AnyHead, targets: Tensor, tile: TileSize) -> Tensor:
     """Log-probability of `targets` [rows] after `hidden` [rows, hidden]: [rows], float32, nats."""
     rows = head.prepare_rows(hidden)
-    total = _sum_vocabulary(_fill_rows(rows), head, 0, tile)
+    total = _sum_vocabulary(_pad_rows(rows), head, 0, tile)
     return _pick_targets(rows, head, targets) - total[: rows.shape[0]]
 
 
 def _pick_targets(rows: Tensor, head: AnyHead, targets: Tensor) -> Tensor:
-    """Logits of the targets, some rows at a time: each takes a row of the weight matrix in float32."""
+    """Logits of the targets, some rows at a time: each copies a row of the weight matrix in float32."""
     parts = zip(rows.split(TARGET_ROWS), targets.split(TARGET_ROWS), strict=True)
-    return torch.cat([head.compute_targets(some, wanted) for some, wanted in parts])
+    return torch.cat([head.compute_targets(*part) for part in parts])
 
 
-def _fill_rows(rows: Tensor) -> Tensor:
-    """Fill rows up to a round number: a kernel is compiled, and kept, for every number that occurs."""
+def _pad_rows(rows: Tensor) -> Tensor:
+    """Pad rows to a round number: a kernel is compiled, and kept, for every number of rows."""
     return functional.pad(rows, (0, 0, 0, -rows.shape[0] % ROUND_ROWS))
 
 
@@ -157,13 +156,13 @@ def _sum_vocabulary(rows: Tensor, head: AnyHead, first: int, tile: TileSize) -> 
 
 
 def _sum_tile(logits: Tensor, scratch: _Scratch) -> Tensor:
-    """log sum exp of each row. Log-softmax is one fused pass, where logsumexp makes four."""
+    """log sum exp of each row. Log-softmax is one fused pass; logsumexp is four."""
     normal = torch.log_softmax(logits, dim=-1, out=scratch.like(logits))
     return logits.amax(dim=-1) - normal.amax(dim=-1)
 
 
 class _Scratch:
-    """One buffer for results that are read once, so that no tile is allocated twice."""
+    """One buffer, reused for the intermediate results of all tiles."""
 
     def __init__(self) -> None:
         self._buffer: Tensor | None = None
@@ -177,7 +176,7 @@ class _Scratch:
 
 @dataclass(frozen=True)
 class Divergences:
-    """Per row, float32, nats: both models' log-probability of the target, and the exact divergence."""
+    """Log-probability of the target under both models and the exact divergence: [rows], float32, nats."""
 
     teacher_logprobs: Tensor
     student_logprobs: Tensor
@@ -194,17 +193,17 @@ def score_divergences(
 ) -> Divergences:
     """Exact KL(teacher || student) over the vocabulary at each row, and both target log-probabilities.
 
-    One pass over both heads: with Z the partition sums,
+    One pass over both heads: with logits l and partition sums Z,
     KL = sum_v p_T(v) (l_T(v) - l_S(v)) - log Z_T + log Z_S.
-    Where one weight matrix is padded to more entries than the other, each model's own normalisation runs
-    over all of its entries, and the divergence over those that both have.
+    If one weight matrix is padded to more entries than the other, each model is normalised over all of its
+    entries, and the divergence is summed over those that both have.
     """
     count = targets.shape[0]
-    left = _fill_rows(teacher.prepare_rows(teacher_hidden))
-    right = _fill_rows(student.prepare_rows(student_hidden))
+    left = _pad_rows(teacher.prepare_rows(teacher_hidden))
+    right = _pad_rows(student.prepare_rows(student_hidden))
     shared = min(teacher.vocabulary, student.vocabulary)
     starts = range(0, shared, tile.entries)
-    # Over tiles and rows: log sum exp of either side, and the mean of l_T - l_S under the teacher's tile.
+    # By tile and row: log sum exp of teacher and student, and the mean of l_T - l_S under the teacher's tile.
     totals = left.new_full((3, len(starts), left.shape[0]), 0.0, dtype=_REAL)
     scratch = _Scratch()
     for number, begin in enumerate(starts):

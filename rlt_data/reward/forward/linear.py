@@ -1,8 +1,7 @@
 """Matrix products: oneDNN's for float32 on a CPU where torch has it, torch's own elsewhere.
 
-For float32 torch multiplies through MKL, which on processors of other makers than its own reaches about
-half of what oneDNN does. The operator is private to torch: it is used where a probe finds it and finds it
-right, and nowhere else.
+For float32 torch multiplies through MKL, which on non-Intel processors reaches about half the rate of
+oneDNN. The operator is private to torch, so it is used only if a check finds it and its result is right.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def apply_linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 
 @contextmanager
 def use_faster_linear(body: nn.Module) -> Iterator[None]:
-    """Send the plain linear layers of a float32 model on a CPU through `apply_linear`, for inference only."""
+    """Run the plain linear layers of a float32 model on a CPU by `apply_linear`, for inference only."""
     layers = [
         layer
         for layer in body.modules()
@@ -55,7 +54,7 @@ def _forward(layer: nn.Linear, rows: Tensor) -> Tensor:
 
 
 def _fits(rows: Tensor, weight: Tensor) -> bool:
-    # A strided view sends oneDNN to its reference code, a thousand times slower.
+    # With a strided view oneDNN falls back to reference code, a thousand times slower.
     return (
         rows.device.type == "cpu"
         and rows.numel() > 0
@@ -72,7 +71,7 @@ def _find_operator() -> Any:
 
 @cache
 def has_onednn() -> bool:
-    """Whether torch has oneDNN's linear operator, and it gives what it should."""
+    """Whether torch has oneDNN's linear operator and its result is right."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     with torch.no_grad():

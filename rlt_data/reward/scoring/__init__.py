@@ -1,1 +1,1 @@
-"""Texts to token log-probabilities."""
+"""Scoring: explanations to per-token log-probabilities of teacher and students."""

@@ -1,4 +1,4 @@
-"""Models loaded for scoring, each once, whatever roles it plays."""
+"""Models loaded for scoring, each once, even if it is both teacher and student."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlt_data.reward.scoring.scoring_model import ScoringModel
 
 
 class ModelCache:
-    """Loads models on demand and keeps those that are still needed."""
+    """Loads models on demand and keeps them until they are no longer needed."""
 
     def __init__(self, *, dtype: str, device: str) -> None:
         self._dtype = dtype
@@ -18,7 +18,7 @@ class ModelCache:
         self._loaded: dict[str, tuple[Any, Any]] = {}
 
     def load(self, identity: ModelIdentity, temperature: float) -> ScoringModel:
-        """The model as one side of scoring; loaded where it is not here yet. Raises `ModelError`."""
+        """Return a model at a temperature, loading it the first time. Raises `ModelError`."""
         key = identity.content_key
         if key not in self._loaded:
             model = load_model(identity, dtype=self._dtype, device=self._device)
@@ -27,7 +27,7 @@ class ModelCache:
         return ScoringModel(identity.name, model, tokenizer, temperature)
 
     def keep_only(self, identities: Sequence[ModelIdentity]) -> None:
-        """Forget every other model."""
+        """Drop every other model."""
         keys = {identity.content_key for identity in identities}
         for key in [key for key in self._loaded if key not in keys]:
             del self._loaded[key]

@@ -13,7 +13,7 @@ from rlt_data.errors import UsageError
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.reward.forward.backbone import Mode
 from rlt_data.reward.forward.head import score_divergences, score_targets
-from rlt_data.reward.scoring.memory import Sizes, TileSize, choose_sizes, read_shape
+from rlt_data.reward.forward.memory import Sizes, TileSize, choose_sizes, read_shape
 from rlt_data.reward.scoring.scoring_model import ModelRunner, ScoredRows, ScoringModel
 from rlt_data.reward.scoring.texts import (
     FailedText,
@@ -28,10 +28,10 @@ from rlt_data.reward.tokenizers import refuse_other_tokens
 
 @dataclass(frozen=True)
 class TokenScores:
-    """One explanation read by one student: natural log-probabilities, one value a token.
+    """One explanation scored by one student: log-probabilities in nats, one value a token.
 
     `think_teacher` is None without a teacher; `think_divergences` is None unless the exact divergence was
-    asked for. Character spans are half-open, within the solution and the explanation.
+    requested. Character spans are half-open, relative to the solution and to the explanation.
     """
 
     key: str
@@ -47,7 +47,7 @@ class TokenScores:
     teacher_tokens: int | None
 
     def as_row(self) -> dict[str, Any]:
-        """The columns of `scores` that hold these numbers, those that `derive_reward` reads among them."""
+        """The columns of `scores` that hold these numbers, with all inputs of `derive_reward`."""
         return {
             "student_tokens": self.student_tokens,
             "teacher_tokens": self.teacher_tokens,
@@ -68,7 +68,7 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class FailedScore:
-    """A request that one student could not score (`student`), or that none could (None)."""
+    """A request that a student could not score; `student` is None where none could."""
 
     failure: FailedText
     student: str | None = None
@@ -79,10 +79,10 @@ class Scorer:
 
     Models may be frozen or in training: weights are read at every call. `exact` also computes the
     divergence over the whole vocabulary at each explanation token. `memory` is a budget in bytes beyond the
-    weights, from which the sizes of passes and tiles follow; the other arguments overrule them, and `mode`
-    the way in which the models are run (see `rlt_data.reward.forward.backbone`).
+    weights; it sets the sizes of passes and tiles, which the other arguments override. `mode` overrides how
+    the models are run (see `rlt_data.reward.forward.backbone`).
 
-    Raises `UsageError` where teacher and student cut text into different tokens, so that no divergence
+    Raises `UsageError` where teacher and student split text into different tokens, so that no divergence
     token by token exists, or where the budget is too small.
     """
 
@@ -118,22 +118,22 @@ class Scorer:
                 where=f"teacher {teacher.name}, student {student.name}",
             )
 
-        def build_side(scoring: ScoringModel) -> ModelRunner:
+        def build_runner(scoring: ScoringModel) -> ModelRunner:
             return ModelRunner(scoring, self.sizes, share_prefixes=share_prefixes, mode=mode)
 
-        self.students = [build_side(student) for student in students]
-        self.teacher = build_side(teacher) if teacher is not None else None
-        sides = [*self.students, *([self.teacher] if self.teacher is not None else [])]
-        self.notes = [side.note for side in sides if side.note is not None]
-        """What a user should know about the models, such as one that can only be run in a slower way."""
-        if self.exact and any(side.mode == "dense" for side in sides):
+        self.students = [build_runner(student) for student in students]
+        self.teacher = build_runner(teacher) if teacher is not None else None
+        runners = [*self.students, *([self.teacher] if self.teacher is not None else [])]
+        self.notes = [runner.note for runner in runners if runner.note is not None]
+        """Notes for the user about the models, such as one that runs in a slower mode."""
+        if self.exact and any(runner.mode == "dense" for runner in runners):
             # Whole logits of the teacher are kept for a batch, so a batch is one text.
             self.sizes = replace(self.sizes, batch_tokens=1)
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[TokenScores | FailedScore]:
-        """Score requests in their order, batch by batch; of each, one result a student, or one failure.
+        """Score requests in their order, batch by batch: of each, one result or failure a student.
 
-        Requests of one question should stand together: what their texts begin with is then computed once.
+        Requests of one question should be adjacent: the prompt that their texts share is then computed once.
         """
         batch: list[ScoreRequest] = []
         size = 0
@@ -150,8 +150,8 @@ class Scorer:
     def _score_batch(self, requests: list[ScoreRequest]) -> Iterator[TokenScores | FailedScore]:
         teacher_texts: list[ScoringText | FailedText] | None = None
         student_texts = [
-            build_student_texts(self.format, side.scoring.tokenizer, requests, context=side.context)
-            for side in self.students
+            build_student_texts(self.format, runner.scoring.tokenizer, requests, context=runner.context)
+            for runner in self.students
         ]
         if self.teacher is not None:
             teacher_texts = build_teacher_texts(
@@ -164,90 +164,94 @@ class Scorer:
                 ]
                 for texts in student_texts
             ]
-        wanted = [
+        needed = [
             any(isinstance(texts[i], ScoringText) for texts in student_texts) for i in range(len(requests))
         ]
-        teacher_rows = self._run_teacher(teacher_texts, wanted) if teacher_texts is not None else None
+        teacher_rows = self._run_teacher(teacher_texts, needed) if teacher_texts is not None else None
         results = [
-            self._run_student(side, texts, teacher_rows)
-            for side, texts in zip(self.students, student_texts, strict=True)
+            self._run_student(runner, texts, teacher_rows)
+            for runner, texts in zip(self.students, student_texts, strict=True)
         ]
         for i, request in enumerate(requests):
-            for side, texts, scored in zip(self.students, student_texts, results, strict=True):
+            for runner, texts, scored in zip(self.students, student_texts, results, strict=True):
                 text = texts[i]
                 if isinstance(text, FailedText):
-                    yield FailedScore(text, side.scoring.name)
+                    yield FailedScore(text, runner.scoring.name)
                 else:
                     teacher_text = teacher_texts[i] if teacher_texts is not None else None
-                    yield self._join(request, side, text, teacher_text, scored[i], teacher_rows, i)
+                    yield self._join(request, runner, text, teacher_text, scored[i], teacher_rows, i)
 
     def _run_teacher(
-        self, texts: Sequence[ScoringText | FailedText], wanted: Sequence[bool]
+        self, texts: Sequence[ScoringText | FailedText], needed: Sequence[bool]
     ) -> dict[int, Tensor]:
-        """Of each text: log-probabilities [tokens]; if exact, hidden states [tokens, hidden]."""
-        side = self.teacher
-        assert side is not None
+        """Return log-probabilities [tokens] by text index; if exact, hidden states [tokens, hidden]."""
+        runner = self.teacher
+        assert runner is not None
         rows: dict[int, Tensor] = {}
-        head = side.read_head()
+        head = runner.read_head()
 
         def consume(scored: ScoredRows) -> None:
             values = scored.hidden
             if not self.exact:
-                values = score_targets(scored.hidden, head, scored.targets, side.tile).cpu()
-            for index, part in scored.places:
+                values = score_targets(scored.hidden, head, scored.targets, runner.tile).cpu()
+            for index, part in scored.text_rows:
                 rows[index] = values[part]
 
-        side.score([_text_or_none(t) if w else None for t, w in zip(texts, wanted, strict=True)], consume)
+        runner.score(
+            [_text_or_none(text) if need else None for text, need in zip(texts, needed, strict=True)], consume
+        )
         return rows
 
     def _run_student(
         self,
-        side: ModelRunner,
+        runner: ModelRunner,
         texts: Sequence[ScoringText | FailedText],
         teacher_rows: dict[int, Tensor] | None,
     ) -> dict[int, _StudentRows]:
         results: dict[int, _StudentRows] = {}
-        head = side.read_head()
+        head = runner.read_head()
         teacher_head = self.teacher.read_head() if self.teacher is not None and self.exact else None
         usable = [_text_or_none(text) for text in texts]
 
         def consume(scored: ScoredRows) -> None:
             if teacher_head is None or teacher_rows is None:
-                values = score_targets(scored.hidden, head, scored.targets, side.tile).cpu()
-                for index, part in scored.places:
+                values = score_targets(scored.hidden, head, scored.targets, runner.tile).cpu()
+                for index, part in scored.text_rows:
                     results[index] = _StudentRows(values[part])
                 return
             think_rows, solution_rows = _split_rows(scored, usable)
-            left = [teacher_rows[i] for i, _ in scored.places if i in teacher_rows]
+            left = [teacher_rows[i] for i, _ in scored.text_rows if i in teacher_rows]
             hidden = scored.hidden.index_select(0, think_rows)
             teacher_hidden = torch.cat(left).to(hidden.device) if left else hidden.new_empty(0, 1)
             think_targets = scored.targets.index_select(0, think_rows)
-            compared = score_divergences(teacher_hidden, teacher_head, hidden, head, think_targets, side.tile)
+            compared = score_divergences(
+                teacher_hidden, teacher_head, hidden, head, think_targets, runner.tile
+            )
             values = torch.empty(scored.targets.shape[0])
             values[think_rows.cpu()] = compared.student_logprobs.cpu()
             rest = score_targets(
                 scored.hidden.index_select(0, solution_rows),
                 head,
                 scored.targets.index_select(0, solution_rows),
-                side.tile,
+                runner.tile,
             )
             values[solution_rows.cpu()] = rest.cpu()
             at = 0
             teacher_values, divergences = compared.teacher_logprobs.cpu(), compared.divergences.cpu()
-            for index, part in scored.places:
+            for index, part in scored.text_rows:
                 text = usable[index]
                 count = len(text.think) if text is not None else 0
                 own = slice(at, at + count)
                 results[index] = _StudentRows(values[part], teacher_values[own], divergences[own])
                 at += count
 
-        side.score(usable, consume)
+        runner.score(usable, consume)
         return results
 
     def _join(
         self,
         request: ScoreRequest,
-        side: ModelRunner,
+        runner: ModelRunner,
         text: ScoringText,
         teacher_text: ScoringText | FailedText | None,
         rows: _StudentRows,
@@ -262,7 +266,7 @@ class Scorer:
         divergences = rows.divergences.tolist() if rows.divergences is not None else None
         return TokenScores(
             key=request.key,
-            student=side.scoring.name,
+            student=runner.scoring.name,
             closed=request.closed,
             solution_logprobs=rows.student[count:].tolist(),
             think_student=rows.student[:count].tolist(),
@@ -290,7 +294,7 @@ def _split_rows(scored: ScoredRows, texts: Sequence[ScoringText | None]) -> tupl
     """Row numbers of explanation tokens and of solution tokens, in order."""
     think: list[int] = []
     solution: list[int] = []
-    for index, part in scored.places:
+    for index, part in scored.text_rows:
         text = texts[index]
         middle = part.start + (len(text.think) if text is not None else 0)
         think.extend(range(part.start, middle))

@@ -1,4 +1,4 @@
-"""One model's side of scoring: texts in, per-token numbers out, in passes that fit the memory."""
+"""One model run over scoring texts: texts in, rows of hidden states out, in passes that fit in memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 from rlt_data.errors import ModelError
 from rlt_data.reward.forward.backbone import Mode, iterate_hidden
 from rlt_data.reward.forward.head import AnyHead, LogitsHead, read_head
-from rlt_data.reward.scoring.memory import Sizes, TileSize
-from rlt_data.reward.scoring.packing import PackItem
-from rlt_data.reward.scoring.probe import choose_mode
+from rlt_data.reward.forward.memory import Sizes, TileSize
+from rlt_data.reward.forward.packing import PackItem
+from rlt_data.reward.forward.probe import choose_mode
 from rlt_data.reward.scoring.texts import ScoringText
 
 
 @dataclass(frozen=True)
 class ScoringModel:
-    """A loaded model in one role: any transformers causal language model and its fast tokenizer.
+    """A loaded teacher or student: any transformers causal language model and its fast tokenizer.
 
     Logits are divided by `temperature`.
     """
@@ -36,19 +36,19 @@ class ScoringModel:
 class ScoredRows:
     """Hidden states that predict the scored tokens of several texts.
 
-    hidden [rows, hidden], targets [rows]; `places` gives each text its index and its rows, explanation
-    first, then solution.
+    hidden [rows, hidden], targets [rows]; `text_rows` holds the index of each text and its rows,
+    explanation first, then solution.
     """
 
     hidden: Tensor
     targets: Tensor
-    places: list[tuple[int, slice]]
+    text_rows: list[tuple[int, slice]]
 
 
 class ModelRunner:
-    """Runs one model over scoring texts. An out-of-memory halves the pass and goes on.
+    """Runs one model over scoring texts. Out of memory, it halves the pass and tries again.
 
-    `mode` is found out by a probe unless given; `note` says what is lost where it is not `packed`.
+    A probe chooses `mode` unless it is given; `note` explains the cost of a mode other than `packed`.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class ModelRunner:
 
     @property
     def context(self) -> int | None:
-        """The longest text that the model was made for, tokens."""
+        """The longest text that the model accepts, tokens; None if its configuration does not state it."""
         config = self.scoring.model.config
         return getattr(config.get_text_config(), "max_position_embeddings", None)
 
     def read_head(self) -> AnyHead:
-        """The output layer as it is now: a policy in training changes between calls."""
+        """Read the current output layer: a policy in training changes between calls."""
         if self.mode == "dense":
             return LogitsHead(
                 self.scoring.model.config.get_text_config().vocab_size, self.scoring.temperature
@@ -80,7 +80,10 @@ class ModelRunner:
         return read_head(self.scoring.model, self.scoring.temperature)
 
     def score(self, texts: Sequence[ScoringText | None], consume: Callable[[ScoredRows], None]) -> None:
-        """Run every text that is not None and hand the rows to `consume`, some texts at a time."""
+        """Run every text that is not None and pass its rows to `consume`, some texts at a time.
+
+        Raises `ModelError` where a single text does not fit in memory.
+        """
         waiting = {
             index: PackItem(index, text.token_ids, text.first_scored)
             for index, text in enumerate(texts)
@@ -91,7 +94,7 @@ class ModelRunner:
                 try:
                     for rows in self._iterate(list(waiting.values()), texts):
                         consume(rows)
-                        for index, _ in rows.places:
+                        for index, _ in rows.text_rows:
                             del waiting[index]
                 except (RuntimeError, MemoryError) as error:
                     if not _is_out_of_memory(error):
@@ -111,7 +114,7 @@ class ModelRunner:
         for hidden, found in passes:
             rows: list[int] = []
             targets: list[int] = []
-            places: list[tuple[int, slice]] = []
+            text_rows: list[tuple[int, slice]] = []
             for index, start, offset in found:
                 text = texts[index]
                 assert text is not None
@@ -120,10 +123,10 @@ class ModelRunner:
                     # The hidden state of the token before predicts a token.
                     rows.extend(range(start + span.start - 1 - offset, start + span.stop - 1 - offset))
                     targets.extend(text.token_ids[span.start : span.stop])
-                places.append((index, slice(begin, len(rows))))
+                text_rows.append((index, slice(begin, len(rows))))
             device = hidden.device
             picked = hidden.index_select(0, torch.tensor(rows, dtype=torch.long, device=device))
-            yield ScoredRows(picked, torch.tensor(targets, dtype=torch.long, device=device), places)
+            yield ScoredRows(picked, torch.tensor(targets, dtype=torch.long, device=device), text_rows)
 
     def _shrink(self, error: Exception, waiting: dict[int, PackItem]) -> None:
         if torch.cuda.is_available():
@@ -131,9 +134,9 @@ class ModelRunner:
         longest = max(len(item.token_ids) for item in waiting.values())
         if self.pack_tokens <= longest // 2 and self.tile.rows <= 32:
             raise ModelError(
-                f"a text of {longest} tokens does not fit the memory even alone",
+                f"out of memory with a single text of {longest} tokens",
                 where=self.scoring.name,
-                remedy="score on a machine with more memory, or leave such texts out with --where",
+                remedy="score on a machine with more memory, or exclude such texts with --where",
             ) from error
         self.pack_tokens = max(1, self.pack_tokens // 2)
         self.tile = TileSize(max(32, self.tile.rows // 2), self.tile.entries)
@@ -148,7 +151,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 @contextmanager
 def _evaluate(model: Any) -> Iterator[None]:
-    """Evaluation mode while scoring: a policy in training has dropout on."""
+    """Switch to evaluation mode while scoring: a policy in training has dropout on."""
     training = model.training
     if training:
         model.eval()

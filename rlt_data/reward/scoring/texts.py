@@ -1,4 +1,4 @@
-"""From a trace to the two texts that are scored: rendered, tokenised, with the tokens that count.
+"""The two texts of a trace that are scored: rendered, tokenised, with the tokens that count.
 
 A token counts when its characters lie wholly inside the explanation or the solution, tags excluded.
 """
@@ -14,13 +14,13 @@ from rlt_data.formats.definition import ConversationFormat
 from rlt_data.formats.rendering import RenderedText, render_student_text, render_teacher_text
 from rlt_data.formats.spans import EncodedText, encode_texts, select_token_span
 
-# Characters shown on either side of the place where two texts part.
+# Characters shown before and after the position where two texts differ.
 _CONTEXT = 30
 
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """One explanation to score. `closed` says whether its closing tag was written."""
+    """One explanation to score. `closed`: whether its closing tag was written."""
 
     key: str
     question: str
@@ -31,7 +31,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ScoringText:
-    """One tokenised text, cut after its last scored token, since nothing later is read.
+    """One tokenised text, truncated after its last scored token.
 
     `total_tokens` counts the whole text. `think` and `solution` index `token_ids`; the character spans
     are half-open and relative to the explanation and to the solution.
@@ -51,14 +51,14 @@ class ScoringText:
 
     @property
     def first_scored(self) -> int:
-        """Index of the first token whose log-probability is asked for; the text's length where none is."""
+        """Index of the first scored token; the text's length if none is scored."""
         starts = [span.start for span in (self.think, self.solution) if span]
         return min(starts, default=len(self.token_ids))
 
 
 @dataclass(frozen=True)
 class FailedText:
-    """A request that cannot be scored: a short code and a sentence that shows the text."""
+    """A request that cannot be scored: a reason code and a sentence that shows the text."""
 
     key: str
     reason: str
@@ -72,7 +72,7 @@ def build_student_texts(
     *,
     context: int | None = None,
 ) -> list[ScoringText | FailedText]:
-    """Render and tokenise what the student reads: question, explanation, true solution.
+    """Render and tokenise student texts: question, explanation, true solution.
 
     A text of more than `context` tokens fails.
     """
@@ -87,9 +87,10 @@ def build_teacher_texts(
     *,
     context: int | None = None,
 ) -> list[ScoringText | FailedText]:
-    """Render and tokenise what the teacher read and wrote. A text of more than `context` tokens fails.
+    """Render and tokenise teacher texts: question, true solution, explanation.
 
-    An explanation that never closed is rendered as if its closing tag stood at its end.
+    A text of more than `context` tokens fails. An explanation that never closed is rendered with a closing
+    tag at its end.
     """
     rendered = [_render_teacher(format, tokenizer, request) for request in requests]
     return _encode(tokenizer, requests, rendered, ("think",), context)
@@ -116,15 +117,15 @@ def _compare_think_tokens(
     if student.think_ids == teacher.think_ids:
         return None
     pairs = zip(student.think_ids, teacher.think_ids, strict=False)
-    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(student.think), len(teacher.think)))
+    index = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(student.think), len(teacher.think)))
     return FailedText(
         request.key,
         "think_tokens_differ",
-        f"the explanation is {len(student.think)} tokens to the student and {len(teacher.think)} to the "
-        f"teacher, and they part at token {place}: the student reads "
-        f"{_show(request.think, student.think_characters, place)}, the teacher "
-        f"{_show(request.think, teacher.think_characters, place)}; a divergence token by token needs the "
-        "same tokens",
+        f"the explanation is {len(student.think)} tokens in the student's text and {len(teacher.think)} in "
+        f"the teacher's, and they differ from token {index} on: "
+        f"{_show(request.think, student.think_characters, index)} in the student's text, "
+        f"{_show(request.think, teacher.think_characters, index)} in the teacher's; a divergence token by "
+        "token needs the same tokens",
     )
 
 
@@ -178,7 +179,7 @@ def _select(
         return FailedText(
             request.key,
             "over_context",
-            f"the text is {len(encoded.token_ids)} tokens, and the model reads at most {context}; "
+            f"the text has {len(encoded.token_ids)} tokens and the model accepts at most {context}; "
             f"it begins {rendered.text[: 2 * _CONTEXT]!r}",
         )
     spans: dict[str, range] = {"think": range(0), "solution": range(0)}
@@ -191,17 +192,19 @@ def _select(
                 request.key,
                 "misaligned_tokens",
                 f"no token lies wholly inside the {name}: every token that touches it also holds characters "
-                f"outside, in {rendered.text[max(0, begin - _CONTEXT) : end + _CONTEXT]!r}",
+                f"outside it, in {rendered.text[max(0, begin - _CONTEXT) : end + _CONTEXT]!r}",
             )
         spans[name] = tokens
         characters[name] = [(a - begin, b - begin) for a, b in encoded.offsets[tokens.start : tokens.stop]]
     if "solution" in scored and not request.solution.strip():
         return FailedText(
-            request.key, "blank_solution", "the solution is blank, so the student has nothing to be asked"
+            request.key, "blank_solution", "the solution is blank, so the student has nothing to score"
         )
     if any(span.start == 0 for span in spans.values() if span):
         return FailedText(
-            request.key, "no_prompt", "the text begins with a scored token, which nothing predicts"
+            request.key,
+            "no_prompt",
+            "the text begins with a scored token, so there is nothing before it to predict it from",
         )
     stop = max(span.stop for span in spans.values())
     return ScoringText(
@@ -214,9 +217,9 @@ def _select(
     )
 
 
-def _show(text: str, characters: Sequence[tuple[int, int]], place: int) -> str:
-    if place >= len(characters):
+def _show(text: str, characters: Sequence[tuple[int, int]], index: int) -> str:
+    if index >= len(characters):
         return "no further token"
-    begin, end = characters[place]
+    begin, end = characters[index]
     before, token, after = text[max(0, begin - _CONTEXT) : begin], text[begin:end], text[end : end + _CONTEXT]
     return f"{token!r} between {before!r} and {after!r}"

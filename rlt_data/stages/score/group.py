@@ -13,7 +13,7 @@ from rlt_data.formats import load_format
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.progress import Task
 from rlt_data.reward.backends.opening import BACKENDS, BackendName
-from rlt_data.reward.scoring.memory import parse_memory
+from rlt_data.reward.forward.memory import parse_memory
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.score.config import ScoreConfig
 from rlt_data.stages.score.rows import (
@@ -107,7 +107,7 @@ def score_rows(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Data
         if others:
             scorer = work.open_scorer(students)
             if isinstance(scorer, Scorer) and len(others) >= work.config.estimate_from:
-                _tell_estimate(work.run, scorer, others)
+                _report_forecast(work.run, scorer, others)
             _commit(work, students, by_id, scorer.score(others), task, teacher_source=work.teacher_backend)
 
 
@@ -251,13 +251,13 @@ def _join_gaps(one: Mapping[str, float] | None, other: Mapping[str, float]) -> M
     }
 
 
-def _tell_estimate(run: StageRun, scorer: Scorer, requests: Sequence[ScoreRequest]) -> None:
-    from rlt_data.reward.forecast import estimate_run
+def _report_forecast(run: StageRun, scorer: Scorer, requests: Sequence[ScoreRequest]) -> None:
+    from rlt_data.reward.forecast import forecast_run
 
-    estimate = estimate_run(scorer, requests)
-    run.reporter.message(f"estimate: {estimate.describe()}")
+    forecast = forecast_run(scorer, requests)
+    run.reporter.message(f"forecast: {forecast.describe()}")
     run.summary.extra["estimate"] = {
-        "seconds": estimate.seconds,
-        "peak_bytes": estimate.peak_bytes,
-        "working_bytes": estimate.working_bytes,
+        "seconds": forecast.seconds,
+        "peak_bytes": forecast.peak_bytes,
+        "working_bytes": forecast.working_bytes,
     }

@@ -49,7 +49,7 @@ def test_an_answer_that_leaves_tokens_out_fails(entries: Any) -> None:
 
 def test_a_temperature_is_refused_before_the_server_is_asked(tiny_model: Path) -> None:
     identity = resolve_model(str(tiny_model), role="student", settings=Settings())
-    with pytest.raises(UsageError, match=r"temperature 1, and 0\.7 is asked for") as caught:
+    with pytest.raises(UsageError, match=r"temperature 1, not 0\.7") as caught:
         ServerBackend(identity, 0.7, options={"base_url": "http://127.0.0.1:9/v1"})
     assert "--backend vllm" in str(caught.value)
 

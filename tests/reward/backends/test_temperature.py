@@ -74,7 +74,7 @@ def test_an_architecture_that_is_not_known_is_refused(tiny_model: Path, tmp_path
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"architectures": ["Gemma2ForCausalLM"]}))
     identity = resolve_model(str(model), role="student", settings=Settings())
-    with pytest.raises(ModelError, match="ignore the temperature") as caught:
+    with pytest.raises(ModelError, match="ignores the temperature") as caught:
         check_scalable(identity, 0.7)
     assert "--backend torch" in str(caught.value)
     check_scalable(identity, 1.0)

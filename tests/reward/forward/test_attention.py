@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlt_data.reward.forward import attention
 from rlt_data.reward.forward.attention import PackedContext, PrefixStore, attend_packed
-from rlt_data.reward.scoring.packing import Pack, PackItem, build_packs
+from rlt_data.reward.forward.packing import Pack, PackItem, build_packs
 
 HEADS, GROUPS, SIZE = 6, 2, 8
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rlt_data.reward.forward.head import Head, LogitsHead, score_divergences, score_targets
-from rlt_data.reward.scoring.memory import TileSize
+from rlt_data.reward.forward.memory import TileSize
 
 ROWS, HIDDEN = 23, 12
 

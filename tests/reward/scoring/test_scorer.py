@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat
 from rlt_data.reward.estimators import Estimator
+from rlt_data.reward.forward.memory import TileSize
 from rlt_data.reward.rewards import score_texts
-from rlt_data.reward.scoring.memory import TileSize
 from rlt_data.reward.scoring.scorer import FailedScore, Scorer, TokenScores
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import ScoreRequest, ScoringText, build_student_texts, build_teacher_texts

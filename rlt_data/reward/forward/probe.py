@@ -1,4 +1,4 @@
-"""Which way of running a model is right: each is compared once, on a tiny probe, with the model itself."""
+"""Choosing how to run a model: each mode is compared once with the model's own forward pass."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from rlt_data.errors import ModelError
 from rlt_data.reward.forward.backbone import Mode, UnknownAttentionError, iterate_hidden
 from rlt_data.reward.forward.head import LogitsHead, read_head, score_targets
-from rlt_data.reward.scoring.memory import TileSize
-from rlt_data.reward.scoring.packing import PackItem
+from rlt_data.reward.forward.memory import TileSize
+from rlt_data.reward.forward.packing import PackItem
 
 _SHARED = 12
 _LENGTH = 24
@@ -22,24 +22,24 @@ _SCORED = 16
 _TOLERANCE = {torch.float32: 2e-3, torch.float64: 2e-3}
 _HALF_TOLERANCE = 0.5
 
-_known: WeakKeyDictionary[Any, tuple[Mode, str | None]] = WeakKeyDictionary()
+_chosen: WeakKeyDictionary[Any, tuple[Mode, str | None]] = WeakKeyDictionary()
 
 _NOTES = {
-    "padded": "is not known to work with packed attention; its texts are padded to one length instead, "
-    "which takes about twice the time",
-    "dense": "has an output layer that cannot be cut into tiles; its whole logits are computed text by text, "
-    "which takes more memory and time",
+    "padded": "does not support packed attention; its texts are padded to one length instead, which takes "
+    "about twice the time",
+    "dense": "has an output layer that cannot be computed in tiles; its whole logits are computed text by "
+    "text, which takes more memory and time",
 }
 
 
 def choose_mode(model: Any) -> tuple[Mode, str | None]:
-    """Choose the fastest way that gives what the model itself gives, and a note where it is a slower one.
+    """Choose the fastest mode with the model's own results, and a note if it is not the fastest of all.
 
-    The probe runs once for a model object. Raises `ModelError` where even the slowest way is off.
+    The probe runs once for each model object. Raises `ModelError` if even the slowest mode differs.
     """
-    if model not in _known:
-        _known[model] = _probe(model)
-    return _known[model]
+    if model not in _chosen:
+        _chosen[model] = _probe(model)
+    return _chosen[model]
 
 
 def _probe(model: Any) -> tuple[Mode, str | None]:
@@ -61,14 +61,14 @@ def _probe(model: Any) -> tuple[Mode, str | None]:
     finally:
         model.train(training)
     raise ModelError(
-        "the model gives other log-probabilities for one text alone than for the same text among others",
+        "the model computes different log-probabilities for a text alone and for the same text in a batch",
         where=type(model).__name__,
-        remedy="score through a server instead, or name another model",
+        remedy="score through a server, or use another model",
     )
 
 
 def _make_items(model: Any) -> list[PackItem]:
-    """Three texts, two of which share a beginning, over tokens spread through the vocabulary."""
+    """Three texts, two of which share a prefix, over tokens spread through the vocabulary."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     ids = [(7 * i * i + 3 * i + 1) % vocabulary for i in range(4 * _LENGTH)]
     shared = ids[:_SHARED]
@@ -85,16 +85,16 @@ def _score_whole(model: Any, item: PackItem) -> Tensor:
 
 
 def _score_in_mode(model: Any, items: list[PackItem], mode: Mode) -> list[Tensor]:
-    found: dict[int, Tensor] = {}
-    for hidden, places in iterate_hidden(model, items, 3 * _LENGTH, mode=mode):
+    scores: dict[int, Tensor] = {}
+    for hidden, spans in iterate_hidden(model, items, 3 * _LENGTH, mode=mode):
         head = LogitsHead(hidden.shape[-1], 1.0) if mode == "dense" else read_head(model, 1.0)
-        for index, start, offset in places:
+        for index, start, offset in spans:
             ids = items[index].token_ids
             first = start + _SCORED - 1 - offset
             rows = hidden[first : first + len(ids) - _SCORED]
             targets = torch.tensor(ids[_SCORED:], device=hidden.device)
-            found[index] = score_targets(rows, head, targets, TileSize()).cpu()
-    return [found[item.index] for item in items]
+            scores[index] = score_targets(rows, head, targets, TileSize()).cpu()
+    return [scores[item.index] for item in items]
 
 
 def _agree(found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) -> bool:

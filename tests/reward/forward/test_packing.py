@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlt_data.reward.scoring.packing import Pack, PackItem, build_packs, count_shared
+from rlt_data.reward.forward.packing import Pack, PackItem, build_packs, count_shared
 
 ids = st.lists(st.integers(0, 2), min_size=2, max_size=40)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlt_data.errors import UsageError
-from rlt_data.reward.scoring.memory import (
+from rlt_data.reward.forward.memory import (
     ModelShape,
     choose_sizes,
     count_working_bytes,
@@ -61,8 +61,8 @@ def test_parse_memory(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GiB", "0", "1 parsec"])
-def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no amount of memory"):
+def test_text_that_is_not_a_memory_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="not a memory size"):
         parse_memory(text)
 
 

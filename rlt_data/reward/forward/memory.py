@@ -1,7 +1,7 @@
 """Sizes from a memory budget: tokens of a pass, tile of logits, texts prepared together.
 
-What is counted lies beyond the weights. Nothing of it grows with length times vocabulary: activations grow
-with the tokens of a pass, logits with the tile, and what is kept between passes with hidden size.
+Memory here is memory beyond the weights. None of it grows with length times vocabulary: activations grow
+with the tokens of a pass, logits with the tile, and tensors kept between passes with the hidden size.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class TileSize:
     entries: int = 2048
 
 
-# What libraries, kernels and the allocator hold besides the tensors counted here, on a CPU.
+# Held by libraries, kernels and the allocator besides the tensors counted here, on a CPU.
 OVERHEAD = 64 * 2**20
 # A prepared text: token ids, character spans and results, as Python and NumPy objects.
 _TOKEN_BYTES = 200
-# Passes beyond this are no faster: products are as fast as they get, and activations leave the cache.
+# Larger passes are no faster: matrix products are at their peak rate, and activations leave the cache.
 _PACK_TOKENS = {"cpu": 1024, "cuda": 16384}
-# Results come batch by batch: some passes each, so that little is lost where a run is cut off.
+# Results come batch by batch, a few passes each, so that little is lost if a run is interrupted.
 _BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
 _TILES = (
     TileSize(2048, 8192),
@@ -44,7 +44,7 @@ _TILES = (
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What decides memory and time of one model; sizes in elements, `element` in bytes."""
+    """The sizes that determine memory and time of one model, in elements; `element` in bytes."""
 
     hidden: int
     feed_forward: int
@@ -68,7 +68,7 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How the work is cut up."""
+    """Tokens of a pass, tokens prepared together, and the tile of logits."""
 
     pack_tokens: int
     batch_tokens: int
@@ -80,7 +80,7 @@ def parse_memory(text: str) -> int:
     found = _SIZE.fullmatch(text)
     if found is None or not float(found[1]):
         raise UsageError(
-            f"{text!r} is no amount of memory", remedy="write it as 8GiB, 500MB or a number of bytes"
+            f"{text!r} is not a memory size", remedy="write it as 8GiB, 500MB or a number of bytes"
         )
     unit = found[2].lower()
     return int(float(found[1]) * (_BINARY.get(unit) or _UNITS[unit]))
@@ -93,9 +93,9 @@ def read_shape(model: Any) -> ModelShape:
     vocabulary, hidden = int(embedding.shape[0]), int(config.hidden_size)
     heads = int(getattr(config, "num_attention_heads", None) or 1)
     output = model.get_output_embeddings()
-    apart = embedding.numel()
+    outside_body = embedding.numel()
     if output is not None and output.weight is not embedding:
-        apart += output.weight.numel()
+        outside_body += output.weight.numel()
     return ModelShape(
         hidden=hidden,
         feed_forward=int(getattr(config, "intermediate_size", None) or 4 * hidden),
@@ -104,15 +104,15 @@ def read_shape(model: Any) -> ModelShape:
         head_size=int(getattr(config, "head_dim", None) or hidden // heads),
         layers=int(config.num_hidden_layers),
         vocabulary=vocabulary,
-        body_parameters=sum(p.numel() for p in model.parameters()) - apart,
+        body_parameters=sum(p.numel() for p in model.parameters()) - outside_body,
         element=embedding.element_size(),
     )
 
 
 def choose_sizes(shapes: Sequence[ModelShape], *, budget: int | None, exact: bool, device: str) -> Sizes:
-    """Choose sizes that fit `budget` bytes beyond the weights; unset takes the fastest.
+    """Choose the fastest sizes that fit `budget` bytes beyond the weights; None sets no limit.
 
-    Raises `UsageError` where even the smallest do not fit.
+    Raises `UsageError` if even the smallest do not fit.
     """
     kind = device.split(":")[0]
     best, batch_tokens = _PACK_TOKENS.get(kind, 4096), _BATCH_TOKENS.get(kind, 65_536)
@@ -127,9 +127,9 @@ def choose_sizes(shapes: Sequence[ModelShape], *, budget: int | None, exact: boo
             return sizes
     least = count_working_bytes(shapes, candidates[-1], exact=exact)
     raise UsageError(
-        f"scoring with these models takes at least {least / 2**20:.0f} MiB beyond their weights",
+        f"scoring with these models needs at least {least / 2**20:.0f} MiB beyond their weights",
         where=f"a memory budget of {budget / 2**20:.0f} MiB",
-        remedy="raise --memory, or leave it out",
+        remedy="raise --memory, or drop it",
     )
 
 
@@ -141,6 +141,6 @@ def count_working_bytes(
     passes = max(shape.count_pass_bytes(tokens) + shape.count_prefix_bytes(prefix) for shape in shapes)
     tile = 4 * sizes.tile.rows * sizes.tile.entries * (3 if exact else 2)
     tiles = max(-(-shape.vocabulary // sizes.tile.entries) for shape in shapes)
-    totals = 4 * tokens * tiles * (3 if exact else 1)
+    sums = 4 * tokens * tiles * (3 if exact else 1)
     kept = sizes.batch_tokens * max(shape.hidden * shape.element for shape in shapes) if exact else 0
-    return OVERHEAD + max(passes, tile + totals) + kept + sizes.batch_tokens * _TOKEN_BYTES
+    return OVERHEAD + max(passes, tile + sums) + kept + sizes.batch_tokens * _TOKEN_BYTES

@@ -1,8 +1,8 @@
-"""Packing: many texts in one row of tokens, what several begin with computed once.
+"""Packing: many texts in one sequence of tokens, with each shared prefix computed once.
 
-A pack is one sequence of tokens cut into segments. A segment is either a prefix (a system prompt, a
-question) or the rest of a text; it sees the prefixes that it follows, and itself. Where the texts of a
-prefix do not fit one pack, it leaves its keys and values behind for the next.
+A pack is one sequence of tokens, divided into segments. A segment is either a prefix (a system prompt, a
+question) or the rest of a text; it attends to the prefixes that it follows and to itself. If the texts of a
+prefix do not fit in one pack, the keys and values of the prefix are kept for the next.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-# A shared beginning shorter than this is not worth a segment of its own.
+# A shared prefix shorter than this is not worth a segment of its own.
 MIN_SHARED_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class PackItem:
-    """One text to run: its token ids, and the first token whose log-probability is asked for."""
+    """One text to run: its token ids and the index of its first scored token."""
 
     index: int
     token_ids: Sequence[int]
@@ -26,7 +26,7 @@ class PackItem:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Tokens that several texts share from `start` on, behind the prefixes `before`."""
+    """Tokens that several texts share from position `start` on, after the prefixes `before`."""
 
     number: int
     before: tuple[int, ...]
@@ -36,7 +36,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class PlannedText:
-    """A text and the prefixes that it begins with, outermost first; its own tokens begin at `start`."""
+    """A text and its prefixes, outermost first; its own tokens begin at position `start`."""
 
     item: PackItem
     prefixes: tuple[Prefix, ...]
@@ -45,9 +45,9 @@ class PlannedText:
 
 @dataclass(frozen=True)
 class Segment:
-    """Tokens [start, start + length) of a pack, at positions from `offset` on in their text.
+    """Tokens [start, start + length) of a pack; the first has position `offset` in its text.
 
-    `index` is the text they belong to, None for a prefix. `prefixes` are those that they follow.
+    `index` is the text that they belong to, None for a prefix. `prefixes` are those that they follow.
     """
 
     start: int
@@ -86,7 +86,7 @@ def build_packs(items: Sequence[PackItem], limit: int, *, share_prefixes: bool =
         own = text.item.token_ids[text.start :]
         needed = len(own) + sum(len(prefix.token_ids) for prefix in missing)
         if pack.segments and len(pack.token_ids) + needed > limit:
-            # Texts of a prefix stand together, so what the next text does not need no later one does.
+            # Texts of a prefix are adjacent: a prefix that the next text does not need, no later text needs.
             pack.kept = {prefix.number for prefix in text.prefixes if prefix.number in done}
             yield pack
             pack = Pack(stored=set(pack.kept))
@@ -100,10 +100,10 @@ def build_packs(items: Sequence[PackItem], limit: int, *, share_prefixes: bool =
 
 
 def plan_prefixes(items: Sequence[PackItem]) -> Iterator[PlannedText]:
-    """Find what neighbouring texts begin with, level by level: system prompt, then question.
+    """Find the prefixes that adjacent texts share, level by level: system prompt, then question.
 
     A prefix ends one token before the first scored token of its texts, so that the hidden state that
-    predicts it lies in each text's own segment.
+    predicts that token is in each text's own segment.
     """
     shared = [
         count_shared(a.token_ids, b.token_ids, min(a.first_scored, b.first_scored) - 1)
@@ -129,8 +129,8 @@ def plan_prefixes(items: Sequence[PackItem]) -> Iterator[PlannedText]:
 
 
 def count_shared(a: Sequence[int], b: Sequence[int], limit: int) -> int:
-    """Length of the common beginning of two token sequences, `limit` at most."""
-    # Halving with whole slices: long prompts are compared at the speed of C.
+    """Length of the common prefix of two token sequences, at most `limit`."""
+    # Bisection compares whole slices, which is faster than a loop over the tokens of long prompts.
     low = 0
     while low < limit:
         middle = (low + limit + 1) // 2

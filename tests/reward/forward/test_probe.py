@@ -13,7 +13,7 @@ from reward.dense import compute_logprobs, pick_logprobs
 
 from rlt_data.errors import ModelError
 from rlt_data.formats import ConversationFormat
-from rlt_data.reward.scoring.probe import choose_mode
+from rlt_data.reward.forward.probe import choose_mode
 from rlt_data.reward.scoring.scorer import Scorer, TokenScores
 from rlt_data.reward.scoring.scoring_model import ScoringModel
 from rlt_data.reward.scoring.texts import ScoreRequest, ScoringText, build_student_texts
@@ -112,7 +112,7 @@ def test_an_output_layer_that_cannot_be_cut_is_computed_whole(
     scoring = ScoringModel("tilted", model, student.tokenizer)
     scorer = Scorer(short_format, [scoring], replace(scoring, name="teacher"), exact=True)
     assert scorer.students[0].mode == "dense"
-    assert "cannot be cut" in scorer.notes[0]
+    assert "cannot be computed in tiles" in scorer.notes[0]
     for scores in scorer.score(requests_):
         assert isinstance(scores, TokenScores)
         assert min(scores.think_divergences or [0]) >= 0
@@ -129,5 +129,5 @@ def test_a_model_that_is_never_right_is_refused() -> None:
     model = build_model(transformers.LlamaConfig(**SHAPE))
     noisy = torch.nn.Dropout(0.5)
     model.lm_head.register_forward_hook(lambda layer, inputs, output: noisy(output))
-    with pytest.raises(ModelError, match="other log-probabilities"):
+    with pytest.raises(ModelError, match="different log-probabilities"):
         choose_mode(model)

@@ -17,7 +17,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from rlt_data.reward.forward.head import score_targets
-from rlt_data.reward.scoring.memory import Sizes, TileSize
+from rlt_data.reward.forward.memory import Sizes, TileSize
 from rlt_data.reward.scoring.scoring_model import ModelRunner, ScoredRows, ScoringModel
 from rlt_data.reward.scoring.texts import ScoringText
 
@@ -27,7 +27,7 @@ def read_status(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def build_side(mode: Any, vocabulary: int, pack_tokens: int, feed_forward: int) -> ModelRunner:
+def build_runner(mode: Any, vocabulary: int, pack_tokens: int, feed_forward: int) -> ModelRunner:
     config = Qwen2Config(
         vocab_size=vocabulary,
         hidden_size=32,
@@ -47,29 +47,31 @@ def make_text(tokens: int, vocabulary: int, seed: int) -> ScoringText:
     return ScoringText(ids, tokens, range(10, tokens - 5), range(tokens - 5, tokens), [], [])
 
 
-def run(side: ModelRunner, texts: list[ScoringText]) -> int:
+def run(runner: ModelRunner, texts: list[ScoringText]) -> int:
     done: list[int] = []
 
     def consume(rows: ScoredRows) -> None:
-        score_targets(rows.hidden, side.read_head(), rows.targets, side.tile)
-        done.extend(index for index, _ in rows.places)
+        score_targets(rows.hidden, runner.read_head(), rows.targets, runner.tile)
+        done.extend(index for index, _ in rows.text_rows)
 
-    side.score(texts, consume)
+    runner.score(texts, consume)
     return len(set(done))
 
 
 def probe(mode: str, tokens: int, vocabulary: int, limit: int | None = None) -> str:
     if limit is not None:
-        side = build_side(mode, vocabulary, 30_000, 4096)
-        run(build_side(mode, vocabulary, 64, 4096), [make_text(64, vocabulary, 0)])
+        runner = build_runner(mode, vocabulary, 30_000, 4096)
+        run(build_runner(mode, vocabulary, 64, 4096), [make_text(64, vocabulary, 0)])
         allowed = int((read_status("VmSize") + limit) * 2**20)
         resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
-        return f"{run(side, [make_text(tokens, vocabulary, seed) for seed in range(40)])} {side.pack_tokens}"
-    side = build_side(mode, vocabulary, 1024, 64)
-    run(side, [make_text(64, vocabulary, 0)])
+        return (
+            f"{run(runner, [make_text(tokens, vocabulary, seed) for seed in range(40)])} {runner.pack_tokens}"
+        )
+    runner = build_runner(mode, vocabulary, 1024, 64)
+    run(runner, [make_text(64, vocabulary, 0)])
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = read_status("VmRSS")
-    run(side, [make_text(tokens, vocabulary, 0)])
+    run(runner, [make_text(tokens, vocabulary, 0)])
     return str(read_status("VmHWM") - before)
 
 
