@@ -19,12 +19,13 @@ from importlib.metadata import version
 import pyarrow as pa
 from deltalake import DeltaTable, Field
 from deltalake import Schema as DeltaSchema
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake.location import Location
 from rlt_data.lake.tables.table import Table
+from rlt_data.lake.tables.writer import STORAGE_REMEDY, describe_failure
 from rlt_data.schemas import COUNT, TEXT, TIME, Column, TableSchema
 
 RECORD = TableSchema(
@@ -50,10 +51,11 @@ class AddColumn:
     type: pa.DataType
 
     def apply(self, location: Location, storage_options: Mapping[str, str] | None) -> None:
-        """Add the column unless the table has it already, or does not exist yet.
+        """Add the column unless the table has it or does not exist yet.
 
-        Raises `LakeError` where other processes keep changing the table.
+        Raises `LakeError` where the storage keeps refusing.
         """
+        last: Exception | None = None
         for _ in range(20):
             try:
                 delta = DeltaTable(
@@ -66,12 +68,14 @@ class AddColumn:
             field: Field = DeltaSchema.from_arrow(pa.schema([(self.column, self.type)])).fields[0]
             try:
                 delta.alter.add_columns([field])
-            except CommitFailedError:
-                continue  # Another process changed the table in between: look again.
-            return
+                return
+            except (DeltaError, OSError) as error:
+                last = error  # Another process may have added the column, or the reply was lost: look again.
         raise LakeError(
-            f"column {self.column!r} could not be added", where=location.join(self.table), remedy="run again"
-        )
+            f"column {self.column!r} could not be added: {describe_failure(last) if last else ''}",
+            where=location.join(self.table),
+            remedy=STORAGE_REMEDY,
+        ) from last
 
 
 @dataclass(frozen=True)

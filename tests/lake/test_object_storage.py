@@ -8,15 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
 from rlt_data.stages.runtime.run import StageConfig, open_run
 
 MakeQuestions = Callable[..., pl.DataFrame]
+
+NO_RETRY = {"retry_timeout": "1ns"}  # of the storage client below delta-rs
 
 
 def wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -140,6 +145,83 @@ def test_a_run_resumes(server: dict[str, str], make_questions: MakeQuestions) ->
     ]
     assert lake.run(run_id).counts["rows_in"] == 0
     assert lake.run(run_id).counts["tables"] == {"questions": 3}
+
+
+@contextmanager
+def drop_replies(server: dict[str, str], pattern: str) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """Drop the reply to the first conditional PUT of each path that matches `pattern`; see lossy_proxy.py.
+
+    Yields the storage options of the proxy, and a list that is filled on leaving the block: status and path
+    of each request whose reply was dropped.
+    """
+    port = server["AWS_ENDPOINT_URL"].rpartition(":")[2]
+    dropped: list[str] = []
+    program = [sys.executable, str(Path(__file__).with_name("lossy_proxy.py")), port, pattern]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        own_port = process.stdout.readline().strip()
+        try:
+            yield {**server, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{own_port}"}, dropped
+        finally:
+            process.terminate()
+            dropped += process.stdout.read().split("\n")[:-1]
+
+
+# With retries the storage client sends the put again, which is refused as a conflict; without them the lost
+# reply is an I/O error.
+@pytest.mark.parametrize("retry", [False, True])
+def test_a_run_survives_lost_replies_to_its_commits(
+    server: dict[str, str], make_questions: MakeQuestions, retry: bool
+) -> None:
+    name = f"lost-replies-{retry}"
+    uri = f"s3://bucket/{name}"
+    options = server if retry else {**server, **NO_RETRY}
+
+    def ingest(options: dict[str, str], *, fail: bool) -> str:
+        lake = Lake(uri, storage_options=options)
+        with open_run(lake, "ingest", StageConfig(), inputs=(), outputs=("questions",)) as run:
+            run.append("questions", make_questions(1, 2))
+            run.flush()
+            if fail:
+                raise LakeError("the line was cut")
+            run.append("questions", make_questions(3))
+        return run.run_id
+
+    with drop_replies(options, r"/_delta_log/\d+\.json") as (lossy, dropped):
+        with pytest.raises(LakeError, match="line was cut"):
+            ingest(lossy, fail=True)
+        run_id = ingest(lossy, fail=False)
+    lake = Lake(uri, storage_options=server)
+    assert lake.table("questions").count() == 3
+    events = lake.sql("select run_id, status from run_events order by sequence").to_pylist()
+    assert [event["run_id"] for event in events] == [run_id] * 4
+    assert [event["status"] for event in events] == ["started", "failed", "resumed", "finished"]
+    assert lake.run(run_id).counts["tables"] == {"questions": 3}
+    # The creation of each table and each commit lost its reply.
+    newest = {
+        table: DeltaTable(f"{uri}/{table}", storage_options=server).version()
+        for table in ("_rlt_data", "questions", "rejects", "runs")
+    }
+    assert sorted(dropped) == sorted(
+        f"200 /bucket/{name}/{table}/_delta_log/{version:020}.json"
+        for table in newest
+        for version in range(newest[table] + 1)
+    )
+
+
+def test_a_commit_whose_reply_was_lost_knows_that_it_wrote(
+    server: dict[str, str], make_questions: MakeQuestions
+) -> None:
+    """It reports the rows that it skipped, too."""
+    uri = "s3://bucket/lost-reply"
+    Lake(uri, storage_options=server).table("questions").append(make_questions(1), run_id="r")
+    with drop_replies({**server, **NO_RETRY}, r"/0*2\.json") as (lossy, dropped):
+        table = Lake(uri, storage_options=lossy).table("questions")
+        first = table.commit(make_questions(1, 2), run_id="s")
+        again = table.commit(make_questions(1, 2), run_id="s")
+    assert (first.version, first.written, len(first.skipped)) == (2, True, 1)
+    assert (again.version, again.written) == (2, False)
+    assert len(dropped) == 1
 
 
 def test_storage_that_cannot_be_reached_is_said_in_words(server: dict[str, str]) -> None:

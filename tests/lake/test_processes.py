@@ -122,7 +122,7 @@ def test_a_fence_shuts_the_older_process_out(lake: Lake, make_questions: MakeQue
     old, new = Lake(lake.uri).table("questions"), Lake(lake.uri).table("questions")
     old.commit(make_questions(1), run_id="run", fence=Fence("run", 0))
     new.raise_fence(Fence("run", 1))
-    with pytest.raises(FenceLostError, match="taken up again by a newer process") as caught:
+    with pytest.raises(FenceLostError, match="resumed by a newer process") as caught:
         old.commit(make_questions(2), run_id="run", fence=Fence("run", 0))
     assert isinstance(caught.value, LakeError)
     new.commit(make_questions(3), run_id="run", fence=Fence("run", 1))

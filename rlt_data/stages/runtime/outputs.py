@@ -156,8 +156,8 @@ class RunOutputs:
                 },
                 fence=self._fence,
             )
-            self._appended[name].difference_update(commit.known)
-            self.met += len(commit.known)
+            self._appended[name].difference_update(commit.skipped)
+            self.met += len(commit.skipped)
             tally.mark_committed(name)
             chunks.clear()
         self._buffered_rows = self._buffered_bytes = 0

@@ -206,7 +206,7 @@ def test_the_newer_of_two_processes_with_one_run_holds_it(lake: Lake) -> None:
                 newer.append("questions", [make_row(1), make_row(2), make_row(3)])
             assert newer.summary.rows_out == 3
 
-    with pytest.raises(FenceLostError, match="taken up again by a newer process"):
+    with pytest.raises(FenceLostError, match="resumed by a newer process"):
         work_while_another_takes_over()
     assert lake.table("questions").count() == 3
     assert lake.runs()[0].status == "finished"
@@ -253,7 +253,7 @@ def test_processes_that_run_the_same_at_once_do_no_harm(lake: Lake, tmp_path: Pa
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert any(process.returncode == 0 for process in processes), errors
     for process, told in zip(processes, errors, strict=True):
-        assert process.returncode == 0 or "taken up again by a newer process" in told
+        assert process.returncode == 0 or "resumed by a newer process" in told
     keys = lake.table("questions").scan().collect().get_column("question_id")
     assert len(keys) == keys.n_unique() == 20
     assert len(lake.runs()) == 1
