@@ -78,9 +78,9 @@ _CURRENT: ContextVar[Settings | None] = ContextVar("current settings", default=N
 def find_settings_file(start: Path | None = None) -> Path | None:
     """Find the nearest `rlt-data.toml`, from `start` (default: the working directory) upward."""
     directory = (start or Path.cwd()).resolve()
-    for place in (directory, *directory.parents):
-        if (place / SETTINGS_FILE).is_file():
-            return place / SETTINGS_FILE
+    for folder in (directory, *directory.parents):
+        if (folder / SETTINGS_FILE).is_file():
+            return folder / SETTINGS_FILE
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, assert_never
 
 from rlt_data.errors import ModelError
 from rlt_data.models.files import read_json
@@ -82,12 +82,22 @@ def resolve_model(
         return ModelIdentity(role, name, str(path or entry.model), entry.revision)
     if path is not None:
         return _identify_directory(path, role, name, entry, settings, need)
-    weights = need == "weights"
+    weights = _needs_weights(need)
     snapshot = find_cached_snapshot(entry.model, entry.revision, weights=weights)
     snapshot = snapshot or fetch_snapshot(entry.model, entry.revision, weights=weights)
     revision = snapshot.name
     base = _find_base(snapshot, role, settings, need)
     return ModelIdentity(role, name, entry.model, revision, snapshot, entry.trust_remote_code, base)
+
+
+def _needs_weights(need: Need) -> bool:
+    match need:
+        case "weights":
+            return True
+        case "tokenizer" | "name":
+            return False
+        case _:
+            assert_never(need)
 
 
 def _find_local_path(model: str) -> Path | None:
@@ -113,7 +123,7 @@ def _identify_directory(
             where=str(path),
             remedy="use the directory that save_pretrained wrote",
         )
-    missing = list_missing_weights(path) if need == "weights" else []
+    missing = list_missing_weights(path) if _needs_weights(need) else []
     if missing:
         pickled = sorted(found.name for pattern in _PICKLED for found in path.glob(pattern))
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Whether a loaded tokenizer splits text as its tokenizer.json says.
+"""Check whether a loaded tokenizer splits text as its tokenizer.json defines.
 
 transformers 5 rebuilds a tokenizer from its vocabulary where `tokenizer_config.json` names a class such as
 `LlamaTokenizerFast`, and takes normaliser and pre-tokenizer from that class, not from tokenizer.json.
@@ -18,7 +18,7 @@ _NO_EFFECT = re.compile(r"(?:, )?trim_offsets=(?:True|False)")
 
 
 def follows_file(tokenizer: Any, directory: Path) -> bool:
-    """Return whether a fast tokenizer normalises and splits text as `directory`/tokenizer.json says.
+    """Return whether a fast tokenizer normalises and splits text as `directory`/tokenizer.json defines.
 
     True where there is no such file, or where it cannot be read.
     """
@@ -37,7 +37,7 @@ def follows_file(tokenizer: Any, directory: Path) -> bool:
             "model": {"type": "BPE", "vocab": {}, "merges": []},
         }
         filed = Tokenizer.from_str(json.dumps(bare))
-    except Exception:  # tokenizers raises plain Exception; what is wrong with the file is the loader's to say
+    except Exception:  # tokenizers raises plain Exception; the loader reports what is wrong with the file
         return True
     return _describe(filed) == _describe(tokenizer.backend_tokenizer)
 

@@ -113,8 +113,8 @@ def _name_part(hub_id: str, subset: str | None, split: str) -> str:
 
 def _explain_missing(hub_id: str, error: Exception) -> InputError:
     return InputError(
-        f"the data set {hub_id!r} was not found: it is no file or directory here, it is not in the local "
-        "cache, and it could not be fetched from the hub",
+        f"the data set {hub_id!r} was not found: it is not a file or directory here, not in the local "
+        "cache, and could not be fetched from the hub",
         where=_shorten(error),
         remedy="check the name and the network; or run, on a machine with network access, "
         f"`hf download {hub_id} --repo-type dataset --local-dir DIR`, copy DIR here and ingest it",

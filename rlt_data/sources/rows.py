@@ -1,4 +1,4 @@
-"""What a source yields: rows as the source holds them, and rows that could not be read."""
+"""What a source yields: rows with unchanged values, and rows that could not be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row as the source holds it. `number` counts the rows of a part from 0, bad ones included."""
+    """One row with the values of the source. `number` counts the rows of a part from 0, bad ones included."""
 
     number: int
     values: dict[str, Any]
@@ -64,4 +64,4 @@ class Part(Protocol):
         """
 
     def identify(self) -> str:
-        """Return a hash of whatever decides the rows: the content of a file, the settings of a generator."""
+        """Return a hash of what determines the rows: the content of a file, the settings of a generator."""

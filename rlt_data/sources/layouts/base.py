@@ -14,7 +14,7 @@ Signatures = tuple[tuple[str, ...], ...]
 
 @dataclass(frozen=True)
 class Explanation:
-    """One trace as a row holds it.
+    """One trace in a row.
 
     `text` is verbatim. With `tagged` it is a whole completion, whose tags mark thinking and solution;
     otherwise it is the thinking alone, and `solution` comes from a column of its own.

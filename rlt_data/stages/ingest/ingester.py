@@ -214,13 +214,13 @@ class Ingester:
         repeated = self._counts["rejected_duplicate"] + self._counts["rejected_conflicting_duplicate"]
         if repeated:
             self._run.note(
-                f"{repeated:,} rows repeat an existing question; their traces were added to that question"
+                f"repeated questions: {repeated:,}; their new traces were added to the existing questions"
             )
         untagged = self._counts["traces_without_think"]
         if untagged:
             self._run.note(
-                f"{untagged:,} traces have no tags that separate thinking from solution, so their think is "
-                "null; use `--untagged think` to take the whole text as thinking"
+                f"traces without tags: {untagged:,}; nothing separates thinking from solution, so their "
+                "think is null; use `--untagged think` to take the whole text as thinking"
             )
 
 

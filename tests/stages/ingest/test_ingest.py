@@ -91,7 +91,7 @@ def test_the_real_traces_are_graded_and_taken_apart(lake: Lake, shared_data: Pat
     summary = ingest(lake, IngestConfig(source=str(shared_data / FILES[3])))
     assert summary.tables == {"questions": 500, "traces": 500}
     assert {name: summary.extra[name] for name in STATES} == STATES
-    assert any("210 traces have no tags" in note for note in summary.notes)
+    assert any("traces without tags: 210" in note for note in summary.notes)
     traces = collect(lake, "traces")
     assert traces.get_column("grade").sum() == 300
     assert set(traces.get_column("origin")) == {"imported"}
