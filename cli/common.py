@@ -1,4 +1,4 @@
-"""What commands share: the lake they open, where they print, and options that read alike everywhere."""
+"""What the commands share: opening the lake, printing, and the common options."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 200
 COMMON_PANEL = "Common options"
 
-# The lake that was opened last: where an unexpected error leaves its traceback.
+# The lake opened last. An unexpected error writes its traceback there.
 _opened: list[Lake] = []
 
 
 def choose_lake(ctx: typer.Context, value: str | None) -> str | None:
-    """Let --lake after the command win over --lake before it, and that over RLT_DATA_LAKE."""
+    """Prefer --lake after the command to --lake before it, and both to RLT_DATA_LAKE."""
     source = ctx.get_parameter_source("lake")
     if source is not None and source.name == "COMMANDLINE":
         return value
@@ -48,7 +48,7 @@ RecipesArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="RECIPE...",
-        help="Recipe files or names of shipped ones; a later one wins over those before it, key by key.",
+        help="Recipe files, or names of built-in recipes. A later one overrides earlier ones, key by key.",
     ),
 ]
 JsonOption = Annotated[
@@ -61,7 +61,7 @@ QuietOption = Annotated[
 ForceOption = Annotated[
     bool,
     typer.Option(
-        "--force", help="Run again although the same run finished before.", rich_help_panel=COMMON_PANEL
+        "--force", help="Run again even if the same run has finished before.", rich_help_panel=COMMON_PANEL
     ),
 ]
 
@@ -69,7 +69,7 @@ ForceOption = Annotated[
 def open_lake(uri: str | None, *, create: bool = False) -> Lake:
     """Open the lake named by `uri`, else by rlt-data.toml, else ./lake.
 
-    Without `create` a place that holds no lake is an error, so that a misspelt path is not a new lake.
+    Without `create`, raises `NoLakeError` where there is no lake, so that a misspelt path does not make one.
     """
     from rlt_data.lake import Lake
     from rlt_data.settings import load_settings
@@ -80,25 +80,25 @@ def open_lake(uri: str | None, *, create: bool = False) -> Lake:
 
 
 def find_opened_lake() -> Lake | None:
-    """Return the lake that was opened last; None where none was."""
+    """Return the lake opened last, or None."""
     return _opened[0] if _opened else None
 
 
 def make_console() -> Console:
-    """Make the console for stdout: as wide as the terminal, wide enough for whole rows in a pipe."""
+    """Make the console for stdout: as wide as the terminal, or 200 columns in a pipe."""
     if sys.stdout.isatty() or "COLUMNS" in os.environ:
         return Console(highlight=False, markup=False)
     return Console(highlight=False, markup=False, width=PIPE_WIDTH)
 
 
-# A column that may take several lines is not made narrower than this, in characters.
+# The least width of the column that wraps, in characters.
 _WRAPPED_WIDTH = 24
 
 
 def print_rows(rows: list[dict[str, Any]], *, right: frozenset[str] = frozenset(), wrap: str = "") -> None:
-    """Print dictionaries with the same keys as one plain table; `right` names columns of numbers.
+    """Print dictionaries with the same keys as a plain table; the columns in `right` are aligned right.
 
-    The column named by `wrap` takes several lines where the terminal is narrow; the others are kept whole.
+    Where the terminal is narrow, the column `wrap` is broken into lines; the others are never shortened.
     """
     if not rows:
         return
@@ -110,7 +110,7 @@ def print_rows(rows: list[dict[str, Any]], *, right: frozenset[str] = frozenset(
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     console = make_console()
-    # Rich would cut columns short to fit a narrow terminal, names and numbers among them.
+    # Rich would shorten every column to fit a narrow terminal, names and numbers included.
     whole = [
         max(cell_len(str(value)) for value in (name, *(row[name] for row in rows)))
         for name in rows[0]
@@ -123,11 +123,11 @@ def print_rows(rows: list[dict[str, Any]], *, right: frozenset[str] = frozenset(
 
 
 def print_json(value: Any) -> None:
-    """Print `value` as JSON on stdout, timestamps and paths as text."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_write_plain))
+    """Print `value` as JSON on stdout, with timestamps and paths as text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=_convert_to_text))
 
 
-def _write_plain(value: Any) -> Any:
+def _convert_to_text(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "isoformat"):

@@ -1,4 +1,4 @@
-"""What a user sees when a command fails: what, where and what to do; never a traceback."""
+"""Report a failed command to the user: what happened, where, and what to do; never a traceback."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typer.exceptions import TyperException
 
 from rlt_data.errors import RltDataError
 
-# What the file system refuses for reasons that the user sees and the program does not.
-_REFUSALS = frozenset(
+# Errors of the file system that the user can resolve; any other is a defect of this program.
+_FILE_ERRORS = frozenset(
     {
         errno.ENOENT,
         errno.ENOTDIR,
@@ -34,9 +34,9 @@ _REFUSALS = frozenset(
 
 
 def report_failure(error: BaseException) -> int:
-    """Print `error` for the user on stderr and return the exit code of the program.
+    """Print `error` on stderr and return the exit code of the program.
 
-    With RLT_DATA_DEBUG=1 an unexpected error is raised again, so that its traceback shows.
+    With RLT_DATA_DEBUG=1, an unexpected error is raised again, so that its traceback is shown.
     """
     if isinstance(error, RltDataError):
         print(f"error: {error}", file=sys.stderr)
@@ -49,20 +49,20 @@ def report_failure(error: BaseException) -> int:
             show()
         return error.exit_code
     if isinstance(error, (KeyboardInterrupt, Abort)):
-        print("\ninterrupted: run the same command again to go on", file=sys.stderr)
+        print("\ninterrupted: run the same command again to resume", file=sys.stderr)
         return 130
     if isinstance(error, BrokenPipeError):
         _silence_stdout()
         return 0
     if os.environ.get("RLT_DATA_DEBUG", "") not in ("", "0"):
         raise error
-    # Some libraries raise them with a message alone.
+    # Some libraries raise these two without an errno.
     if isinstance(error, FileNotFoundError | PermissionError) or (
-        isinstance(error, OSError) and error.errno in _REFUSALS
+        isinstance(error, OSError) and error.errno in _FILE_ERRORS
     ):
-        place = f"\n  where: {error.filename}" if error.filename is not None else ""
-        print(f"error: {error.strerror or error}{place}", file=sys.stderr)
-        print("  do:    check the path, its permissions and the space that is left", file=sys.stderr)
+        where = f"\n  where: {error.filename}" if error.filename is not None else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr)
+        print("  do:    check the path, its permissions and the free space", file=sys.stderr)
         return 1
     first_line = (str(error).strip().splitlines() or ["no message"])[0]
     log = _write_traceback(error)
@@ -73,12 +73,12 @@ def report_failure(error: BaseException) -> int:
 
 
 def _silence_stdout() -> None:
-    # The reader went away; without this the interpreter's last flush would complain about it.
+    # The reader has gone; otherwise the interpreter's last flush would fail and print an error.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_traceback(error: BaseException) -> Path:
-    """Write the traceback beside the lake's tables where that can be done, else into the temporary folder."""
+    """Write the traceback into the open local lake if possible, otherwise into the temporary folder."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     name = f"rlt-data-{stamp}-{os.getpid()}.log"
     text = "".join(traceback.format_exception(error))

@@ -1,4 +1,4 @@
-"""A Typer group that knows its commands by name and help, and imports one only when it is called."""
+"""A Typer group that lists commands from a table and imports a command only when it is called."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rlt_data.suggestions import find_nearest
 
 @dataclass(frozen=True)
 class Entry:
-    """One command: its name, the section it is listed in, and its one line of help.
+    """One command: its name, its section in the help, and its one line of help.
 
-    The module of the same name beside this file (`-` read as `_`) holds its function, `command`.
+    Its function is `command` in the module of the same name in `commands/` (with `_` for `-`).
     """
 
     name: str

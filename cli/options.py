@@ -1,7 +1,7 @@
-"""Command-line options made from a pydantic configuration, so that nothing is written twice.
+"""Make command-line options from a pydantic configuration, so that nothing is written twice.
 
-A field becomes an option of the same name, with its description, type, bounds and default; the fields of a
-nested configuration become options beside the others, in a section of their own.
+Each field becomes an option of the same name, with its description, type, bounds and default. The fields of a
+nested configuration become options too, in a section of their own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIMPLE = (str, int, float, bool, Path)
 
 @dataclass(frozen=True)
 class ConfigOption:
-    """One field of a configuration as an option: where it goes, and how Typer declares it."""
+    """One field of a configuration as a command-line option."""
 
     path: tuple[str, ...]
     field: FieldInfo
@@ -37,15 +37,15 @@ class ConfigOption:
 
     @property
     def name(self) -> str:
-        """The name of the parameter that carries its value."""
+        """The name of the command's parameter that holds its value."""
         return "__".join(self.path)
 
     def make_parameter(self) -> inspect.Parameter:
-        """Declare it for Typer."""
+        """Make the parameter that declares this option to Typer."""
         kind = choose_option_type(self.field.annotation)
         required = self.field.is_required()
         default = None if required else self.field.get_default(call_default_factory=True)
-        plain = _make_plain(default)
+        plain = _convert_default(default)
         shown = plain is not None and plain is not False and plain != []
         shared: dict[str, Any] = {"help": self.field.description, "show_default": shown}
         shared |= _find_bounds(self.field, kind)
@@ -91,10 +91,10 @@ def build_config(
             pairs = _parse_pairs(option.flag, value)
             typed = get_args(expand_union(option.field.annotation)[0])[1:] == (Any,)
             value = {key: parse_typed_value(text) if typed else text for key, text in pairs.items()}
-        place = data
+        section = data
         for part in option.path[:-1]:
-            place = place.setdefault(part, {})
-        place[option.path[-1]] = value
+            section = section.setdefault(part, {})
+        section[option.path[-1]] = value
     try:
         return config.model_validate(data)
     except pydantic.ValidationError as error:
@@ -104,7 +104,7 @@ def build_config(
 
 
 def choose_option_type(annotation: Any) -> Any:
-    """Choose the type that Typer reads: the field's own where it is simple, else text for pydantic."""
+    """Choose the type that Typer parses: the field's own if it is simple, otherwise text for pydantic."""
     branches = [branch for branch in expand_union(annotation) if branch is not type(None)]
     if len(branches) != 1:
         return str
@@ -113,7 +113,7 @@ def choose_option_type(annotation: Any) -> Any:
     if only in SIMPLE or origin is Literal:
         return only
     if origin in (list, tuple, set, frozenset, Sequence):
-        # Typer knows no lists of choices: pydantic checks them.
+        # Typer has no lists of choices; pydantic checks them.
         if get_origin(get_args(only)[0]) is Literal:
             return list[str]
         return types.GenericAlias(list, (choose_option_type(get_args(only)[0]),))
@@ -147,7 +147,7 @@ def _is_mapping(annotation: Any) -> bool:
     )
 
 
-def _make_plain(default: Any) -> Any:
+def _convert_default(default: Any) -> Any:
     if isinstance(default, Mapping):
         return [f"{key}={value}" for key, value in default.items()]
     if isinstance(default, (tuple, frozenset, set)):
@@ -179,7 +179,7 @@ def _choose_metavar(annotation: Any) -> str | None:
 
 
 def _parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
-    """Read NAME=VALUE,NAME=VALUE; a piece without `=` goes on with the value before it, as in a=1,2,b=3."""
+    """Parse NAME=VALUE,NAME=VALUE; a piece without `=` continues the value before it, as in a=1,2,b=3."""
     pairs: dict[str, str] = {}
     for text in texts:
         name = ""
@@ -192,7 +192,7 @@ def _parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
                 pairs[name] += f",{piece}"
             else:
                 remedy = f"write {flag} NAME=VALUE,NAME=VALUE"
-                raise UsageError(f"{piece!r} is no pair", where=flag, remedy=remedy)
+                raise UsageError(f"{piece!r} is not of the form NAME=VALUE", where=flag, remedy=remedy)
     return pairs
 
 

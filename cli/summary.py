@@ -1,4 +1,4 @@
-"""The summary of a stage, as a short table or as JSON."""
+"""Print the summary of a stage, as a short table or as JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUMBERS = frozenset({"rows in", "rows out", "rejected", "truncated", "tokens", "
 
 
 def print_summary(lake: Lake, summary: StageSummary, *, as_json: bool) -> None:
-    """Print what a stage did: one table, its other figures, its notes; or the whole as JSON alone."""
+    """Print the summary: a table, the stage's other figures and its notes; or JSON and nothing else."""
     if as_json:
         print(summary.model_dump_json(indent=2))
         return
@@ -34,7 +34,7 @@ def print_summary(lake: Lake, summary: StageSummary, *, as_json: bool) -> None:
 
 
 def list_summary_figures(lake: Lake, summary: StageSummary) -> dict[str, str]:
-    """List the figures that every stage has, ready to print; tables at the version that the run left."""
+    """List the figures that every stage has, formatted, and its tables with the versions that it wrote."""
     versions = {state.table: state.version for state in lake.run(summary.run_id).outputs}
     return {
         "rows in": f"{summary.rows_in:,}",
@@ -49,7 +49,7 @@ def list_summary_figures(lake: Lake, summary: StageSummary) -> dict[str, str]:
 
 
 def format_figure(value: Any) -> str:
-    """Write a figure as people read it: digits grouped, four significant places, structures as JSON."""
+    """Format a figure for people: grouped digits, four significant digits, structures as JSON."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, int):
@@ -60,5 +60,5 @@ def format_figure(value: Any) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict) and value and all(_HASH.fullmatch(str(inner)) for inner in value.values()):
-        return ", ".join(value)  # What was hashed says more than its hash.
+        return ", ".join(value)  # names are more useful than their hashes
     return json.dumps(value, ensure_ascii=False, default=str)

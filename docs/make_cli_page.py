@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the program's own --help; `make docs` runs it, and a test finds a stale page."""
+"""Write docs/cli.md from the program's own --help; `make docs` runs it, and a test fails on a stale page."""
 
 from __future__ import annotations
 
@@ -37,24 +37,25 @@ HEAD = """\
 
 <!-- Written by `make docs` from --help; do not edit by hand. -->
 
-Every command is thin: it calls the Python function that stands beside it here, which may be called as well.
+Each command calls the Python function named below it, which you can call as well.
 
 | exit code | meaning |
 |---|---|
-| 0 | done, also where it had been done before |
-| 1 | failed: the message says what, where and what to do |
-| 2 | wrong usage: an option, a recipe or a selection that cannot be meant |
-| 130 | interrupted: run the same command again to go on |
+| 0 | done, now or by an earlier run |
+| 1 | failed: the message says what happened, where, and what to do |
+| 2 | wrong usage: an invalid option, recipe or selection |
+| 130 | interrupted: run the same command again to resume |
 
 | variable | meaning |
 |---|---|
-| `RLT_DATA_LAKE` | the lake, where `--lake` is not given |
+| `RLT_DATA_LAKE` | the lake, unless `--lake` is given |
 | `RLT_DATA_DEBUG` | 1 shows the traceback of an unexpected error instead of writing it to a file |
 | `HF_HOME`, `HF_HUB_CACHE` | where models of the Hugging Face hub are cached |
-| `HF_HUB_OFFLINE` | 1 forbids the network |
+| `HF_HUB_OFFLINE` | 1 turns the network off |
 | `NO_COLOR` | no colours |
 
-Summaries and answers go to stdout, progress to stderr; `--json` prints JSON and nothing else.
+Summaries and query results go to stdout, progress and messages to stderr. In a terminal, progress is a bar;
+elsewhere it is a line every 30 seconds. `--quiet` turns it off. `--json` prints JSON and nothing else.
 """
 
 

@@ -1,4 +1,4 @@
-"""`rlt-data demo`: the whole pipeline, offline, on tiny models."""
+"""`rlt-data demo`: run the whole pipeline offline, on tiny models."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Annotated
 
 import typer
 
-from ..answers import render_table
 from ..common import QuietOption, open_lake
+from ..results import render_table
 from ..summary import print_summary
 
-# Explanations by what they are: to be chosen, one must help the student and not give the answer away.
+# Kinds of explanations. A good one helps the student without giving the answer away.
 CHOICES = """\
 SELECT CASE WHEN think LIKE '%must be%' THEN 'gives the answer away'
             WHEN think LIKE 'First%=%= ' || answer || '.' THEN 'works it out'
-            WHEN think LIKE 'First%' THEN 'slips or skips'
+            WHEN think LIKE 'First%' THEN 'has a wrong step'
             ELSE 'rambles' END AS explanation,
-       count(*) AS written, round(avg(selected::INT), 2) AS chosen, round(avg(rank), 1) AS rank,
-       round(avg(rankings.reward), 2) AS reward, round(avg(solution_logprob_avg), 2) AS understood,
-       round(avg(list_avg(think_divergences)), 2) AS leaked
+       count(*) AS traces, round(avg(selected::INT), 2) AS selected, round(avg(rank), 1) AS rank,
+       round(avg(rankings.reward), 2) AS reward, round(avg(solution_logprob_avg), 2) AS solution_logprob,
+       round(avg(list_avg(think_divergences)), 2) AS divergence
 FROM rankings JOIN scores USING (score_id) JOIN traces ON traces.trace_id = rankings.trace_id
 JOIN questions ON questions.question_id = rankings.question_id
 GROUP BY ALL ORDER BY rank"""
 
-# The answer is the token that the teacher, who has seen the solution, expects and the student does not.
+# The teacher, which has seen the solution, expects the answer's token; the student does not.
 LEAKED_TOKENS = """\
 SELECT position, token, round(teacher_logprob, 2) AS teacher, round(student_logprob, 2) AS student,
        round(divergence, 2) AS divergence
@@ -37,15 +37,15 @@ ORDER BY position"""
 
 def command(
     folder: Annotated[
-        Path, typer.Option(help="Where everything goes: lake, tiny models, distillation set.")
+        Path, typer.Option(help="Folder for the lake, the tiny models and the distillation set.")
     ] = Path("demo"),
     quiet: QuietOption = False,
 ) -> None:
-    """Run the recipe quickstart (procedural problems, tiny models, no network), then ask the lake about it.
+    """Run the recipe quickstart (procedural problems, tiny models, no network), then query the lake.
 
-    Run again, it finds everything done. The lake stays, to be looked at: rlt-data sql --lake demo/lake.
+    A second run skips everything that is done. Query the lake afterwards with rlt-data sql --lake demo/lake.
     """
-    # At this size a second thread mostly waits for the first; torch reads this when it is imported.
+    # Models this small run no faster on more threads. torch reads this when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from rlt_data.progress import Reporter
     from rlt_data.recipe.load import load_recipe
@@ -67,11 +67,11 @@ def command(
         reporter=Reporter(quiet=quiet),
         on_summary=lambda summary: print_summary(lake, summary, as_json=False),
     )
-    # Printed as it is: what a terminal would wrap could not be copied, and the table is drawn already.
+    # Printed without wrapping, so that the queries can be copied.
     for title, query in (
-        ("Which explanations were chosen, and why?", CHOICES),
-        ("Where did one that gives the answer away leak it?", LEAKED_TOKENS),
+        ("Which explanations were selected, and why?", CHOICES),
+        ("Which tokens of an explanation give the answer away?", LEAKED_TOKENS),
     ):
         print(f'{title}\n\nrlt-data sql --lake {folder / "lake"} "\n{query}"\n')
         print(render_table(lake.sql(query)))
-    print(f"The distillation set is in {folder / 'distillation'}; ask more with rlt-data sql.")
+    print(f"The distillation set is in {folder / 'distillation'}; query the lake with rlt-data sql.")

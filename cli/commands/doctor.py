@@ -1,4 +1,4 @@
-"""`rlt-data doctor`: what is there, what is missing, and what brings it."""
+"""`rlt-data doctor`: check the installation, the machine, the settings and the lake."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUPPORTED_PYTHON = ((3, 11), (3, 12), (3, 13))
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report: what was looked at, how it stands, and what to do about it."""
+    """One line of the report: what was checked, its state, what was found, and what to do about it."""
 
     topic: str
     name: str
@@ -33,15 +33,15 @@ class Finding:
 
 
 def command(lake: LakeOption = None, json: JsonOption = False) -> None:
-    """Say what is installed, what is missing and which extra brings it, and whether the lake opens.
+    """Check the installation, the machine, the settings and the lake, and show how to fix what is missing.
 
-    Exit code 1 if something that every command needs is missing or broken; what extras bring may be absent,
-    and so may the lake.
+    Exits with 1 if something that every command needs is missing or broken. Packages of extras may be
+    missing, and so may the lake.
     """
     findings = [*check_python(), *check_packages(), *check_machine(), *check_network()]
     settings = check_settings()
     findings.append(settings)
-    # Without settings there is no telling where the lake is.
+    # If the settings cannot be read, the location of the lake is unknown.
     if lake is not None or settings.state == "ok":
         findings.append(check_lake(lake))
     broken = [finding for finding in findings if finding.state == "wrong"]
@@ -55,7 +55,7 @@ def command(lake: LakeOption = None, json: JsonOption = False) -> None:
 
 
 def check_python() -> list[Finding]:
-    """Look at the interpreter and at this program."""
+    """Check the version of Python, and report that of this program."""
     state: State = "ok" if sys.version_info[:2] in SUPPORTED_PYTHON else "wrong"
     versions = ", ".join(f"{major}.{minor}" for major, minor in SUPPORTED_PYTHON)
     remedy = "" if state == "ok" else f"use one of Python {versions}"
@@ -66,7 +66,7 @@ def check_python() -> list[Finding]:
 
 
 def check_packages() -> list[Finding]:
-    """Compare every declared dependency with what is installed and with the tested set."""
+    """Compare the installed version of every declared dependency with the tested one."""
     tested = read_tested_versions()
     findings = []
     for name, extra in list_dependencies().items():
@@ -85,7 +85,7 @@ def check_packages() -> list[Finding]:
 
 
 def check_machine() -> list[Finding]:
-    """Look at processors, memory and accelerators, without importing torch."""
+    """Report processors, memory and GPUs, without importing torch."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     findings = [Finding("machine", "processor", "ok", f"{platform.machine()}, {cores} cores")]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -98,17 +98,17 @@ def check_machine() -> list[Finding]:
 
 
 def check_network() -> list[Finding]:
-    """Say where models are cached, and whether the network is switched off."""
+    """Report where models are cached, and whether the network is used."""
     from rlt_data.models.hub_cache import find_hub_cache, is_offline
 
     cache = find_hub_cache()
-    there = "" if cache.is_dir() else " (not there yet)"
+    missing = "" if cache.is_dir() else " (does not exist yet)"
     mode = "off (HF_HUB_OFFLINE)" if is_offline() else "used only for models that are not cached"
-    return [Finding("models", "cache", "ok", f"{cache}{there}"), Finding("models", "network", "ok", mode)]
+    return [Finding("models", "cache", "ok", f"{cache}{missing}"), Finding("models", "network", "ok", mode)]
 
 
 def check_settings() -> Finding:
-    """Try to read rlt-data.toml."""
+    """Check that rlt-data.toml can be read."""
     from rlt_data.errors import RltDataError
     from rlt_data.settings import SETTINGS_FILE, load_settings
 
@@ -116,11 +116,11 @@ def check_settings() -> Finding:
         path = load_settings().path
     except RltDataError as error:
         return Finding("settings", error.where or SETTINGS_FILE, "wrong", error.what, error.remedy or "")
-    return Finding("settings", SETTINGS_FILE, "ok", str(path or "none, which is fine"))
+    return Finding("settings", SETTINGS_FILE, "ok", str(path or "no such file (optional)"))
 
 
 def check_lake(uri: str | None) -> Finding:
-    """Try to open the lake; one that is not there yet is nothing wrong."""
+    """Check that the lake opens. A lake that does not exist yet is not an error."""
     from rlt_data.errors import RltDataError
     from rlt_data.lake import NoLakeError
 
@@ -134,7 +134,7 @@ def check_lake(uri: str | None) -> Finding:
 
 
 def list_dependencies() -> dict[str, str]:
-    """List the declared dependencies with the extra that brings each; no extra is the core."""
+    """Map each declared dependency to the extra that installs it; the core is the empty string."""
     found: dict[str, str] = {}
     for requirement in metadata.requires("rlt-data") or []:
         named = re.match(r"[A-Za-z0-9._-]+", requirement)
@@ -145,14 +145,14 @@ def list_dependencies() -> dict[str, str]:
 
 
 def read_tested_versions() -> dict[str, str]:
-    """Read the versions that the tests run with."""
+    """Read the versions that the tests run with, by package."""
     lines = resources.files("rlt_data").joinpath("tested.txt").read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if "==" in line and not line.startswith("#"))
     return {name.strip(): version.strip() for name, version in pairs}
 
 
 def find_version(package: str) -> str | None:
-    """Find the installed version of a package; None where it is not installed."""
+    """Find the installed version of a package; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -160,7 +160,7 @@ def find_version(package: str) -> str | None:
 
 
 def list_gpus() -> list[str]:
-    """List NVIDIA GPUs as name, memory and driver; empty where there are none."""
+    """List NVIDIA GPUs as name, memory and driver version; empty if there are none."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

@@ -1,4 +1,4 @@
-"""`rlt-data init`: a place to work in."""
+"""`rlt-data init`: write the settings and make an empty lake."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rlt_data.settings import SETTINGS_FILE
 from ..common import open_lake
 
 TEMPLATE = """\
-# Settings of rlt-data, for this folder and everything below it. Paths here are relative to this file.
+# Settings of rlt-data for this folder and all folders below it. Paths are relative to this file.
 
-# The lake: a directory, or a URI such as "s3://bucket/prefix". --lake and RLT_DATA_LAKE win over it.
+# The lake: a directory, or a URI such as "s3://bucket/prefix". --lake and RLT_DATA_LAKE take precedence.
 lake = "lake"
 
-# Your own names for models. A name, a hub id or a local directory works wherever a model is named.
+# Your own names for models. Every option that takes a model accepts a name, a hub id or a local directory.
 # [models.my-student]
 # model = "checkpoints/student"          # a directory written by save_pretrained, or a hub id
 # revision = "main"                      # branch, tag or commit of a hub id
 # about = "distilled on run 3"
 
-# A built-in name can be pointed elsewhere:
+# Override a built-in name:
 # [models.qwen7b]
 # model = "/data/models/Qwen2.5-7B-Instruct"
 
@@ -35,18 +35,20 @@ lake = "lake"
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Where to begin; made if it is not there.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an rlt-data.toml that is there.")] = False,
+    folder: Annotated[Path, typer.Argument(help="The folder; created if it does not exist.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing rlt-data.toml.")] = False,
 ) -> None:
     """Write a commented rlt-data.toml and make an empty lake beside it."""
     settings = folder / SETTINGS_FILE
     if settings.exists() and not force:
         raise UsageError(
-            "there is an rlt-data.toml already", where=str(settings), remedy="edit it, or add --force"
+            "rlt-data.toml already exists",
+            where=str(settings),
+            remedy="edit it, or add --force to overwrite it",
         )
     folder.mkdir(parents=True, exist_ok=True)
     settings.write_text(TEMPLATE, encoding="utf-8")
     lake = open_lake(str(folder / "lake"), create=True)
     lake.prepare()
     typer.echo(f"wrote {settings} and the lake {lake.uri}")
-    typer.echo("next: rlt-data ingest FILE, or rlt-data demo to see the whole pipeline")
+    typer.echo("next: rlt-data ingest FILE, or rlt-data demo to try the whole pipeline")

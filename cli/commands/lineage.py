@@ -1,4 +1,4 @@
-"""`rlt-data lineage`: what a run or a table was made from."""
+"""`rlt-data lineage`: show what a run or a table was made from."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def command(
         typer.Argument(
             metavar="RUN|TABLE|STAGE",
             help="A run id or its beginning; a table, for the newest run that wrote it; or a stage, for its "
-            "newest run. Without one, the newest run of all.",
+            "newest run. Default: the newest run of all.",
         ),
     ] = None,
     lake: LakeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show, as a tree, the runs that led to a run or a table, and what each of them read."""
+    """Show the runs that led to a run or a table, and what each of them read, as a tree."""
     opened = open_lake(lake)
     steps = opened.lineage(find_run(opened, name).run_id)
     if json:
@@ -38,9 +38,9 @@ def command(
 
 
 def find_run(lake: Lake, name: str | None) -> RunRecord:
-    """Find the run that `name` means: by table, stage or id; without a name, the newest of all.
+    """Find a run by table, stage or id; without a name, the newest run of all.
 
-    Raises `LakeError` where there is none.
+    Raises `LakeError` if there is none.
     """
     runs = lake.runs()
     for run in reversed(runs):
@@ -49,14 +49,14 @@ def find_run(lake: Lake, name: str | None) -> RunRecord:
     if name is not None and name not in {table.name for table in lake.tables()}:
         return lake.run(name)
     raise LakeError(
-        f"no run wrote {name}" if name else "nothing ran in this lake yet",
+        f"no run wrote {name}" if name else "this lake has no runs yet",
         where=lake.uri,
         remedy="rlt-data log lists the runs",
     )
 
 
 def describe_step(step: LineageStep) -> dict[str, Any]:
-    """Write one step as plain values."""
+    """Convert one step to plain values, ready for JSON."""
     return {
         "run_id": step.run.run_id,
         "stage": step.run.stage,
@@ -74,7 +74,7 @@ def describe_step(step: LineageStep) -> dict[str, Any]:
 
 
 def draw_tree(steps: list[LineageStep]) -> Tree:
-    """Draw the steps as a tree from the first one; a run that stands there already is only named again."""
+    """Draw the steps as a tree whose root is the first one; a run that is shown above is only named."""
     by_id = {step.run.run_id: step for step in steps}
     drawn: set[str] = set()
 
@@ -93,7 +93,7 @@ def draw_tree(steps: list[LineageStep]) -> Tree:
         for state in (state for state in run.inputs if state.rows):
             branch = node.add(Text(f"{state.table}@{state.version} ({state.rows:,} rows)"))
             for maker in step.made_by.get(state.table, ()):
-                # A run reads its own rows where it went on after an interruption.
+                # A resumed run also reads its own rows.
                 if maker != run.run_id:
                     if maker in by_id:
                         draw(by_id[maker], branch)

@@ -1,4 +1,4 @@
-"""`rlt-data log`: what ran."""
+"""`rlt-data log`: list the runs, or show one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 def command(
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="A run id or its beginning, to see that run in full.")
+        str | None, typer.Argument(metavar="RUN", help="A run id or its beginning: show this run in full.")
     ] = None,
-    stage: Annotated[str | None, typer.Option(help="Only runs of this stage.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many runs; 0 lists all.")] = 30,
+    stage: Annotated[str | None, typer.Option(help="List only runs of this stage.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="List at most this many runs; 0 lists all.")] = 30,
     lake: LakeOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -37,14 +37,14 @@ def command(
         print_json([describe_run(record) for record in shown])
         return
     if not shown:
-        make_console().print(f"no run of the stage {stage!r}" if stage else "nothing ran in this lake yet")
+        make_console().print(f"no runs of the stage {stage!r}" if stage else "this lake has no runs yet")
     print_rows([_make_row(record) for record in shown], right=frozenset({"rows in", "rows out", "rejected"}))
     if len(runs) > len(shown):
         make_console().print(f"... and {len(runs) - len(shown)} older; --limit 0 lists all")
 
 
 def describe_run(run: RunRecord) -> dict[str, Any]:
-    """Write a run's newest state as plain values, tables as name, version, rows and digest."""
+    """Convert a run's newest state to plain values, ready for JSON."""
     return {
         "run_id": run.run_id,
         "stage": run.stage,
@@ -86,16 +86,16 @@ def _print_record(record: dict[str, Any]) -> None:
         if isinstance(value, dict) and value:
             console.print(f"{name}:")
             for key, inner in value.items():
-                console.print(f"  {key}: {_write_value(inner)}")
+                console.print(f"  {key}: {_format_value(inner)}")
         elif isinstance(value, list) and value:
             console.print(f"{name}:")
             for inner in value:
-                console.print("  " + "  ".join(f"{key}={_write_value(part)}" for key, part in inner.items()))
+                console.print("  " + "  ".join(f"{key}={_format_value(part)}" for key, part in inner.items()))
         else:
-            console.print(f"{name}: {_write_value(value)}")
+            console.print(f"{name}: {_format_value(value)}")
 
 
-def _write_value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None or value == [] or value == {}:
         return "-"
     if isinstance(value, dict | list):

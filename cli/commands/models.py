@@ -1,4 +1,4 @@
-"""`rlt-data models`: the names that a model may go by."""
+"""`rlt-data models`: list the names of models."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..common import JsonOption, make_console, print_json, print_rows
 
 
 def command(json: JsonOption = False) -> None:
-    """List the model names that the registry knows, your own first, and what is on this machine.
+    """List the names of models, your own first, and show which models are on this machine.
 
-    Wherever a model is named, a name of this list, a hub id or a local directory will do. Add your own to
-    rlt-data.toml: [models.NAME] model = "PATH or HUB_ID". Nothing is fetched by this command.
+    Every option that takes a model accepts one of these names, a hub id or a local directory. Add your own
+    names to rlt-data.toml: [models.NAME] model = "PATH or HUB_ID". This command does not use the network.
     """
     models = describe_models()
     if json:
@@ -29,7 +29,7 @@ def _make_row(model: ModelDescription) -> dict[str, Any]:
         "name": model.alias,
         "model": model.model,
         "here": model.state,
-        "size": _write_size(model.parameters),
+        "size": _format_size(model.parameters),
         "context": "" if model.context is None else f"{model.context:,}",
         "about": model.about
         if model.origin == "built-in"
@@ -37,7 +37,7 @@ def _make_row(model: ModelDescription) -> dict[str, Any]:
     }
 
 
-def _write_size(billions: float | None) -> str:
+def _format_size(billions: float | None) -> str:
     if billions is None:
         return ""
     return f"{billions:.1f}B" if billions >= 1 else f"{billions * 1000:.1f}M"

@@ -1,8 +1,8 @@
-"""`rlt-data run`: the stages of a recipe."""
+"""`rlt-data run`: run the stages of a recipe."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import typer
 
@@ -21,14 +21,7 @@ from ..summary import print_summary
 
 if TYPE_CHECKING:
     from rlt_data.recipe.load import LoadedRecipe
-    from rlt_data.recipe.run import PlannedStep
-
-STATES = {
-    "finished": "done: not run again",
-    "interrupted": "cut off: goes on",
-    "new": "to do",
-    "waits": "to do, after the stages above",
-}
+    from rlt_data.recipe.run import PlannedState, PlannedStep
 
 
 def command(
@@ -40,7 +33,7 @@ def command(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan and what of it is done already; run nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan and which stages are done; run nothing.")
     ] = False,
     lake: LakeOption = None,
     json: JsonOption = False,
@@ -49,8 +42,8 @@ def command(
 ) -> None:
     """Run the stages of a recipe (TOML), in the order of the pipeline.
 
-    A stage that finished before is not run again, and one that was cut off goes on: run the same command
-    until it is done. Paths in a recipe are relative to the working directory.
+    A finished stage is not run again, and an interrupted one resumes: repeat the same command until all is
+    done. Paths in a recipe are relative to the working directory.
     """
     from rlt_data.progress import Reporter
     from rlt_data.recipe.load import load_recipe
@@ -96,7 +89,21 @@ def _make_row(planned: PlannedStep) -> dict[str, Any]:
     given = planned.step.config.model_dump(mode="json", exclude_unset=True)
     return {
         "stage": planned.step.section,
-        "state": STATES[planned.state],
+        "state": _describe_state(planned.state),
         "run": (planned.run_id or "")[:12],
         "settings": ", ".join(f"{name}={value}" for name, value in given.items()),
     }
+
+
+def _describe_state(state: PlannedState) -> str:
+    match state:
+        case "finished":
+            return "done"
+        case "interrupted":
+            return "interrupted: resumes"
+        case "new":
+            return "to do"
+        case "waits":
+            return "to do, after the stages above"
+        case _:
+            assert_never(state)

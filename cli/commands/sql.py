@@ -1,4 +1,4 @@
-"""`rlt-data sql`: ask the lake."""
+"""`rlt-data sql`: query the lake."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import typer
 
 from rlt_data.errors import UsageError
 
-from ..answers import Format, write_answer
 from ..common import LakeOption, open_lake
+from ..results import Format, write_result
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
@@ -21,16 +21,18 @@ def command(
     query: Annotated[
         str | None,
         typer.Argument(
-            help="An SQL query, a file that holds one, or - to read it from stdin. "
-            "Without one, a prompt opens."
+            help="An SQL query, a file with one, or - to read it from stdin. Default: open a prompt."
         ),
     ] = None,
-    format: Annotated[Format, typer.Option("--format", "-f", help="How to write the answer.")] = "table",
+    format: Annotated[Format, typer.Option("--format", "-f", help="Format of the result.")] = "table",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write into this file instead of stdout.")
+        Path | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")
     ] = None,
     rows: Annotated[
-        int, typer.Option(min=0, help="Rows that a table shows at most; 0 shows all. Other formats have all.")
+        int,
+        typer.Option(
+            min=0, help="Show at most this many rows of a table; 0 shows all. Other formats hold all rows."
+        ),
     ] = 100,
     full: Annotated[bool, typer.Option("--full", help="Do not shorten long cells of a table.")] = False,
     allow_files: Annotated[
@@ -38,9 +40,9 @@ def command(
     ] = False,
     lake: LakeOption = None,
 ) -> None:
-    """Ask the lake in SQL (DuckDB): read-only, every table by its name, an older version as "traces@3".
+    """Query the lake in SQL (DuckDB), read-only. "traces@3" is version 3 of the table traces.
 
-    Beside the tables, `token_scores` has one row a scored token, with its text.
+    The view `token_scores` has one row per scored token, with its text.
     """
     opened = open_lake(lake)
     text = _find_query(query)
@@ -49,10 +51,10 @@ def command(
 
         open_prompt(opened, format, allow_files=allow_files)
         return
-    answer_query(opened, text, format, output=output, rows=rows, full=full, allow_files=allow_files)
+    run_query(opened, text, format, output=output, rows=rows, full=full, allow_files=allow_files)
 
 
-def answer_query(
+def run_query(
     lake: Lake,
     query: str,
     format: Format,
@@ -62,13 +64,13 @@ def answer_query(
     full: bool = False,
     allow_files: bool = False,
 ) -> None:
-    """Run one query and write its answer to `output` or stdout.
+    """Run one query and write its result to `output` or stdout.
 
-    Raises `UsageError` for Parquet on stdout, `LakeError` with DuckDB's message.
+    Raises `UsageError` for Parquet on stdout, and `LakeError` with DuckDB's message.
     """
     if format == "parquet" and output is None:
-        raise UsageError("Parquet is not for a terminal", where="--format", remedy="add --output FILE")
-    write_answer(lake.sql(query, allow_files=allow_files), format, output=output, rows=rows, full=full)
+        raise UsageError("Parquet cannot be written to stdout", where="--format", remedy="add --output FILE")
+    write_result(lake.sql(query, allow_files=allow_files), format, output=output, rows=rows, full=full)
 
 
 def _find_query(query: str | None) -> str | None:
@@ -82,5 +84,5 @@ def _find_query(query: str | None) -> str | None:
 def _names_file(query: str) -> bool:
     try:
         return Path(query).is_file()
-    except OSError:  # A query is soon too long for a file's name.
+    except OSError:  # The query is too long for a file name.
         return False

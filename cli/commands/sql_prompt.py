@@ -1,4 +1,4 @@
-"""The interactive prompt of `rlt-data sql`: history, completion, and a few commands that begin with \\."""
+"""The interactive prompt of `rlt-data sql`, with history, completion and commands that begin with \\."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from pygments.lexers.sql import SqlLexer
 
 from rlt_data.errors import RltDataError
 
-from ..answers import Format, render_table, write_answer
+from ..results import Format, render_table, write_result
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
 
 HELP = """\\d          list the tables and views
 \\d TABLE    describe one
-\\f FORMAT   write answers as table, csv or json
+\\f FORMAT   write results as table, csv or json
 \\x          show long cells in full, or shorten them again
 \\h          this help
 \\q          leave (so does Ctrl-D)
-A query ends with ; and may take several lines. An older version of a table goes by "traces@3"."""
+A query ends with ; and may span several lines. "traces@3" is version 3 of the table traces."""
 
 
 class SqlCompleter(Completer):
-    """Completes table names, column names and SQL words; columns of the tables named in the query first."""
+    """Completes tables, columns and SQL words, with columns of the tables in the query first."""
 
     def __init__(self, columns: dict[str, list[str]], words: list[str]) -> None:
         self.columns = columns
         self.words = words
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """Yield what the word before the cursor may become."""
+        """Yield the completions of the word before the cursor."""
         word = document.get_word_before_cursor()
         if not word:
             return
@@ -51,7 +51,7 @@ class SqlCompleter(Completer):
         ]
         tables = [(table, "table") for table in self.columns]
         seen = set()
-        for name, meta in (*near, *tables, *((known, "") for known in self.words), *far):
+        for name, meta in (*near, *tables, *((keyword, "") for keyword in self.words), *far):
             if name.lower().startswith(word.lower()) and name not in seen:
                 seen.add(name)
                 yield Completion(name, start_position=-len(word), display_meta=meta)
@@ -66,8 +66,8 @@ class Prompt:
         self.allow_files = allow_files
         self.full = False
 
-    def answer(self, text: str) -> str | None:
-        """Handle one input; returns what to print, or None to leave."""
+    def handle(self, text: str) -> str | None:
+        """Handle one input; return the text to print, or None to leave."""
         text = text.strip().rstrip(";").strip()
         try:
             if text.startswith("\\"):
@@ -75,12 +75,12 @@ class Prompt:
             if not text:
                 return ""
             started = time.monotonic()
-            answer = self.lake.sql(text, allow_files=self.allow_files)
+            result = self.lake.sql(text, allow_files=self.allow_files)
             seconds = time.monotonic() - started
             if self.format != "table":
-                write_answer(answer, self.format)
+                write_result(result, self.format)
                 return ""
-            return f"{render_table(answer, full=self.full)}{answer.num_rows:,} rows, {seconds:.2f} s\n"
+            return f"{render_table(result, full=self.full)}{result.num_rows:,} rows, {seconds:.2f} s\n"
         except RltDataError as error:
             return f"error: {error}\n"
 
@@ -104,7 +104,7 @@ class Prompt:
 
 
 def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path | None = None) -> None:
-    """Read queries until the user leaves; errors are printed and the session goes on."""
+    """Read queries until the user leaves; an error is printed and does not end the session."""
     prompt = Prompt(lake, format, allow_files=allow_files)
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(history or find_history_file())),
@@ -113,22 +113,22 @@ def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path 
         lexer=PygmentsLexer(SqlLexer),
     )
     print(f"lake {lake.uri}; \\h for help, \\q to leave")
-    waiting: list[str] = []
+    lines: list[str] = []
     while True:
         try:
-            line = session.prompt("   ...> " if waiting else "lake> ")
+            line = session.prompt("   ...> " if lines else "lake> ")
         except KeyboardInterrupt:
-            waiting = []
+            lines = []
             continue
         except EOFError:
             return
-        waiting.append(line)
-        text = "\n".join(waiting).strip()
+        lines.append(line)
+        text = "\n".join(lines).strip()
         if text and not text.startswith("\\") and not text.endswith(";"):
             continue
-        waiting = []
+        lines = []
         try:
-            shown = prompt.answer(text)
+            shown = prompt.handle(text)
         except KeyboardInterrupt:
             shown = "interrupted\n"
         if shown is None:
@@ -144,7 +144,7 @@ def list_columns(lake: Lake) -> dict[str, list[str]]:
 
 
 def list_words(lake: Lake) -> list[str]:
-    """List the keywords and functions of DuckDB, for completion."""
+    """List DuckDB's keywords and functions, for completion."""
     query = """
         SELECT upper(keyword_name) AS word FROM duckdb_keywords()
         UNION
@@ -157,7 +157,7 @@ def list_words(lake: Lake) -> list[str]:
 
 
 def find_history_file() -> Path:
-    """Find the file that keeps the prompt's history, and make its folder."""
+    """Return the path of the prompt's history, and make its folder."""
     state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     folder = Path(state).expanduser() / "rlt-data"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`rlt-data tables`: what the lake holds."""
+"""`rlt-data tables`: list the tables, or describe one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ if TYPE_CHECKING:
 
 
 def command(
-    name: Annotated[
-        str | None, typer.Argument(help="A table, to see its columns and what they mean.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="A table: describe its columns.")] = None,
     versions: Annotated[
         bool, typer.Option("--versions", help="List the versions of the table and the runs that wrote them.")
     ] = False,
     lake: LakeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the tables with rows, version and key; with a name, describe its columns.
+    """List the tables with rows, version and key; or describe the columns of one.
 
-    Any older version can be queried: rlt-data sql 'select count(*) from "traces@3"'.
+    Every older version can be queried: rlt-data sql 'select count(*) from "traces@3"'.
     """
     opened = open_lake(lake)
     if name is None:
@@ -63,7 +61,7 @@ def command(
 
 
 def describe_table(lake: Lake, name: str) -> dict[str, Any]:
-    """Describe one table: rows and version (null where nothing was written yet), key, what a row is."""
+    """Describe one table: its rows, version (null before the first write), key, and what a row is."""
     table = lake.table(name)
     version = table.version()
     return {

@@ -1,4 +1,4 @@
-"""`rlt-data vacuum`: fewer and smaller files, the same rows."""
+"""`rlt-data vacuum`: compact the tables and remove unreferenced files."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from ..common import JsonOption, LakeOption, make_console, open_lake, print_json
 
 def command(
     tables: Annotated[
-        list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables to tidy; all of them by default.")
+        list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables to compact; default: all.")
     ] = None,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Do it. Without this, only say what would be removed.")
+        bool,
+        typer.Option("--apply", help="Compact and remove. Without this, only show what would be removed."),
     ] = False,
     retention_hours: Annotated[
         int,
-        typer.Option(min=0, help="Keep every version younger than this; older ones cannot be read again."),
+        typer.Option(
+            min=0, help="Keep every version younger than this. Older versions can no longer be read."
+        ),
     ] = RETENTION_HOURS,
     drop_pinned: Annotated[
         bool,
-        typer.Option("--drop-pinned", help="Also drop versions that unfinished runs still read from."),
+        typer.Option("--drop-pinned", help="Also drop versions that unfinished runs read."),
     ] = False,
     lake: LakeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Compact the tables and remove files that no kept version refers to; a dry run unless --apply.
 
-    No row changes, and no digest. What is lost is reading versions older than the retention.
+    Rows and digests stay the same. Versions older than the retention can no longer be read.
     """
     opened = open_lake(lake)
     compacted = {done.table: done for done in opened.compact(tables or None)} if apply else {}
@@ -61,4 +64,4 @@ def command(
         return
     print_rows(rows, right=frozenset({"removed", "would remove"}))
     if not apply:
-        make_console().print("\nnothing was changed; --apply compacts and removes")
+        make_console().print("\nnothing was changed; add --apply to compact and remove")

@@ -109,9 +109,9 @@ def test_tables_lists_versions_with_the_run_that_wrote_them(filled: QuickProgram
 
 
 def test_log_says_where_there_is_no_run(filled: QuickProgram):
-    assert "no run of the stage 'nope'" in filled.succeed("log", "--stage", "nope")
+    assert "no runs of the stage 'nope'" in filled.succeed("log", "--stage", "nope")
     filled.succeed("init", "empty")
-    assert "nothing ran" in filled.succeed("log", "--lake", "empty/lake")
+    assert "no runs yet" in filled.succeed("log", "--lake", "empty/lake")
 
 
 def test_log_lists_runs_newest_first_and_one_in_full(filled: QuickProgram):

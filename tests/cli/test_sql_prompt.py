@@ -72,15 +72,15 @@ def test_control_d_leaves(lake: Lake, keyboard: PipeInput, tmp_path: Path):
 
 def test_commands_describe_tables_and_change_the_format(lake: Lake, capsys: pytest.CaptureFixture[str]):
     prompt = Prompt(lake, "table", allow_files=False)
-    listed = prompt.answer("\\d") or ""
+    listed = prompt.handle("\\d") or ""
     assert "token_scores" in listed.split()
     assert not [word for word in listed.split() if word.startswith("_")]
-    assert "step" in (prompt.answer("\\d metrics") or "")
-    assert prompt.answer("\\f json") == ""
-    assert prompt.answer("select 1 as n;") == ""
+    assert "step" in (prompt.handle("\\d metrics") or "")
+    assert prompt.handle("\\f json") == ""
+    assert prompt.handle("select 1 as n;") == ""
     assert capsys.readouterr().out == '[\n{"n": 1}\n]\n'
-    assert "\\q" in (prompt.answer("\\nonsense") or "")
-    assert prompt.answer("\\q") is None
+    assert "\\q" in (prompt.handle("\\nonsense") or "")
+    assert prompt.handle("\\q") is None
 
 
 def test_completion_offers_columns_of_the_named_table_before_others(lake: Lake):
