@@ -25,7 +25,7 @@ COMMANDS = (
     Entry("rank", PIPELINE, "Order the traces of each question and select."),
     Entry("substitute", PIPELINE, "Put the true solution behind selected traces."),
     Entry("export", PIPELINE, "Write the distillation set for a trainer."),
-    Entry("train-teacher", PIPELINE, "Train a teacher: SFT warm-up, then GRPO with a student's reward."),
+    Entry("train-teacher", PIPELINE, "Train a teacher: SFT, then GRPO with a student's reward."),
     Entry("sql", LOOK, "Ask the lake in SQL, once or at a prompt."),
     Entry("tables", LOOK, "List the tables, or describe one."),
     Entry("log", LOOK, "List the runs, newest first, or show one."),

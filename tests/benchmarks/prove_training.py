@@ -2,7 +2,7 @@
 
 Run it as `make proof`, or `python tests/benchmarks/prove_training.py [--seeds 0 1 2] [--folder proof]`;
 interrupted, it goes on where it stopped. Four teachers a seed explain questions that no training saw: the
-base teacher (warmed up, no GRPO), the one trained for the reward, one trained for the same rewards handed
+base teacher (SFT, no GRPO), the one trained for the reward, one trained for the same rewards handed
 out at random within each group, and one trained with lambda = 0. A student scores them all in the same way.
 """
 
@@ -15,7 +15,7 @@ import polars as pl
 
 from rlt_data import Lake
 from rlt_data.progress import Reporter
-from rlt_data.recipe.training import load_training, train_teacher
+from rlt_data.recipe.training import load_training, run_training_recipe
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.sources.procedural.arithmetic import classify_explanation
@@ -25,8 +25,8 @@ from rlt_data.stages.score.stage import ScoreConfig, score
 
 ARMS = {
     "trained (lambda 3)": [],
-    "shuffled reward": ["grpo.shuffle_rewards=true"],
-    "lambda 0": ["grpo.rlt.lambda_kl=0.0"],
+    "shuffled reward": ["grpo.reward.shuffle=true"],
+    "lambda 0": ["grpo.reward.lambda_kl=0.0"],
 }
 BASE = "base teacher"
 SHARES = {
@@ -63,7 +63,7 @@ def train_arms(folder: Path, seed: int) -> dict[str, str]:
     teachers = {}
     for arm, changes in ARMS.items():
         loaded = load_training(["teacher-cpu"], [*seeds, *places, *changes])
-        summaries = train_teacher(loaded, Lake(folder / "lake"), reporter=Reporter())
+        summaries = run_training_recipe(loaded, Lake(folder / "lake"), reporter=Reporter())
         base, trained = (str(summary.extra["model"]) for summary in summaries[-2:])
         teachers |= {BASE: base, arm: trained}
     return teachers
@@ -107,8 +107,8 @@ def read_steps(lake: Path, seed: int) -> pl.DataFrame:
     """Mean reward of each step of the training itself, by arm, as SQL gives it."""
     query = """
         select r.step, avg(r.reward) as reward,
-               case when (u.config ->> 'shuffle_rewards')::bool then 'shuffled reward'
-                    when (u.config -> 'rlt' ->> 'lambda_kl')::double = 0 then 'lambda 0'
+               case when (u.config -> 'reward' ->> 'shuffle')::bool then 'shuffled reward'
+                    when (u.config -> 'reward' ->> 'lambda_kl')::double = 0 then 'lambda 0'
                     else 'trained (lambda 3)' end as arm
         from rollouts r join runs u using (run_id) group by all order by step"""
     frame = pl.DataFrame(Lake(lake).sql(query))

@@ -12,8 +12,9 @@ from command_line import Program, QuickProgram
 from rlt_data.errors import UsageError
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
-from rlt_data.recipe.training import load_training
+from rlt_data.recipe.training import load_training, run_training_recipe
 from rlt_data.recipe.training_plan import plan_training
+from rlt_data.recipe.training_schema import TeacherRecipe
 from rlt_data.training.from_scratch.arithmetic_model import build_chain_tokenizer
 from rlt_data.training.from_scratch.tiny_model import TinyShape, build_tiny_model, save_model
 
@@ -59,21 +60,21 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_sections_share_what_stands_above_them(recipe: Path) -> None:
-    loaded = load_training([recipe], ["seed=3", "grpo.rlt.lambda_kl=0.5", "format=r1"])
-    warm = loaded.recipe.make_sft()
-    grpo = loaded.recipe.make_grpo("elsewhere")
-    assert warm is not None
-    assert grpo is not None
-    assert (warm.teacher, warm.format, warm.seed) == ("out/fresh", "r1", 3)
+    loaded = load_training([recipe], ["seed=3", "grpo.reward.lambda_kl=0.5", "format=r1"])
+    recipe = loaded.recipe
+    assert isinstance(recipe, TeacherRecipe)
+    sft = recipe.make_sft(recipe.resolve_name(recipe.base))
+    grpo = recipe.make_grpo("elsewhere")
+    assert (sft.model, sft.format, sft.seed) == ("out/fresh", "r1", 3)
     assert (grpo.teacher, grpo.students, grpo.seed) == ("elsewhere", ("out/fresh",), 3)
-    assert grpo.rlt.lambda_kl == 0.5
+    assert grpo.reward.lambda_kl == 0.5
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("[grpo]\nstep = 3", "step"),
-        ("[grpo.rlt]\nlamda_kl = 3", "lamda_kl"),
+        ("[grpo.reward]\nlamda_kl = 3", "lamda_kl"),
         ("[fresh]\nterm = 3", "term"),
         ("[sft]\ntrainer = 3", "trainer"),
     ],
@@ -93,7 +94,10 @@ def test_unknown_keys_are_named_with_line(tmp_path: Path, text: str, message: st
         ("", "trains nothing"),
         ("[grpo]\nsteps = 1", "needs a student"),
         ('students = ["fresh"]\n[grpo]\nsteps = 1', r"no \[fresh\]"),
-        ('students = ["s"]\n[grpo]\nteacher_side = "sampled"\n[grpo.rlt]\nestimator = "full"', "exact"),
+        (
+            'students = ["s"]\n[grpo]\nteacher_logprobs = "sampled"\n[grpo.reward]\nestimator = "full"',
+            "full",
+        ),
     ],
 )
 def test_recipes_that_make_no_sense_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -115,12 +119,12 @@ def test_a_dry_run_tells_arithmetic_and_refusals(recipe: Path, tmp_path: Path) -
     lake = Lake(tmp_path / "lake")
     plan = plan_training(load_training([recipe]), lake)
     assert plan["refused"] == []
-    assert plan["grpo"]["completions"] == "16 in all, at most 128 tokens"
-    assert "8" in plan["grpo"]["passes"]
-    assert plan["grpo"]["memory in all"].startswith("about ")
-    assert plan["warm-up"]["texts a step"] == "8, in 1 process"
-    assert plan["warm-up"]["optimiser steps"] == "2"
-    assert plan["recipe"]["grpo"]["rlt"]["alpha"] == 0.01
+    assert plan["sections"]["grpo"]["completions"] == "16 in all, at most 128 tokens"
+    assert "8" in plan["sections"]["grpo"]["passes"]
+    assert plan["sections"]["grpo"]["memory in all"].startswith("about ")
+    assert plan["sections"]["sft"]["texts per step"] == "8, in 1 process"
+    assert plan["sections"]["sft"]["optimiser steps"] == "2"
+    assert plan["recipe"]["grpo"]["reward"]["alpha"] == 0.01
     assert lake.table("runs").count() == 0
     assert not Path("out").exists()
 
@@ -128,17 +132,17 @@ def test_a_dry_run_tells_arithmetic_and_refusals(recipe: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "refusal"),
     [
-        ("grpo.max_tokens=400", "the teacher reads 512"),
+        ("grpo.max_tokens=400", "the teacher's context is 512"),
         ("grpo.trainer.sync_ref_model=true", "without beta"),
         ("grpo.trainer.learning_rat=1", "learning_rat"),
         ("sft.trainer.packin=true", "packin"),
         ("sft.trainer.max_length=9", "decided by sft.max_tokens"),
-        ("sft.trainer.packing=true", "no place in a recipe"),
+        ("sft.trainer.packing=true", "is not an option of a recipe"),
         ("grpo.trainer.beta='0.04'", "beta should be a valid number"),
         ("grpo.trainer.loss_type=dappo", "did you mean 'dapo'"),
         ("grpo.trainer.report_to=wandbb", "did you mean 'wandb'"),
         ("grpo.trainer.report_to=['swanlab']", "pip install swanlab"),
-        ("grpo.teacher_side=reference", "without beta there is no reference"),
+        ("grpo.teacher_logprobs=reference", "without beta there is no reference model"),
         ("format=r2", "r2"),
         ("grpo.micro_batch_size=3", "do not divide"),
         ("teacher=no-such-model", "no-such-model"),
@@ -157,12 +161,12 @@ def test_a_dry_run_reckons_with_models_that_are_not_here(tmp_path: Path, monkeyp
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     plan = plan_training(load_training(["teacher-7b"]), Lake(tmp_path / "lake"), processes=8)
-    assert plan["warm-up"]["texts a step"] == "16, in 8 processes"
-    assert plan["grpo"]["passes"] == "128 of 1 completions a step, in each of 8 processes"
-    assert plan["grpo"]["memory: teacher's weights"] == "14.19 GiB"
-    assert plan["grpo"]["memory: logits of one chunk"] == "148.5 MiB"
-    assert "ZeRO-3" in plan["grpo"]["memory in all, sharded"]
-    assert plan["grpo"]["models not here"].startswith("bespoke7b, qwen7b")
+    assert plan["sections"]["sft"]["texts per step"] == "16, in 8 processes"
+    assert plan["sections"]["grpo"]["passes"] == "128 of 1 completions per step, in each of 8 processes"
+    assert plan["sections"]["grpo"]["memory: trained weights"] == "14.19 GiB"
+    assert plan["sections"]["grpo"]["memory: logits of one chunk"] == "148.5 MiB"
+    assert "ZeRO-3" in plan["sections"]["grpo"]["memory in all, sharded"]
+    assert plan["sections"]["grpo"]["models not on this machine"].startswith("bespoke7b, qwen7b")
     for model in ("Qwen/Qwen2.5-7B-Instruct", "bespokelabs/Bespoke-Stratos-7B"):
         assert any(model in text for text in plan["refused"])
 
@@ -177,19 +181,18 @@ def test_a_dry_run_refuses_a_student_of_other_tokens(recipe: Path, tmp_path: Pat
     names = [f"teacher={teacher}", f"students=['{student}']"]
     plan = plan_training(load_training([recipe], names), Lake(tmp_path / "lake"))
     assert any("token by token" in text for text in plan["refused"])
-    names.append("grpo.rlt.lambda_kl=0.0")
+    names.append("grpo.reward.lambda_kl=0.0")
     assert plan_training(load_training([recipe], names), Lake(tmp_path / "lake"))["refused"] == []
 
 
 def test_the_papers_numbers_stand_in_its_recipe() -> None:
     recipe = load_training(["teacher-7b"]).recipe
-    sft, grpo = recipe.make_sft(), recipe.make_grpo("elsewhere")
-    assert sft is not None
-    assert grpo is not None
+    assert isinstance(recipe, TeacherRecipe)
+    sft, grpo = recipe.make_sft("base"), recipe.make_grpo("elsewhere")
     assert (sft.trainer["num_train_epochs"], sft.trainer["learning_rate"]) == (10, 1e-5)
     assert (grpo.steps, grpo.generation_size, grpo.group_size) == (125, 1024, 64)
     assert (grpo.temperature, grpo.max_prompt_tokens, grpo.max_tokens) == (0.7, 16384, 16384)
-    assert (grpo.rlt.alpha, grpo.rlt.lambda_kl, grpo.rlt.penalty) == (0.01, 3.0, -1.0)
+    assert (grpo.reward.alpha, grpo.reward.lambda_kl, grpo.reward.penalty) == (0.01, 3.0, -1.0)
     wanted = {"learning_rate": 1e-6, "lr_scheduler_type": "constant", "beta": 0.04, "loss_type": "grpo"}
     wanted |= {"sync_ref_model": True, "ref_model_mixup_alpha": 0.9, "ref_model_sync_steps": 32}
     assert wanted.items() <= grpo.trainer.items()
@@ -223,3 +226,44 @@ def test_from_nothing_to_a_teacher_that_generates(program: Program, recipe: Path
     # From the explanations through the teacher that wrote them to what it was trained on.
     tree = program.succeed("lineage", "generate")
     assert tree.index("grpo") < tree.index("sft") < tree.rindex("ingest")
+
+
+@pytest.mark.parametrize("base", ["out/teacher", "elsewhere/base"])
+def test_a_training_never_replaces_models_that_it_did_not_make(
+    recipe: Path, tmp_path: Path, monkeypatch: Any, base: str
+) -> None:
+    """With output = "models" and teacher = "models/teacher" the base weights were gone after training."""
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "out" / "teacher" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("base weights")
+    loaded = load_training([recipe], [f"teacher={base}"])
+    lake = Lake(tmp_path / "lake")
+    with pytest.raises(UsageError, match="set another output"):
+        run_training_recipe(loaded, lake)
+    assert weights.read_text() == "base weights"
+    assert not lake.runs(), "refused before anything ran"
+    assert any("set another output" in text for text in plan_training(loaded, lake)["refused"])
+
+
+def test_a_training_does_not_start_from_its_own_result(
+    recipe: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Else the same command would train another model each time."""
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    loaded = load_training([recipe], ["teacher=out/teacher"])
+    with pytest.raises(UsageError, match="which the recipe uses"):
+        run_training_recipe(loaded, Lake(tmp_path / "lake"))
+
+
+def test_the_model_of_fresh_replaces_no_other(recipe: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("trl")
+    monkeypatch.chdir(tmp_path)
+    weights = tmp_path / "out" / "fresh" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("my weights")
+    with pytest.raises(UsageError, match="choose another directory"):
+        run_training_recipe(load_training([recipe]), Lake(tmp_path / "lake"))
+    assert weights.read_text() == "my weights"

@@ -16,7 +16,8 @@ from rlt_data.lake import Lake
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.training.rl.config import GrpoConfig
 from rlt_data.training.rl.stage import train_grpo
-from rlt_data.training.sft.stage import SftConfig, train_sft
+from rlt_data.training.sft.config import SftConfig
+from rlt_data.training.sft.stage import train_sft
 
 pytest.importorskip("trl")
 
@@ -94,7 +95,7 @@ def read_metrics(lake: Lake) -> pl.DataFrame:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_grpo_goes_on_where_it_was_killed(
+def test_grpo_resumes_where_it_was_killed(
     models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
 ) -> None:
     """Weights, optimiser, order of questions, moving reference and rows: all as if nothing had happened."""
@@ -130,11 +131,11 @@ def test_grpo_goes_on_where_it_was_killed(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_warm_up_goes_on_where_it_was_killed(
+def test_sft_resumes_where_it_was_killed(
     models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
 ) -> None:
     config = SftConfig(
-        teacher=models["teacher"],
+        model=models["teacher"],
         output="",
         trainer={
             "use_cpu": True,

@@ -14,7 +14,7 @@ import pytest
 from faults.harness import read_rows
 
 from rlt_data.lake import Lake
-from rlt_data.recipe.training import load_training, train_teacher
+from rlt_data.recipe.training import load_training, run_training_recipe
 
 pytest.importorskip("trl")
 
@@ -102,7 +102,7 @@ def test_two_processes_train_as_one(
     models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
 ) -> None:
     lakes = {n: make_lake(tmp_path / f"lake-{n}") for n in (1, 2)}
-    train_teacher(load_training([write_recipe(tmp_path, models, 1)]), lakes[1])
+    run_training_recipe(load_training([write_recipe(tmp_path, models, 1)]), lakes[1])
     output = train_in_processes(tmp_path, lakes[2], write_recipe(tmp_path, models, 2), 2)
     # One summary of each stage: the main process speaks alone.
     assert output.count("grpo: finished") == 1

@@ -1,1 +1,1 @@
-"""What all trainings share."""
+"""Shared by all trainings: processes, checkpoints, progress, metrics, results, options of TRL and PEFT."""

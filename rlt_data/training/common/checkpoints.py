@@ -1,7 +1,8 @@
-"""Checkpoints that are whole: one counts only when a note, written last, says what belongs to it.
+"""Whole checkpoints: a checkpoint counts only when a note, written last, lists its files.
 
-A process can be killed while a trainer writes a checkpoint; the directory is then there and looks like
-any other. So resumption trusts the note alone, and an older checkpoint is removed only after it stands.
+A process can be killed while a trainer writes a checkpoint; the directory then exists and looks like any
+other. So a run resumes only from a checkpoint with a note, and an older checkpoint is removed only after the
+newer one has its note.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from rlt_data.errors import UsageError, require_module
 from rlt_data.training.common.callbacks import Callback
-from rlt_data.training.common.weights import read_weights, write_weights
+from rlt_data.training.common.weights import gather_weights, scatter_weights
 
 NOTE = "rlt_data_checkpoint.json"
 REFERENCE = "reference"
@@ -34,7 +35,7 @@ def find_whole_checkpoint(directory: Path) -> Path | None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Whether the note of a checkpoint stands, and every file that it lists at its size."""
+    """Whether a checkpoint has a note and every file that it lists, at the size that it lists."""
     try:
         note = json.loads((checkpoint / NOTE).read_text(encoding="utf-8"))
         return all((checkpoint / name).stat().st_size == size for name, size in note["files"].items())
@@ -43,7 +44,7 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def mark_whole(checkpoint: Path, about: dict[str, Any]) -> None:
-    """Write the note of a checkpoint whose files are all written. The files reach the disk before it."""
+    """Write the note of a checkpoint whose files are all written; the files are synced to disk before it."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != NOTE)
     for path in files:
         with path.open("rb+") as stream:
@@ -55,7 +56,7 @@ def mark_whole(checkpoint: Path, about: dict[str, Any]) -> None:
 
 
 def remove_older(directory: Path, keep: int) -> None:
-    """Remove all but the newest `keep` whole checkpoints, and what older broken ones left behind."""
+    """Remove all but the newest `keep` whole checkpoints, and incomplete ones older than those."""
     found = sorted(
         (int(name[1]), path) for path in directory.iterdir() if (name := _NAME.fullmatch(path.name))
     )
@@ -67,9 +68,9 @@ def remove_older(directory: Path, keep: int) -> None:
 
 
 class CheckpointCallback(Callback):
-    """Completes each checkpoint: rows are committed first, the reference model is added, then the note.
+    """Completes each checkpoint: adds the reference model, commits rows, then writes the note.
 
-    `commit` commits what the run has buffered: a step whose weights are kept must not lose its rows.
+    `commit` commits the rows that the run has buffered: a step whose weights are kept must not lose its rows.
     """
 
     def __init__(self, commit: Callable[[], None], *, keep: int, run_id: str) -> None:
@@ -79,17 +80,17 @@ class CheckpointCallback(Callback):
         self.trainer: Any = None
 
     def watch(self, trainer: Any) -> None:
-        """Take the trainer whose checkpoints are completed.
+        """Set the trainer whose checkpoints are completed.
 
-        Raises `UsageError` where a moving reference could not be read whole, as under FSDP1.
+        Raises `UsageError` where the weights of a moving reference cannot be gathered, as under FSDP1.
         """
         self.trainer = trainer
         plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
         if plugin is not None and plugin.fsdp_version == 1 and getattr(trainer.args, "sync_ref_model", False):
             raise UsageError(
-                "FSDP1 does not show the weights of a moving reference, so no checkpoint could hold them",
+                "FSDP1 does not expose the weights of a moving reference model, so no checkpoint holds them",
                 where="grpo.trainer.sync_ref_model",
-                remedy="take FSDP2 (fsdp_version: 2), or DeepSpeed",
+                remedy="use FSDP2 (fsdp_version: 2) or DeepSpeed",
             )
 
     def on_save(self, args: Any, state: Any, control: Any, **values: Any) -> None:
@@ -107,13 +108,13 @@ class CheckpointCallback(Callback):
 
 
 def save_reference(trainer: Any, checkpoint: Path) -> None:
-    """Save a reference model that moves (`sync_ref_model`), which transformers' checkpoints leave out.
+    """Save a moving reference model (`sync_ref_model`), which transformers leaves out of checkpoints.
 
-    Called in all processes; the main one writes.
+    Call it in all processes; the main one writes.
     """
     if not getattr(trainer.args, "sync_ref_model", False):
         return
-    weights = read_weights(trainer.accelerator.unwrap_model(trainer.ref_model))
+    weights = gather_weights(trainer.accelerator.unwrap_model(trainer.ref_model))
     if trainer.accelerator.is_main_process:
         (checkpoint / REFERENCE).mkdir(exist_ok=True)
         torch_format = require_module("safetensors.torch", "train")
@@ -121,8 +122,8 @@ def save_reference(trainer: Any, checkpoint: Path) -> None:
 
 
 def load_reference(trainer: Any, checkpoint: Path) -> None:
-    """Load a reference model that `save_reference` saved; nothing happens where there is none."""
+    """Load a reference model that `save_reference` saved; does nothing where there is none."""
     file = checkpoint / REFERENCE / "model.safetensors"
     if file.is_file():
         torch_format = require_module("safetensors.torch", "train")
-        write_weights(trainer.accelerator.unwrap_model(trainer.ref_model), torch_format.load_file(file))
+        scatter_weights(trainer.accelerator.unwrap_model(trainer.ref_model), torch_format.load_file(file))

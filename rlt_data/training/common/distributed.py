@@ -1,4 +1,4 @@
-"""Several processes, one run: the main process alone reads and writes the lake, the others get their work."""
+"""Several processes that train together: the main one alone reads and writes the lake, and sends the work."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from rlt_data.errors import StageStoppedError, require_module
 
-_FAILED = "failed before the work was handed out"
-# While one process reads data, or its completions take longer, the others wait for it.
-_PATIENCE = timedelta(hours=2)
-# What tells a process of the others.
-_LAUNCHED = (
+_FAILED = "failed before the work was sent"
+# The others wait while one process reads data or generates longer completions.
+_TIMEOUT = timedelta(hours=2)
+# Environment variables by which a launcher describes the other processes.
+_LAUNCHER_VARIABLES = (
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -34,36 +34,36 @@ class World:
         self._sent = False
 
     def send(self, work: Any) -> None:
-        """Hand `work` (plain values) to every other process; called in the main process, once."""
+        """Send `work` (plain values) to every other process; called once, in the main process."""
         if not self._sent:
             self._sent = True
             self._broadcast([work])
 
     def fail(self) -> None:
-        """Tell the others that there will be no work, so that they do not wait for it."""
+        """Make the other processes stop waiting; does nothing after `send`."""
         self.send(_FAILED)
 
     def receive(self) -> Any:
-        """Wait for what the main process sends. Raises `StageStoppedError` where it failed before."""
+        """Wait for what the main process sends. Raises `StageStoppedError` where it failed before that."""
         box: list[Any] = [None]
         self._broadcast(box)
         if box[0] == _FAILED:
-            raise StageStoppedError("the main process stopped before training began; it says why")
+            raise StageStoppedError("the main process stopped before training began; see its message")
         return box[0]
 
     def _broadcast(self, box: list[Any]) -> None:
         if self.size == 1:
             return
         accelerate = require_module("accelerate", "train")
-        # The state sets the process group up, with gloo on CPUs.
-        accelerate.PartialState(cpu=not _has_accelerator(), timeout=_PATIENCE)
+        # Sets up the process group, with gloo on CPUs.
+        accelerate.PartialState(cpu=not _has_accelerator(), timeout=_TIMEOUT)
         require_module("accelerate.utils", "train").broadcast_object_list(box, from_process=0)
 
 
 @contextmanager
 def train_alone() -> Iterator[None]:
-    """Train something small in this process only, before the others are met; they know nothing of it."""
-    launched = {name: os.environ.pop(name) for name in _LAUNCHED if name in os.environ}
+    """Train something small in this process only, before it joins the other processes."""
+    launched = {name: os.environ.pop(name) for name in _LAUNCHER_VARIABLES if name in os.environ}
     try:
         yield
     finally:
@@ -73,7 +73,7 @@ def train_alone() -> Iterator[None]:
 
 
 def end_training() -> None:
-    """Let go of a training that is over: trainers hold on to themselves, and their weights to the device."""
+    """Free the memory of a finished training: trainers are in reference cycles, which hold device memory."""
     gc.collect()
     torch = require_module("torch", "train")
     if torch.cuda.is_available():
@@ -86,7 +86,7 @@ def _has_accelerator() -> bool:
 
 
 def choose_precision(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of precision and device where the recipe names none: float32 on a CPU, else TRL's default."""
+    """Choose precision and device where the options do not: float32 on a CPU, else TRL's defaults."""
     if _has_accelerator() and not options.get("use_cpu"):
         return {}
     defaults: dict[str, Any] = {"use_cpu": True}
@@ -96,9 +96,9 @@ def choose_precision(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def place_model(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Where TRL is to load the model that it trains: one process keeps to its first device.
+    """Choose where TRL loads the model that it trains: a single process uses its first device.
 
-    By itself TRL spreads it over all devices that a single process sees, students' devices among them.
+    TRL's default spreads the model over all devices that the process sees, including those of students.
     """
     torch = require_module("torch", "train")
     alone = World().size == 1 and not options.get("use_cpu")
@@ -106,6 +106,6 @@ def place_model(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keep_to_one_device(arguments: Any) -> None:
-    """Let one process train on one device of several, where transformers would copy the model to each."""
+    """Make a single process train on one device; transformers would copy the model to each of several."""
     if World().size == 1 and arguments.n_gpu > 1:
         arguments._n_gpu = 1

@@ -1,28 +1,33 @@
-"""The result of a training run: a model directory that appears whole, and what it was made from."""
+"""The result of a training: a model directory that appears whole, and the name under which it is found."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlt_data.errors import UsageError
 from rlt_data.models.fingerprint import hash_model_directory
 from rlt_data.models.loading import hide_progress_bars
 
 NOTE = "rlt_data_training.md"
-# Pickled by transformers beside every model; nothing of ours reads it.
+COPY_NOTE = "rlt_data_copy.md"
+"""Marks a published copy of a trained model, which the next training may replace."""
+# Pickled by transformers beside every model; this program does not read it.
 _PICKLED = "training_args.bin"
+_OWN_TARGET = re.compile(r"(?:.*/)?(?:sft|grpo)-[0-9a-f]{12}/model")
 
 
 def save_result(
     trainer: Any, tokenizer: Any, directory: Path, *, about: Mapping[str, Any], merge: bool = False
 ) -> None:
-    """Save the trained model and its tokenizer to `directory`, whole or not at all; in all processes.
+    """Save the trained model and its tokenizer to `directory`, whole or not at all; call it in all processes.
 
-    With `merge` a trained adapter is merged into the model first, for which its weights must be whole.
+    With `merge` a trained adapter is merged into the model first; its weights must not be sharded.
     """
     staging = directory.with_name(f".{directory.name}.partial")
     if trainer.is_world_process_zero():
@@ -47,21 +52,57 @@ def save_result(
 
 
 def describe_result(directory: Path) -> dict[str, str]:
-    """Where a trained model is, and the content hash by which later stages know it."""
+    """Return the path of a trained model and its revision: the content hash that later stages record."""
     return {"model": str(directory), "revision": hash_model_directory(directory)}
 
 
-def publish_model(model: Path, place: Path) -> None:
-    """Let `place` mean the directory `model`: a link where the system has links, else a copy."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    staging = place.with_name(f".{place.name}.partial")
-    if staging.is_symlink() or staging.is_file():
-        staging.unlink()
-    shutil.rmtree(staging, ignore_errors=True)
+def check_publishable(location: Path) -> None:
+    """Raise `UsageError` where `location` holds something that `publish_model` did not put there."""
+    if not os.path.lexists(location) or _is_replaceable(location):
+        return
+    raise UsageError(
+        "the trained model is to be published under this path, which holds something that rlt-data did not "
+        "put there",
+        where=str(location),
+        remedy="set another output, or move it away",
+    )
+
+
+def _is_replaceable(location: Path) -> bool:
+    """Whether `location` is a link to a trained model or a copy of one from `publish_model`, or empty."""
+    if location.is_symlink():
+        target = location.readlink().as_posix()
+        return (location / NOTE).is_file() or bool(_OWN_TARGET.fullmatch(target))
+    return (location / COPY_NOTE).is_file() or (location.is_dir() and not any(location.iterdir()))
+
+
+def publish_model(model: Path, location: Path) -> None:
+    """Make `location` a link to the directory `model`, or a copy of it where the system has no links.
+
+    Replaces an earlier publication and nothing else: raises `UsageError` as `check_publishable`.
+    """
+    check_publishable(location)
+    location.parent.mkdir(parents=True, exist_ok=True)
+    staging = location.with_name(f".{location.name}.partial")
+    _remove(staging)
     try:
-        staging.symlink_to(os.path.relpath(model.resolve(), place.parent.resolve()), target_is_directory=True)
+        target = os.path.relpath(model.resolve(), location.parent.resolve())
+        staging.symlink_to(target, target_is_directory=True)
     except OSError:
         shutil.copytree(model, staging)
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    staging.replace(place)
+        (staging / COPY_NOTE).write_text(f"Copied by rlt-data from {model}.\n", encoding="utf-8")
+    if location.is_dir() and not location.is_symlink():
+        earlier = location.with_name(f".{location.name}.earlier")
+        _remove(earlier)
+        location.rename(earlier)
+        staging.rename(location)
+        _remove(earlier)
+    else:
+        staging.replace(location)
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.is_dir():
+        shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Options of TRL and PEFT, passed through from a recipe and checked against their own classes."""
+"""Options of TRL and PEFT that a recipe passes through, checked against the classes of TRL and PEFT."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from rlt_data.errors import UsageError, require_module
 from rlt_data.suggestions import suggest_name
 
-_NO_EVALUATION = "nothing: evaluate the saved teacher by generate and score"
-# Options that this program sets itself, and the key of a recipe that decides each.
+_NO_EVALUATION = "nothing: evaluate the saved model with generate and score"
+# Options that this program sets, and the recipe key that decides each.
 RESERVED = {
     "output_dir": "the recipe's output",
-    "resume_from_checkpoint": "nothing: the same command goes on by itself",
-    "overwrite_output_dir": "nothing: the same command goes on by itself",
-    "save_only_model": "nothing: a checkpoint holds all that going on needs",
-    "remove_unused_columns": "nothing: the columns are those that training needs",
+    "resume_from_checkpoint": "nothing: running the same command again resumes",
+    "overwrite_output_dir": "nothing: running the same command again resumes",
+    "save_only_model": "nothing: a checkpoint holds everything that resuming needs",
+    "remove_unused_columns": "nothing: the data set holds the columns that training needs",
     "eval_strategy": _NO_EVALUATION,
     "eval_on_start": _NO_EVALUATION,
     "seed": "the recipe's seed",
@@ -30,20 +30,20 @@ RESERVED = {
     "completion_only_loss": "the conversation format",
     "assistant_only_loss": "the conversation format",
     "dataset_text_field": "the conversation format",
-    "ignore_data_skip": "nothing: data order is kept over resumption",
-    "load_best_model_at_end": "nothing: the last step's weights are the result",
+    "ignore_data_skip": "nothing: a resumed training keeps the order of the data",
+    "load_best_model_at_end": "nothing: the result is the weights of the last step",
     "push_to_hub": "nothing: publish the saved directory yourself",
-    "disable_tqdm": "nothing: progress is this program's",
+    "disable_tqdm": "nothing: rlt-data shows progress itself",
 }
 RESERVED_SFT = {
     "save_total_limit": "sft.keep_checkpoints",
     "max_length": "sft.max_tokens",
-    "truncation_mode": "sft.max_tokens, over which a text is rejected",
-    "packing": "nothing: each text is trained on by itself; padding_free spares the padding",
-    "packing_strategy": "nothing: each text is trained on by itself",
+    "truncation_mode": "sft.max_tokens, beyond which a text is rejected",
+    "packing": "nothing: texts are not packed; padding_free avoids the padding",
+    "packing_strategy": "nothing: texts are not packed",
     "eval_packing": _NO_EVALUATION,
-    "chat_template_path": "the teacher's tokenizer",
-    "eos_token": "the teacher's tokenizer and chat template",
+    "chat_template_path": "the model's tokenizer",
+    "eos_token": "the model's tokenizer and chat template",
 }
 RESERVED_GRPO = {
     "save_steps": "grpo.save_every",
@@ -57,11 +57,11 @@ RESERVED_GRPO = {
     "gradient_accumulation_steps": "grpo.questions_per_step, grpo.group_size and grpo.micro_batch_size",
     "max_completion_length": "grpo.max_tokens",
     "temperature": "grpo.temperature",
-    "reward_weights": "the [reward] section",
+    "reward_weights": "grpo.reward",
 }
 
-# Options that decide where and how fast a training runs, and what is told of it, but not what is learned:
-# with others of these a run that was cut off goes on, as after memory was short.
+# Options that decide where and how fast a training runs and what is reported, but not what is learned. An
+# interrupted run resumes with other values of these, for example after it ran out of memory.
 _NOT_DECIDING = re.compile(
     r"gradient_checkpointing(_kwargs)?|torch_empty_cache_steps|skip_memory_metrics|dataloader_\w+|ddp_\w+"
     r"|vllm_(gpu_memory_utilization|enable_sleep_mode|tensor_parallel_size|group_port|server_\w+)"
@@ -71,7 +71,7 @@ _NOT_DECIDING = re.compile(
 
 
 def select_deciding(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the trainer's options that decide what is learned: those that make a run another run."""
+    """Select the trainer's options that decide what is learned, and so belong to a run's identity."""
     return {name: value for name, value in options.items() if not _NOT_DECIDING.fullmatch(name)}
 
 
@@ -84,23 +84,23 @@ def build_options(
     module: str = "trl",
     **fixed: Any,
 ) -> Any:
-    """Build `module.class_name` from a recipe's options and from `fixed` ones, which they may not name.
+    """Build `module.class_name` from the options of a recipe, and `fixed` ones on top.
 
-    Raises `UsageError` for an unknown option (with the nearest right one), for one that this program sets
-    itself (with the key that decides it), for a value of another type than the class declares, and for
-    values that the class refuses, with its own words.
+    Raises `UsageError` for an unknown option (naming the nearest one), for a `reserved` option (naming the
+    key that decides it), for a value of another type than the class declares, and for values that the class
+    refuses (quoting its message).
     """
     target = getattr(require_module(module, "train"), class_name)
-    known = [field.name for field in dataclasses.fields(target) if field.init]
+    names = [field.name for field in dataclasses.fields(target) if field.init]
     for name in options:
         if reserved and name in reserved:
             what = _explain_reserved(name, reserved[name])
             raise UsageError(what, where=f"{where}.{name}", remedy="leave it out")
-        if name not in known:
+        if name not in names:
             raise UsageError(
                 f"{module}.{class_name} has no option {name!r}",
                 where=f"{where}.{name}",
-                remedy=suggest_name(name, known, otherwise=f"see the reference of {class_name}"),
+                remedy=suggest_name(name, names, otherwise=f"see the reference of {class_name}"),
             )
     for name, value in options.items():
         _check_value(target, name, value, where=f"{where}.{name}")
@@ -119,17 +119,17 @@ def build_lora(options: Mapping[str, Any] | None, *, where: str) -> Any:
 
 def _explain_reserved(name: str, decided_by: str) -> str:
     if decided_by.startswith("nothing: "):
-        return f"{name} has no place in a recipe: {decided_by.removeprefix('nothing: ')}"
+        return f"{name} is not an option of a recipe: {decided_by.removeprefix('nothing: ')}"
     return f"{name} is decided by {decided_by}"
 
 
 def _check_value(target: Any, name: str, value: Any, *, where: str) -> None:
     """Refuse a value of another type than a dataclass declares, or a choice that it does not offer.
 
-    It would take both without a word, and fail, or mean something else, hours later.
+    The class would accept both, and fail or mean something else hours later.
     """
     declared = typing.get_type_hints(target)[name]
-    # A switch that became a choice, such as fsdp, still takes true and false; the class judges them.
+    # A switch that became a choice, such as fsdp, still accepts true and false; the class checks them.
     if isinstance(value, bool) and declared in (str, str | None):
         return
     try:
@@ -140,14 +140,14 @@ def _check_value(target: Any, name: str, value: Any, *, where: str) -> None:
     choices = _read_choices(target, name) if declared is str else []
     if choices and value not in choices:
         raise UsageError(
-            f"{name} offers no {value!r}",
+            f"{name} has no choice {value!r}",
             where=where,
             remedy=suggest_name(value, choices),
         )
 
 
 def _read_choices(target: Any, name: str) -> list[str]:
-    """The choices of a text option: those that it declares, or those that its own help text quotes."""
+    """Read the choices of a text option: those that it declares, or those that its help text quotes."""
     (field,) = (field for field in dataclasses.fields(target) if field.name == name)
     if declared := field.metadata.get("choices"):
         return list(declared)

@@ -1,4 +1,4 @@
-"""Models in training: the policy lent to the reward, and weights whole where processes share them."""
+"""Weights of a model in training: sharded or whole, gathered for a checkpoint, used by a reward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rlt_data.errors import UsageError, require_module
 
 
 def is_sharded(trainer: Any) -> bool:
-    """Whether a TRL trainer spreads weights over processes (ZeRO-3, FSDP)."""
+    """Whether a TRL trainer shards weights over processes (ZeRO-3, FSDP)."""
     if trainer.is_fsdp_enabled:
         return True
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
@@ -19,32 +19,32 @@ def is_sharded(trainer: Any) -> bool:
 
 
 def explain_coarse_weights(trainer: Any) -> str | None:
-    """Say so where weights are too coarse for the learning rate: updates would round to nothing.
+    """Explain that most updates would round to zero, where the weights' type is too coarse; None elsewhere.
 
-    A weight of 0.02 in bfloat16 moves in steps of 1e-4, and AdamW moves it by the learning rate. DeepSpeed
-    updates a copy in float32.
+    A weight of 0.02 in bfloat16 changes in steps of 1e-4, and AdamW changes it by about the learning rate.
+    DeepSpeed updates a copy in float32.
     """
     trained = {str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters() if p.requires_grad}
     if trained <= {"float32", "float64"} or trainer.is_deepspeed_enabled or trainer.args.learning_rate > 5e-5:
         return None
     return (
-        f"weights are trained in {', '.join(sorted(trained))} with no copy in float32, and at a learning "
-        f"rate of {trainer.args.learning_rate:g} most updates round to nothing: leave dtype out of "
+        f"weights are trained in {', '.join(sorted(trained))} without a copy in float32, and at a learning "
+        f"rate of {trainer.args.learning_rate:g} most updates round to zero: leave dtype out of "
         "model_init_kwargs, train a LoRA adapter, or launch with DeepSpeed"
     )
 
 
 @contextmanager
 def borrow_policy(trainer: Any, *, reference: bool = False) -> Iterator[Any]:
-    """The model that a TRL trainer trains, or its reference, as a plain transformers model, weights whole.
+    """Yield the model that a TRL trainer trains, or its reference, as a plain transformers model.
 
-    Raises `UsageError` where the trainer keeps no reference (beta = 0), or where its weights are spread
-    over processes: the sampled tokens' log-probabilities serve there.
+    Raises `UsageError` where the trainer keeps no reference (beta = 0), and where its weights are sharded:
+    only the sampled tokens' log-probabilities can be used there.
     """
     if is_sharded(trainer):
         raise UsageError(
-            "the policy's weights are spread over processes, so the reward cannot run it",
-            remedy="set teacher_side to sampled, and sample at the teacher's temperature, with k1 or k3",
+            "the policy's weights are sharded over processes, so the reward cannot run it",
+            remedy="set teacher_logprobs to sampled, and sample at the teacher's temperature, with k1 or k3",
         )
     model = trainer.accelerator.unwrap_model(trainer.model)
     adapted = hasattr(model, "get_base_model")
@@ -58,45 +58,45 @@ def borrow_policy(trainer: Any, *, reference: bool = False) -> Iterator[Any]:
         return
     if trainer.ref_model is None:
         raise UsageError(
-            "the trainer keeps no reference policy, since beta is 0",
-            remedy="set beta above 0, or teacher_side to policy",
+            "the trainer keeps no reference policy, because beta is 0",
+            remedy="set beta above 0, or teacher_logprobs to policy",
         )
     yield trainer.accelerator.unwrap_model(trainer.ref_model)
 
 
-def read_weights(model: Any) -> dict[str, Any]:
-    """Read a model's weights whole, on the CPU; called in all processes where they are spread."""
+def gather_weights(model: Any) -> dict[str, Any]:
+    """Gather a model's whole weights on the CPU; call it in all processes where they are sharded."""
     with _gather(model):
         return {
             name: _make_whole(value.detach()).cpu().contiguous() for name, value in model.named_parameters()
         }
 
 
-def write_weights(model: Any, weights: Mapping[str, Any]) -> None:
-    """Write what `read_weights` read into a model, in all processes."""
+def scatter_weights(model: Any, weights: Mapping[str, Any]) -> None:
+    """Write weights that `gather_weights` returned into a model; call it in all processes."""
     with _gather(model, writer=0):
         for name, parameter in model.named_parameters():
-            parameter.data.copy_(_spread_like(weights[name], parameter.data))
+            parameter.data.copy_(_shard_like(weights[name], parameter.data))
 
 
 def _gather(model: Any, writer: int | None = None) -> AbstractContextManager[Any]:
-    """Have a model's weights whole for a while, under ZeRO-3; `writer` is the process that changes them."""
-    spread = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
-    if not spread:
+    """Gather a model's weights while the context is open, under ZeRO-3; the process `writer` changes them."""
+    sharded = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not sharded:
         return nullcontext()
-    # DeepSpeed itself marked the parameters, so it is here.
+    # DeepSpeed marked the parameters, so it is installed.
     zero = import_module("deepspeed").zero
-    context: AbstractContextManager[Any] = zero.GatheredParameters(spread, modifier_rank=writer)
+    context: AbstractContextManager[Any] = zero.GatheredParameters(sharded, modifier_rank=writer)
     return context
 
 
 def _make_whole(value: Any) -> Any:
-    """A plain tensor of one that FSDP2 spreads."""
+    """Return the whole tensor of one that FSDP2 shards."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def _spread_like(value: Any, target: Any) -> Any:
-    """A plain tensor spread as `target` is."""
+def _shard_like(value: Any, target: Any) -> Any:
+    """Shard a whole tensor as `target` is sharded."""
     if not hasattr(target, "full_tensor"):
         return value
     tensor = require_module("torch.distributed.tensor", "train")

@@ -1,1 +1,1 @@
-"""Tiny models made from nothing: random weights, chained arithmetic, the demo."""
+"""Tiny models that are built and trained on this machine from nothing, for demonstrations and tests."""

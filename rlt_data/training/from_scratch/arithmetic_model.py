@@ -1,8 +1,8 @@
-"""A fresh tiny model of chained arithmetic: made and trained here, with nothing downloaded.
+"""A tiny model of chained arithmetic, trained from scratch on generated texts: [fresh] in a recipe.
 
-It is trained on chains with every step, so that it knows the facts, and on a mess of leaks and idle words,
-so that it has seen what poor explanations look like. Part of the texts are in the student's format, part
-in the teacher's: it serves as a student, and as what a teacher's warm-up starts from.
+It learns from chains with every step, so that it can calculate, and from explanations that give the answer
+away or ramble, so that it has seen poor ones. Some texts are in the student's format and some in the
+teacher's: the model serves as a student, and as the model from which the SFT of a teacher starts.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from rlt_data.training.from_scratch.tiny_model import (
     TinyShape,
     build_tiny_model,
     build_tiny_tokenizer,
+    check_replaceable,
     save_model,
 )
 from rlt_data.training.sft.examples import (
@@ -59,7 +60,7 @@ TEACHER_STYLES: dict[Style, float] = {
 
 
 class ArithmeticModelConfig(BaseModel):
-    """How a fresh model is made. Everything here decides its weights."""
+    """How the model is built and trained. Every setting decides its weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,10 +69,10 @@ class ArithmeticModelConfig(BaseModel):
     terms: int = Field(3, ge=2, description="Terms of the longest chains.")
     shape: TinyShape = Field(TinyShape(), description="The model's shape.")
     examples: int = Field(9600, ge=1, description="Texts to train on.")
-    epochs: int = Field(2, ge=1, description="How often each text is read.")
-    batch_size: int = Field(24, ge=1, description="Texts a step.")
+    epochs: int = Field(2, ge=1, description="Passes over the texts.")
+    batch_size: int = Field(24, ge=1, description="Texts per step.")
     learning_rate: float = Field(
-        4e-3, gt=0, description="Highest learning rate; a cosine leads down to a tenth."
+        4e-3, gt=0, description="Highest learning rate; it falls to a tenth along a cosine."
     )
     teacher_share: float = Field(0.4, ge=0, le=1, description="Share of texts in the teacher's format.")
     student_steps_share: float = Field(
@@ -80,7 +81,7 @@ class ArithmeticModelConfig(BaseModel):
         le=1,
         description="Share of the student's texts that are chains of any length with every step.",
     )
-    teacher_steps_share: float = Field(0.4, ge=0, le=1, description="The same of the teacher's texts.")
+    teacher_steps_share: float = Field(0.4, ge=0, le=1, description="The same for the teacher's texts.")
     student_styles: Mapping[Style, float] = Field(
         STUDENT_STYLES, description="Weights of the styles of the student's other texts."
     )
@@ -91,20 +92,22 @@ class ArithmeticModelConfig(BaseModel):
         0.1,
         ge=0,
         le=1,
-        description="Share of the explanations without the answer that stand before a random one, so that a "
-        "student takes a wrong step for a slip and not for an impossibility.",
+        description="Share of the explanations without the right answer that are followed by a random "
+        "answer, so that a student does not find a wrong step impossible.",
     )
 
 
 def build_arithmetic_model(
     directory: Path, config: ArithmeticModelConfig, reporter: Reporter | None = None
 ) -> Path:
-    """Build the model in `directory`, or take it where the same was built before; returns the directory.
+    """Build the model in `directory`, unless it is there already; return the directory.
 
-    Raises `MissingExtraError` without the packages that train models.
+    Raises `MissingExtraError` without the packages that train models, `UsageError` where the directory holds
+    something else.
     """
     if has_arithmetic_model(directory, config):
         return directory
+    check_replaceable(directory, NOTE)
     format = load_format(config.format)
     tokenizer = build_chain_tokenizer(format, terms=config.terms, context=config.shape.context)
     model = build_tiny_model(config.shape, tokenizer, seed=config.seed)
@@ -121,14 +124,12 @@ def build_arithmetic_model(
             seed=config.seed,
             task=task,
         )
-    save_model(model, tokenizer, directory)
-    # Last, so that a directory without the note counts as not built.
-    (directory / NOTE).write_text(json.dumps(_identify(config)), encoding="utf-8")
+    save_model(model, tokenizer, directory, note=(NOTE, json.dumps(_identify(config))))
     return directory
 
 
 def has_arithmetic_model(directory: Path, config: ArithmeticModelConfig) -> bool:
-    """Tell whether `directory` holds the model of this very configuration."""
+    """Whether `directory` holds the model of this configuration."""
     try:
         found = json.loads((directory / NOTE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -144,7 +145,7 @@ def _identify(config: ArithmeticModelConfig) -> str:
 def build_chain_tokenizer(format: ConversationFormat, *, terms: int, context: int = 4096) -> Any:
     """Build the tokenizer of chained arithmetic with up to `terms` terms from 0 to 9, in `format`.
 
-    Each number that can come up, each word and each tag is one token, and so is each constant phrase.
+    Each number that can occur, each word, each tag and each constant phrase is one token.
     """
     numbers = range(-9 * (terms - 1), 9 * terms + 1)
     words = ["First", ", then", "It", ", it", " must", " be", *OPENERS, *(f" {word}" for word in IDLE_WORDS)]
@@ -167,7 +168,7 @@ def draw_explained(
     *,
     steps_share: float = 0.0,
 ) -> Explained:
-    """Draw an explained chain: in `steps_share` of the cases of any length with every step, else of full
+    """Draw an explained chain: with probability `steps_share` of any length with every step, else of full
     length in a style drawn by weight."""
     if rng.random() < steps_share:
         return _explain(rng, config, sample_chain(rng, rng.randint(2, config.terms)), "good")
@@ -186,7 +187,7 @@ def train_tiny(
     seed: int,
     task: Task,
 ) -> None:
-    """Train a tiny model in place on the CPU, without checkpoints, by the same SFT code as any teacher."""
+    """Train a tiny model in place on the CPU, without checkpoints, with the SFT code of any training."""
     torch = require_module("torch", "models")
     options = {
         "max_steps": steps,
@@ -204,7 +205,7 @@ def train_tiny(
         "logging_strategy": "no",
     }
     threads = torch.get_num_threads()
-    # At this size threads cost more than they give, and on a busy machine far more.
+    # At this size several threads are slower than one, and on a busy machine much slower.
     torch.set_num_threads(1)
     model.train()
     try:
@@ -251,7 +252,7 @@ def _explain(rng: random.Random, config: ArithmeticModelConfig, chain: Chain, st
 
 
 def measure_arithmetic_model(config: ArithmeticModelConfig) -> ModelSize:
-    """The size of a fresh model before it is made."""
+    """Return the size of the model without training it."""
     tokenizer = build_chain_tokenizer(load_format(config.format), terms=config.terms)
     shape = config.shape
     model = build_tiny_model(shape, tokenizer, seed=0)

@@ -1,7 +1,7 @@
-"""The demonstration's models: a tiny student and a tiny teacher, made on this machine in under a minute.
+"""The models of the demonstration: a tiny student and teacher, trained from scratch in under a minute.
 
-The student is a fresh model of chained arithmetic (`from_scratch.fresh`). The teacher is that student trained
-a little further on explanations of mixed quality: about half of what it writes is good.
+The student is the model of chained arithmetic (`arithmetic_model`). The teacher is that student, trained a
+little further on explanations of mixed quality: about half of what it writes is good.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rlt_data.training.from_scratch.arithmetic_model import (
     has_arithmetic_model,
     train_tiny,
 )
-from rlt_data.training.from_scratch.tiny_model import save_model
+from rlt_data.training.from_scratch.tiny_model import check_replaceable, save_model
 from rlt_data.training.sft.examples import build_teacher_examples, check_example
 
 NOTE = "rlt_data_demo.txt"
 
 
 class DemoModelsConfig(BaseModel):
-    """How the two models are made. Everything here decides their weights."""
+    """How the two models are built and trained. Every setting decides their weights."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +46,7 @@ class DemoModelsConfig(BaseModel):
 
     @property
     def student(self) -> ArithmeticModelConfig:
-        """How the student is made."""
+        """The configuration of the student."""
         return ArithmeticModelConfig(seed=self.seed, terms=self.terms, examples=self.examples)
 
 
@@ -64,14 +64,16 @@ def build_demo_models(
     reporter: Reporter | None = None,
     config: DemoModelsConfig | None = None,
 ) -> DemoModels:
-    """Build `directory`/teacher and `directory`/student, or take them where they were built before.
+    """Build `directory`/teacher and `directory`/student, unless they are there already.
 
-    Raises `MissingExtraError` without the packages that train models.
+    Raises `MissingExtraError` without the packages that train models, `UsageError` where either directory
+    holds something else.
     """
     config = config or DemoModelsConfig(seed=seed)
     models = _name_models(directory)
     if has_demo_models(directory, config):
         return models
+    check_replaceable(models.teacher, NOTE)
     reporter = reporter or Reporter(quiet=True)
     build_arithmetic_model(models.student, config.student, reporter)
     model, tokenizer = _load_for_training(models.student)
@@ -82,7 +84,7 @@ def build_demo_models(
         for _ in range(config.teacher_steps * config.teacher_batch_size)
     ]
     examples = build_teacher_examples(format, tokenizer, drawn)
-    check_example(examples[0], tokenizer, format)
+    check_example(examples[0], tokenizer, format, closing=format.teacher.close)
     with reporter.track("training the tiny teacher", config.teacher_steps, unit="steps") as task:
         train_tiny(
             model,
@@ -94,13 +96,12 @@ def build_demo_models(
             seed=config.seed,
             task=task,
         )
-    save_model(model, tokenizer, models.teacher)
-    (models.teacher / NOTE).write_text(_identify(config), encoding="utf-8")
+    save_model(model, tokenizer, models.teacher, note=(NOTE, _identify(config)))
     return models
 
 
 def has_demo_models(directory: Path, config: DemoModelsConfig) -> bool:
-    """Tell whether the two models of this configuration were built in `directory` before."""
+    """Whether `directory` holds the two models of this configuration."""
     models = _name_models(directory)
     note = models.teacher / NOTE
     same = note.is_file() and note.read_text(encoding="utf-8") == _identify(config)

@@ -1,12 +1,13 @@
-"""Fresh tiny models: a small Qwen2 configuration with random weights and a tokenizer of its own.
+"""Tiny models from scratch: a small Qwen2 configuration with random weights, and its tokenizer.
 
-They make the whole chain runnable with no download and no GPU. A tiny tokenizer knows a list of pieces:
-words, numbers, tags, and whole constant texts such as a system prompt, one token each, which keeps texts
-short. Everything else falls apart into bytes, so any text can be written.
+They run the whole pipeline without a download or a GPU. The tokenizer's vocabulary is a list of pieces
+(words, numbers, tags, and whole constant texts such as a system prompt), one token each, which keeps texts
+short, and all bytes, so that it can encode any text.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rlt_data.errors import require_module
+from rlt_data.errors import UsageError, require_module
 from rlt_data.models.loading import hide_progress_bars
 
 END_TOKEN = "<|im_end|>"
@@ -31,7 +32,7 @@ CHAT_TEMPLATE = (
 
 
 class TinyShape(BaseModel):
-    """The shape of a fresh Qwen2 model. The default has about 0.15 million parameters."""
+    """The shape of a tiny Qwen2 model. The default has about 0.15 million parameters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,9 +56,9 @@ class TinyShape(BaseModel):
 def build_tiny_tokenizer(pieces: Iterable[str], *, context: int = 4096) -> Any:
     """Build a Qwen2 tokenizer of bytes and `pieces`, with a ChatML template.
 
-    A piece (a word, a number, a tag, a whole constant phrase) is one token wherever it stands, the
-    longest first; every other character becomes its bytes. As with every Qwen2 tokenizer, text is brought
-    to Unicode's composed form (NFC). Returns a fast tokenizer whose ids depend on the arguments alone.
+    A piece (a word, a number, a tag, a whole constant phrase) is one token wherever it occurs, the longest
+    first; every other character becomes its bytes. Like every Qwen2 tokenizer it normalizes text to Unicode
+    NFC. Returns a fast tokenizer whose token ids depend on the arguments only.
     """
     tokenizers = require_module("tokenizers", "models")
     transformers = require_module("transformers", "models")
@@ -104,10 +105,23 @@ def build_tiny_model(shape: TinyShape, tokenizer: Any, *, seed: int) -> Any:
         return transformers.Qwen2ForCausalLM(config)
 
 
-def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
+def check_replaceable(directory: Path, note: str) -> None:
+    """Raise `UsageError` where `directory` holds files, but none named `note`, so that it is not replaced."""
+    if not os.path.lexists(directory) or (directory / note).is_file():
+        return
+    if not directory.is_dir() or any(directory.iterdir()):
+        raise UsageError(
+            "a tiny model is to be built here, but the path holds something that rlt-data did not put there",
+            where=str(directory),
+            remedy="choose another directory, or move it away",
+        )
+
+
+def save_model(model: Any, tokenizer: Any, directory: Path, *, note: tuple[str, str] | None = None) -> None:
     """Save weights (safetensors), configuration and tokenizer as a model directory.
 
-    The directory appears whole or not at all: files are written beside it and moved into place.
+    The directory appears whole or not at all: files are written beside it and moved into place. `note` is
+    the name and text of one more file, by which the directory is recognized later.
     """
     staging = directory.with_name(f".{directory.name}.partial")
     if staging.exists():
@@ -116,6 +130,8 @@ def save_model(model: Any, tokenizer: Any, directory: Path) -> None:
     with hide_progress_bars():
         model.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
+    if note is not None:
+        (staging / note[0]).write_text(note[1], encoding="utf-8")
     if directory.exists():
         shutil.rmtree(directory)
     staging.rename(directory)

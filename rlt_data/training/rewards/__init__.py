@@ -1,1 +1,1 @@
-"""Rewards as ordinary reward functions of TRL."""
+"""Rewards as reward functions of TRL: one file per `grpo.reward.type`, and what they share."""

@@ -1,4 +1,4 @@
-"""Completions as a trainer hands them to a reward: token ids, or texts, or messages."""
+"""Completions as a trainer passes them to a reward: token ids, texts or messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 def read_completions(
     tokenizer: Any, completions: Sequence[Any], completion_ids: Sequence[Sequence[int]] | None
 ) -> list[str]:
-    """Read completions as text, from their token ids where those are known.
+    """Read completions as text, from their token ids where they are given.
 
-    TRL drops special tokens from the texts that it hands over, and with them tags that a tokenizer counts
-    among the special ones.
+    TRL removes special tokens from the texts that it passes on, and with them tags that are special tokens
+    of the tokenizer.
     """
     if completion_ids is None:
         return [text if isinstance(text, str) else str(text[-1]["content"]) for text in completions]
@@ -20,7 +20,7 @@ def read_completions(
 
 
 def decode_completion(tokenizer: Any, token_ids: Sequence[int]) -> str:
-    """Decode a completion with every token in it but the end and padding tokens behind it."""
+    """Decode a completion with all of its tokens except the end and padding tokens after it."""
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     written = list(token_ids)
     while written and written[-1] in ends:

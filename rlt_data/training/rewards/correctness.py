@@ -1,4 +1,4 @@
-"""The conventional reward: 1 for a right answer. The baseline with which the RLT paper compares."""
+"""`CorrectnessReward`: 1 for a correct answer, the conventional baseline of the RLT paper."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rlt_data.training.rewards.rlt import ScoredCompletion
 
 
 class CorrectnessReward:
-    """Rewards completions whose own solution verifies against the true answer, and nothing else.
+    """Rewards completions whose answer equals the true one, and nothing else.
 
-    The policy answers in the student's place: it sees the question alone, thinks, and solves. Answers are
+    The policy completes the student's prompt: it sees the question only, thinks, and answers. Answers are
     compared in processes that can be killed. Use as a context manager.
     """
 
@@ -47,15 +47,15 @@ class CorrectnessReward:
         log_metric: Any = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Judge completions: 1 or 0; None where no true answer is known or the comparison gave no result."""
-        true = [known or extract_answer(text) for known, text in zip(answer, solution, strict=True)]
+        """Reward completions: 1 or 0; None where there is no true answer or the comparison gave no result."""
+        true = [stated or extract_answer(text) for stated, text in zip(answer, solution, strict=True)]
         texts = read_completions(self.tokenizer, completions, completion_ids)
         parsed = [parse_student_completion(self.format, text) for text in texts]
         given = [extract_answer(trace.solution) if trace.solution else None for trace in parsed]
         verdicts = self._verifier.verify(zip(true, given, strict=True))
         rewards: list[float | None] = []
-        for known, verdict in zip(true, verdicts, strict=True):
-            if known is None or verdict in ("timeout", "failed"):
+        for expected, verdict in zip(true, verdicts, strict=True):
+            if expected is None or verdict in ("timeout", "failed"):
                 rewards.append(None)
             else:
                 rewards.append(1.0 if verdict == "correct" else 0.0)

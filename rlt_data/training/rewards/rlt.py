@@ -1,6 +1,6 @@
 """`RltReward`: the reward of Reinforcement Learning Teachers as an ordinary reward function of TRL.
 
-It scores by `rlt_data.reward.Scorer`, the path of `rlt-data score`. Outside this program:
+It scores with the code of `rlt-data score`. In a training loop of your own:
 
     reward = RltReward(["student"], format="stratos", policy_tokenizer=tokenizer)
     trainer = GRPOTrainer(model, reward_funcs=[reward], ...)
@@ -38,20 +38,20 @@ from rlt_data.training.rewards.students import (
     load_student,
 )
 
-TeacherSide = Literal["auto", "policy", "reference", "sampled", "none"]
+TeacherLogprobs = Literal["auto", "policy", "reference", "sampled", "none"]
 
 _OTHER_TOKENS = (
     "other_tokens",
-    "the explanation's text is cut into other tokens than were sampled, so their log-probabilities are not "
-    "those of the teacher's side",
+    "the rendered texts tokenize the explanation differently from the sampled tokens, whose "
+    "log-probabilities therefore cannot be used",
 )
 
 
 @dataclass(frozen=True)
 class ScoredCompletion:
-    """What one completion was worth: its parse, and the columns of `schemas.REWARD_COLUMNS`.
+    """One completion as scored: its parse, and the columns of `schemas.REWARD_COLUMNS` in `parts`.
 
-    `reward` is None where it could not be scored; `failure` then says why.
+    `reward` is None where it could not be scored; `failure` then holds the reason.
     """
 
     think: str
@@ -61,27 +61,29 @@ class ScoredCompletion:
 
     @property
     def reward(self) -> float | None:
-        """The reward, None where there is none."""
+        """The reward; None where the completion could not be scored."""
         value = self.parts.get("reward")
         return None if value is None else float(value)
 
 
 class RltReward:
-    """Rewards explanations by what frozen students make of them (arXiv 2506.08388).
+    """Rewards explanations by how well frozen students understand them (arXiv 2506.08388).
 
-    `students` are loaded models, names that `rlt_data.models.resolve_model` knows, or sources of
-    log-probabilities such as a served model, either all of them or none. `policy_tokenizer` is the
-    tokenizer of the model in training. `teacher_side` says whose log-probabilities stand on the
-    teacher's side of the divergence:
+    `students` are loaded models, names that `rlt_data.models.resolve_model` resolves, or backends of
+    log-probabilities such as a served model; either all of them are backends or none. `policy_tokenizer`
+    is the tokenizer of the model in training. `teacher_logprobs` chooses where the teacher's
+    log-probabilities come from:
 
-    - `policy`: the model in training as it is now, by a forward pass;
-    - `sampled`: those with which the tokens were sampled (column `completion_logprobs`), which is the same
-      quantity for k1 and k3 where they were taken under `teacher_temperature`. No forward pass is ever
-      made: a completion whose text is cut into other tokens than were sampled has no reward;
-    - `auto`: `sampled` where that is so, else `policy`; in a sharded training `sampled`;
-    - `reference`: the reference policy of the trainer; `none`: no divergence at all.
+    - `policy`: a forward pass of the model in training;
+    - `sampled`: the log-probabilities of the sampled tokens (column `completion_logprobs`). They are the
+      same quantity for k1 and k3 where sampling used `teacher_temperature`. There is never a forward pass:
+      a completion that the rendered texts tokenize differently has no reward;
+    - `auto`: `sampled` where it is the same quantity, else `policy`; always `sampled` where the training
+      shards its weights;
+    - `reference`: a forward pass of the trainer's reference model;
+    - `none`: no divergence.
 
-    `combine` is over several students: the mean of their rewards, or the least.
+    `combine` chooses the mean or the minimum of several students' rewards.
     """
 
     __name__ = "rlt"
@@ -96,7 +98,7 @@ class RltReward:
         student_temperature: float = 0.7,
         teacher_temperature: float = 0.7,
         sampling_temperature: float | None = None,
-        teacher_side: TeacherSide = "auto",
+        teacher_logprobs: TeacherLogprobs = "auto",
         combine: Combine = "mean",
         dtype: str = "auto",
         device: str = "auto",
@@ -115,24 +117,24 @@ class RltReward:
             for tokenizer in self.students.tokenizers
             for note in check_template(self.format, tokenizer, "student")
         ]
-        """What the students' chat templates drop, move or add."""
-        self.teacher_side: TeacherSide = teacher_side if self.settings.lambda_kl else "none"
+        """Sentences about what the students' chat templates drop, move or add."""
+        self.teacher_logprobs: TeacherLogprobs = teacher_logprobs if self.settings.lambda_kl else "none"
         self.last: list[ScoredCompletion] = []
-        """What the last call scored, in its order."""
-        self._sampled_is_teacher = sampling_temperature == teacher_temperature
+        """The completions of the last call, in its order."""
+        self._same_temperature = sampling_temperature == teacher_temperature
         self._trainer: Any = None
         self._students_alone = self.students.make_scorer(None, exact=False)
-        if self.teacher_side != "none":
+        if self.teacher_logprobs != "none":
             for tokenizer in self.students.tokenizers:
                 refuse_other_tokens(policy_tokenizer, tokenizer)
-        if teacher_side == "sampled" and self.settings.needs_divergences:
+        if teacher_logprobs == "sampled" and self.settings.needs_divergences:
             raise UsageError(
-                "the exact divergence needs the teacher's whole distribution, not the sampled tokens' alone",
-                remedy=f"set teacher_side to policy, or the estimator to {list_estimators(exact=False)}",
+                "the exact divergence needs the teacher's whole distribution, not only the sampled tokens",
+                remedy=f"set teacher_logprobs to policy, or the estimator to {list_estimators(exact=False)}",
             )
 
     def follow(self, trainer: Any) -> None:
-        """Take the policy, and where asked the reference policy, from a TRL trainer at every call."""
+        """Use the policy and the reference model of a TRL trainer, as they are at each call."""
         self._trainer = trainer
 
     def __call__(
@@ -171,11 +173,11 @@ class RltReward:
         completion_ids: Sequence[Sequence[int]] | None = None,
         completion_logprobs: Sequence[Sequence[float]] | None = None,
     ) -> list[ScoredCompletion]:
-        """Score completion texts; one result a completion, in order."""
+        """Score completion texts; return one result per completion, in order."""
         parsed = [parse_teacher_completion(self.format, text) for text in completions]
         requests = [
-            ScoreRequest(str(place), question, solution, trace.think or "", trace.state != "missing_close")
-            for place, (question, solution, trace) in enumerate(
+            ScoreRequest(str(index), question, solution, trace.think or "", trace.state != "missing_close")
+            for index, (question, solution, trace) in enumerate(
                 zip(questions, solutions, parsed, strict=True)
             )
         ]
@@ -194,7 +196,7 @@ class RltReward:
         completion_ids: Sequence[Sequence[int]] | None,
         logprobs: Sequence[Sequence[float]] | None,
     ) -> Iterator[TokenScores | FailedScore]:
-        if self.teacher_side == "none":
+        if self.teacher_logprobs == "none":
             yield from self._students_alone.score(requests)
             return
         reusable = self._find_reusable(requests, completion_ids, logprobs)
@@ -213,18 +215,23 @@ class RltReward:
         completion_ids: Sequence[Sequence[int]] | None,
         logprobs: Sequence[Sequence[float]] | None,
     ) -> dict[str, list[float]]:
-        """Log-probabilities of think tokens by request, where sampling left the very same quantity.
+        """Find the sampled tokens' log-probabilities that are the teacher's, nats, by request key.
 
-        That asks for one temperature, and that the sampled tokens are those into which the teacher's and
-        the students' texts cut the explanation.
+        They are where sampling used the teacher's temperature and the rendered texts of teacher and students
+        split the explanation into the sampled tokens.
         """
-        usable = self._sampled_is_teacher and not self.settings.needs_divergences
-        if self.teacher_side not in ("auto", "sampled") or not usable or not logprobs or not completion_ids:
+        usable = self._same_temperature and not self.settings.needs_divergences
+        if (
+            self.teacher_logprobs not in ("auto", "sampled")
+            or not usable
+            or not logprobs
+            or not completion_ids
+        ):
             if self._reuses_only():
                 raise UsageError(
                     "there are no log-probabilities of the sampled tokens under the teacher's temperature",
                     remedy="sample at the teacher's temperature, with estimator k1 or k3 (a sharded training "
-                    "cannot run the policy for the reward), or set teacher_side to policy",
+                    "cannot run the policy for the reward), or set teacher_logprobs to policy",
                 )
             return {}
         pairs = zip(requests, completion_ids, logprobs, strict=True)
@@ -232,30 +239,30 @@ class RltReward:
         return find_reusable(self.format, self.tokenizer, self.students.tokenizers, requests, sampled)
 
     def _reuses_only(self) -> bool:
-        """Whether the policy cannot or shall not be run for the teacher's side."""
+        """Whether the teacher's log-probabilities can come from the sampled tokens only."""
         sharded = self._trainer is not None and is_sharded(self._trainer)
-        return self.teacher_side == "sampled" or (self.teacher_side == "auto" and sharded)
+        return self.teacher_logprobs == "sampled" or (self.teacher_logprobs == "auto" and sharded)
 
     @contextmanager
     def _open_teacher(self) -> Iterator[AnyScorer]:
-        """A scorer with the teacher's side as it stands now."""
+        """Open a scorer that runs the policy, or the reference model, as the teacher."""
         if self._trainer is None:
             raise UsageError(
-                "the reward does not know the policy whose log-probabilities it compares",
+                "the reward has no policy whose log-probabilities it could compare",
                 remedy="call reward.follow(trainer) before trainer.train()",
             )
-        with borrow_policy(self._trainer, reference=self.teacher_side == "reference") as model:
+        with borrow_policy(self._trainer, reference=self.teacher_logprobs == "reference") as model:
             teacher = ScoringModel("policy", model, self.tokenizer, self.teacher_temperature)
             yield self.students.make_scorer(teacher, exact=self.settings.needs_divergences)
 
     def _derive(self, groups: Sequence[Sequence[TokenScores | FailedScore]]) -> list[dict[str, Any]]:
-        """Reward columns a completion; with several students, those of the least or the mean of all."""
+        """Derive the reward columns of each completion, combined over its students."""
         scored = [result for group in groups for result in group if isinstance(result, TokenScores)]
         parts = iter(derive_parts(scored, self.settings))
         columns: list[dict[str, Any]] = []
         for group in groups:
             own = [next(parts) for result in group if isinstance(result, TokenScores)]
-            # A student that could not read the text leaves no fair mean, nor a least.
+            # Where one student could not score the text, neither mean nor minimum would be fair.
             whole = own and len(own) == len(group)
             columns.append(asdict(combine_parts(own, self.combine)) if whole else {})
         return columns
@@ -284,7 +291,9 @@ def _gather_students(
 ) -> Students:
     served = [student for student in students if not isinstance(student, ScoringModel | str)]
     if served and len(served) < len(students):
-        raise UsageError("students are either all loaded here or all served", remedy="use one kind")
+        raise UsageError(
+            "some students are loaded and some are served", remedy="load all of them, or serve all"
+        )
     if served:
         return ServedStudents(format, served)
     here = cast(Sequence[ScoringModel | str], students)

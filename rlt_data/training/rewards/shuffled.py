@@ -1,4 +1,4 @@
-"""Controls: rewards that should teach nothing, against which a gain is to be seen."""
+"""`ShuffledReward`: a control that should teach nothing, to compare a training with."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rlt_data.hashing import hash_content
 
 
 class ShuffledReward:
-    """Hands the rewards of each group out among its completions at random.
+    """Distributes the rewards of each group among its completions at random.
 
-    Their distribution stays, their meaning goes. The draw depends on seed, step and group alone.
+    They keep their distribution and lose their meaning. The draw depends on seed, step and group only.
     """
 
     __name__ = "shuffled"
@@ -23,18 +23,23 @@ class ShuffledReward:
 
     @property
     def last(self) -> Any:
-        """What the reward behind kept of its last call: true parts, not those handed out."""
+        """The completions of the inner reward's last call, with their true parts."""
         return self.reward.last
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """The notes of the inner reward."""
+        return tuple(getattr(self.reward, "notes", ()))
+
     def follow(self, trainer: Any) -> None:
-        """As of the reward behind."""
+        """Make the inner reward follow a trainer."""
         if hasattr(self.reward, "follow"):
             self.reward.follow(trainer)
 
     def __call__(
         self, prompts: Sequence[Any], completions: Sequence[Any], *arguments: Any, **columns: Any
     ) -> list[float | None]:
-        """Reward completions, then shuffle within each run of equal prompts."""
+        """Reward completions, then shuffle the rewards within each sequence of equal prompts."""
         rewards = self.reward(prompts, completions, *arguments, **columns)
         state = columns.get("trainer_state")
         step = getattr(state, "global_step", 0)

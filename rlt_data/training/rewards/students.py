@@ -1,4 +1,4 @@
-"""Students of the reward: loaded here, in full or quantised, or behind a server."""
+"""Students of the reward: loaded in this process, quantized or not, or behind a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Quantization = Literal["none", "8bit", "4bit"]
 
 
 class AnyScorer(Protocol):
-    """What scores explanations: of each request, one result a student, or failures."""
+    """Scores explanations: one result per request and student."""
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[TokenScores | FailedScore]:
         """Score requests."""
@@ -38,7 +38,7 @@ class Students(Protocol):
         """Their tokenizers."""
 
     def make_scorer(self, teacher: ScoringModel | None, *, exact: bool) -> AnyScorer:
-        """Make a scorer of these students, with the teacher's side where one is given."""
+        """Make a scorer of these students, and of the teacher where one is given."""
 
 
 class LoadedStudents:
@@ -57,12 +57,12 @@ class LoadedStudents:
         return [model.tokenizer for model in self.models]
 
     def make_scorer(self, teacher: ScoringModel | None, *, exact: bool) -> AnyScorer:
-        """Make a scorer over the models as they stand. Raises `UsageError` as `Scorer` does."""
+        """Make a scorer of the models. Raises `UsageError` as `Scorer` does."""
         return Scorer(self._format, self.models, teacher, exact=exact, pack_tokens=self._pack_tokens)
 
 
 class ServedStudents:
-    """Students whose log-probabilities come from elsewhere, such as a vLLM server (`ServerBackend`)."""
+    """Students whose log-probabilities come from a backend, such as a vLLM server (`ServerBackend`)."""
 
     def __init__(self, format: ConversationFormat, backends: Sequence[LogprobBackend]) -> None:
         self.backends = list(backends)
@@ -74,31 +74,31 @@ class ServedStudents:
         return [backend.tokenizer for backend in self.backends]
 
     def make_scorer(self, teacher: ScoringModel | None, *, exact: bool) -> AnyScorer:
-        """Make a scorer over the backends; the teacher runs here.
+        """Make a scorer of the backends; the teacher runs in this process.
 
         Raises `UsageError` for the exact divergence, which needs whole distributions.
         """
         if exact:
             raise UsageError(
-                "a served student gives the log-probabilities of its text's own tokens alone, and the exact "
-                "divergence needs whole distributions",
-                remedy="use the estimator k1 or k3, or load the student here",
+                "a server returns the log-probabilities of a text's own tokens only, and the estimator full "
+                "needs whole distributions",
+                remedy="use the estimator k1 or k3, or load the student instead",
             )
-        students = [partial(_lend, backend) for backend in self.backends]
-        own = partial(_lend, TorchBackend(teacher)) if teacher is not None else None
+        students = [partial(_keep_open, backend) for backend in self.backends]
+        own = partial(_keep_open, TorchBackend(teacher)) if teacher is not None else None
         return PromptScorer(self._format, students, own)
 
 
 @contextmanager
-def _lend(backend: LogprobBackend) -> Iterator[LogprobBackend]:
+def _keep_open(backend: LogprobBackend) -> Iterator[LogprobBackend]:
     yield backend
 
 
 def open_served_student(name: str, temperature: float, options: Mapping[str, Any]) -> LogprobBackend:
     """Open a student behind a vLLM server; `options` are those of `ServerOptions`, `base_url` among them.
 
-    Its tokenizer must be on this machine. Raises `UsageError` for a temperature other than 1, which a
-    server does not apply to the texts that it is given.
+    Its tokenizer must be on this machine. Raises `UsageError` for a temperature other than 1: a server
+    applies none to the texts that it scores.
     """
     from rlt_data.reward.backends.openai import ServerBackend
 
@@ -114,12 +114,12 @@ def load_student(
     device: str = "auto",
     quantization: Quantization = "none",
 ) -> ScoringModel:
-    """Load a frozen student by name for scoring at `temperature`; quantised weights need bitsandbytes.
+    """Load a frozen student by name for scoring at `temperature`; quantization needs bitsandbytes.
 
     Raises `ModelError`, or `MissingExtraError` without bitsandbytes.
     """
     identity = resolve_model(name, role="student")
-    with _keep_whole():
+    with _avoid_sharding():
         if quantization == "none":
             model = load_model(identity, dtype=dtype, device=device)
         else:
@@ -128,8 +128,8 @@ def load_student(
 
 
 @contextmanager
-def _keep_whole() -> Iterator[None]:
-    """Load whole models while a training under ZeRO-3 has transformers spread all that it loads."""
+def _avoid_sharding() -> Iterator[None]:
+    """Load whole models; a training under ZeRO-3 makes transformers shard every model that it loads."""
     integration: Any = require_module("transformers.integrations.deepspeed", "train")
     kept = integration._hf_deepspeed_config_weak_ref
     integration.unset_hf_deepspeed_config()

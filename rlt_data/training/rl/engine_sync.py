@@ -1,7 +1,7 @@
 """Proof that an engine inside training samples from the weights that are trained.
 
-After each weight transfer the engine's log-probabilities of what it sampled are compared with the
-trainer's own. Where a transfer was lost, in whole or in part, they part by far more than two kernels do.
+After each weight transfer the engine's log-probabilities of the sampled tokens are compared with the
+trainer's. Where a transfer failed, in whole or in part, they differ far more than two kernels do.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class SyncCheck:
     """Stops training where the mean absolute gap between engine and trainer exceeds `limit`, nats a token.
 
-    bfloat16 kernels part by 0.005 to 0.03 on average; weights of another step by more, soon by much more.
-    `limit` None only measures. `gap` and `largest` are those of the last comparison.
+    bfloat16 kernels differ by 0.005 to 0.03 on average; weights of another step differ by more, and soon by
+    much more. With `limit` None the gap is only measured. `gap` and `largest` are of the last comparison.
     """
 
     limit: float | None = 0.1
@@ -28,9 +28,9 @@ class SyncCheck:
     largest: float = 0.0
 
     def compare(self, output: dict[str, Any], *, step: int) -> None:
-        """Compare what TRL kept of one generation: sampled and recomputed log-probabilities, both masked.
+        """Compare the sampled and the recomputed log-probabilities of one generation, as TRL returns them.
 
-        Raises `StageStoppedError` where the gap is beyond the limit, and where there is nothing to compare.
+        Raises `StageStoppedError` where the gap exceeds the limit, and where either is missing.
         """
         sampled = output.get("sampling_per_token_logps")
         trained = output.get("old_per_token_logps")
@@ -38,7 +38,7 @@ class SyncCheck:
             if self.limit is None:
                 return
             raise StageStoppedError(
-                f"at step {step} the engine or the trainer kept no log-probabilities of what was sampled, so "
+                f"at step {step} engine or trainer returned no log-probabilities of the sampled tokens, so "
                 "nothing proves that the engine has the trained weights",
                 remedy="generate with transformers (use_vllm = false)",
             )
@@ -46,16 +46,16 @@ class SyncCheck:
         self.check((sampled - trained)[mask].abs(), step=step)
 
     def check(self, gaps: torch.Tensor, *, step: int) -> None:
-        """Judge absolute gaps, one a token. Raises `StageStoppedError` beyond the limit."""
+        """Check absolute gaps, one per token. Raises `StageStoppedError` if their mean exceeds the limit."""
         if not gaps.numel():
             return
         self.gap, self.largest = float(gaps.mean()), float(gaps.max())
         if self.limit is not None and not self.gap <= self.limit:
             raise StageStoppedError(
                 f"the engine does not sample from the weights that are trained: at step {step} its "
-                f"log-probabilities differ from the trainer's by {self.gap:.3f} nats a token on average "
+                f"log-probabilities differ from the trainer's by {self.gap:.3f} nats per token on average "
                 f"({self.largest:.2f} at most, over {gaps.numel()} tokens)",
                 remedy="generate with transformers (use_vllm = false), or find out why the weight transfer "
-                "fails; a server needs --logprobs-mode processed_logprobs; where the gap is the noise of low "
-                "precision, or top_p, top_k or min_p are set, raise sync_limit",
+                "fails; a server needs --logprobs-mode processed_logprobs; where low precision, top_p, "
+                "top_k or min_p explain the gap, raise sync_limit",
             )

@@ -1,6 +1,6 @@
-"""TRL's GRPOTrainer with three additions: seeded sampling, rollouts as rows, and a proof of engine sync.
+"""TRL's GRPOTrainer with three additions: seeded sampling, recorded rollouts, and a check of the engine.
 
-The loss, the advantages, the reference model and the optimiser are TRL's, untouched.
+The loss, the advantages, the reference model and the optimiser are TRL's, unchanged.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Record = Callable[[list[dict[str, Any]]], None]
 
 
 class RltTrainer(GRPOTrainer):
-    """GRPO whose rollouts can be followed.
+    """GRPO that records its rollouts.
 
-    Rows of the data set need `place`, the number of their group in the whole training, and the option
+    Rows of the data set need `group_index`, the index of their group in the whole training, and the option
     `remove_unused_columns` must be off. After each generation `record` is called in the main process with
-    one dictionary a completion of all processes: the data set's columns but the prompt, `step`,
-    `sample_index`, `completion_ids`, `prompt_tokens`, `cut_off` (whether the length limit ended it),
-    `advantage`, and `scored`, what the reward function keeps in `last`. A completion ends at the model's
-    own end tokens, and where it has written `stop`.
+    one dictionary per completion of all processes: the data set's columns except the prompt, `step`,
+    `sample_index`, `completion_ids`, `prompt_tokens`, `truncated` (whether the length limit ended it),
+    `advantage`, and `scored`, the completion's entry of the reward function's `last`. A completion ends at
+    the model's end tokens, and once it contains `stop`.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class RltTrainer(GRPOTrainer):
         self._reader = CompletionReader(self.processing_class, (stop,) if stop else ())
         ids = self.processing_class(stop, add_special_tokens=False)["input_ids"] if stop else []
         if len(ids) == 1:
-            # One token: an end token like any other, for TRL's own counts too.
+            # A single token is an end token like any other, also in TRL's own counts.
             self.stop = None
             self.eos_token_ids = [*self.eos_token_ids, ids[0]]
-            # vLLM has neither, and stops at the text.
+            # vLLM has neither attribute, and stops at the text.
             if not self.use_vllm:
                 self.generation_config.eos_token_id = self.eos_token_ids
                 self.generation_kwargs["eos_token_id"] = self.eos_token_ids
-        # TRL takes a completion that ends at a text for one that was cut off: masked here instead.
-        self._mask_cut_off = bool(self.args.mask_truncated_completions)
+        # TRL regards a completion that ends at a text as truncated, so this class masks instead.
+        self._mask_truncated = bool(self.args.mask_truncated_completions)
         self.mask_truncated_completions = False
 
     @property
     def draws_by_seed(self) -> bool:
-        """Whether a row's own seed decides what is sampled: the same again after an interruption."""
+        """Whether sampling depends on each row's seed only, so that repeated steps sample the same."""
         elsewhere = self.use_vllm or self.use_transformers_continuous_batching or self.args.generation_kwargs
         return not elsewhere and self.repetition_penalty == 1.0 and not self.min_p
 
@@ -93,7 +93,7 @@ class RltTrainer(GRPOTrainer):
     def _generate_seeded(self, prompt_ids: list[list[int]], num_generations: int) -> list[list[int]]:
         first = self.accelerator.process_index * len(prompt_ids)
         seeds = [
-            make_seed(self.draw_seed, row["place"], (first + i) % num_generations)
+            make_seed(self.draw_seed, row["group_index"], (first + i) % num_generations)
             for i, row in enumerate(self._rows)
         ]
         draws = SeededDraws(
@@ -170,15 +170,15 @@ class RltTrainer(GRPOTrainer):
 
     def _get_per_token_logps_and_entropies(self, model: Any, *arguments: Any, **options: Any) -> Any:
         result = super()._get_per_token_logps_and_entropies(model, *arguments, **options)
-        # TRL's first pass without gradient is the policy as it sampled, where it makes that pass at all:
-        # the teacher's side of the reward, which then needs no pass of its own.
+        # TRL's first pass without gradient, where it makes one, gives the log-probabilities of the policy
+        # that sampled: those of the teacher in the reward, which then needs no forward pass.
         if self._recomputes_policy and self._recomputed is None and not torch.is_grad_enabled():
             self._recomputed = result[0]
         return result
 
     @property
     def _recomputes_policy(self) -> bool:
-        """Whether TRL recomputes the policy's log-probabilities after a generation; its own condition."""
+        """Whether TRL recomputes the policy's log-probabilities after a generation, by TRL's condition."""
         generate_every = self.args.steps_per_generation * self.num_iterations
         misaligned = self.args.gradient_accumulation_steps % generate_every != 0
         return bool(misaligned or (self.use_vllm and self.vllm_importance_sampling_correction))
@@ -189,17 +189,17 @@ class RltTrainer(GRPOTrainer):
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self.use_vllm:
             self.sync.compare(output, step=self.state.global_step)
-        cut_off = [self._is_cut_off(ids) for ids in self._completion_ids]
-        if self._mask_cut_off:
-            kept = torch.tensor([not cut for cut in cut_off], device=output["completion_mask"].device)
+        truncated = [self._is_truncated(ids) for ids in self._completion_ids]
+        if self._mask_truncated:
+            kept = torch.tensor([not flag for flag in truncated], device=output["completion_mask"].device)
             output["completion_mask"] = output["completion_mask"] * kept.unsqueeze(1)
             output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
         if self.model.training:
-            self._record_rollouts(inputs, output, cut_off)
+            self._record_rollouts(inputs, output, truncated)
         return output
 
-    def _is_cut_off(self, ids: list[int]) -> bool:
-        """Whether the length limit ended a completion, and neither an end token nor the stop text."""
+    def _is_truncated(self, ids: list[int]) -> bool:
+        """Whether the length limit ended a completion, rather than an end token or the stop text."""
         ended = bool(ids) and (ids[-1] in self._ends or self._reader.ends_here(ids))
         return len(ids) >= self.max_completion_length and not ended
 
@@ -208,7 +208,7 @@ class RltTrainer(GRPOTrainer):
         return {*self.eos_token_ids, self.processing_class.eos_token_id}
 
     def _record_rollouts(
-        self, inputs: list[dict[str, Any]], output: dict[str, Any], cut_off: list[bool]
+        self, inputs: list[dict[str, Any]], output: dict[str, Any], truncated: list[bool]
     ) -> None:
         scored = next((list(f.last) for f in self.reward_funcs if hasattr(f, "last")), [None] * len(inputs))
         first = self.accelerator.process_index * len(inputs)
@@ -220,19 +220,19 @@ class RltTrainer(GRPOTrainer):
                 "sample_index": (first + i) % self.num_generations,
                 "completion_ids": self._completion_ids[i],
                 "prompt_tokens": prompt_tokens[i],
-                "cut_off": cut_off[i],
+                "truncated": truncated[i],
                 "advantage": advantage,
                 "scored": scored[i],
             }
             for i, (row, advantage) in enumerate(zip(inputs, output["advantages"].tolist(), strict=True))
         ]
-        # Gathering is for all processes, also those that record nothing.
+        # All processes must take part in gathering, also those that record nothing.
         gathered = gather_object(rows)
-        share = sum(row["cut_off"] for row in gathered) / len(gathered)
+        share = sum(row["truncated"] for row in gathered) / len(gathered)
         metrics = self._metrics["train"]
         metrics["rlt/cut_off_share"].append(share)
-        # TRL counted only what an end token ended.
-        lengths = [len(row["completion_ids"]) for row in gathered if not row["cut_off"]] or [0]
+        # TRL counts only completions that an end token ended.
+        lengths = [len(row["completion_ids"]) for row in gathered if not row["truncated"]] or [0]
         metrics["completions/clipped_ratio"][-1] = share
         metrics["completions/mean_terminated_length"][-1] = sum(lengths) / len(lengths)
         metrics["completions/min_terminated_length"][-1] = min(lengths)
@@ -242,8 +242,8 @@ class RltTrainer(GRPOTrainer):
 
 
 def _cut(ids: list[int], ends: Sequence[int]) -> list[int]:
-    """Cut a completion after its first end token."""
-    for place, token in enumerate(ids):
+    """Return a completion up to its first end token, that token included."""
+    for position, token in enumerate(ids):
         if token in ends:
-            return ids[: place + 1]
+            return ids[: position + 1]
     return ids

@@ -1,6 +1,6 @@
-"""Inside `model.generate`: draws that depend on a row's own seed, not on the batch, and stops at a text.
+"""Sampling inside `model.generate` by a seed per row, independent of the batch, and stopping at a text.
 
-So a training step samples the same completions in one process or in several, first time or resumed.
+A training step so samples the same completions in one process or in several, and again when it is resumed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from rlt_data.engines.stopping import CompletionReader
 from rlt_data.hashing import hash_content
 
 
-def make_seed(seed: int, place: int, sample: int) -> int:
-    """The seed of one completion: of the run's seed, its group's place in the training, and its sample."""
-    return int(hash_content("rollout", seed, place, sample)[:15], 16)
+def make_seed(seed: int, group_index: int, sample: int) -> int:
+    """Make a completion's seed from the run's seed, its group's index in the training, and its sample."""
+    return int(hash_content("rollout", seed, group_index, sample)[:15], 16)
 
 
 class SeededDraws:
-    """A logits processor that draws each row's token by its seed and leaves only that token possible.
+    """A logits processor that draws each row's token by its seed and makes all other tokens impossible.
 
-    With greedy decoding behind it, `model.generate` then writes what was drawn. `logprobs` holds, of each
-    step, the drawn tokens' log-probabilities in nats: under the temperature, over the whole vocabulary.
+    With greedy decoding `model.generate` then writes the drawn tokens. `logprobs` holds a list per step: the
+    drawn tokens' log-probabilities, nats, under the temperature and over the whole vocabulary.
     """
 
     def __init__(self, seeds: Sequence[int], sampling: SamplingParameters) -> None:
@@ -34,7 +34,7 @@ class SeededDraws:
         self.logprobs: list[list[float]] = []
 
     def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
-        """Draw one token a row from `scores` [rows, vocabulary]; returns 0 there and -inf elsewhere."""
+        """Draw a token per row from `scores` [rows, vocabulary]; return 0 at that token, -inf elsewhere."""
         steps = [len(self.logprobs)] * len(self.seeds)
         tokens, logprobs = sample_tokens(scores, self.seeds, steps, self.sampling)
         self.logprobs.append(logprobs)
@@ -43,14 +43,14 @@ class SeededDraws:
         return only
 
     def list_row(self, row: int, length: int) -> list[float]:
-        """The log-probabilities of the first `length` tokens of one row."""
+        """Return the log-probabilities of the first `length` tokens of one row, nats."""
         return [step[row] for step in self.logprobs[:length]]
 
 
 class StopAtText:
-    """A stopping criterion: a row ends where it has written `text`, whatever tokens that takes.
+    """A stopping criterion: a row ends once it contains `text`, in whatever tokens.
 
-    `lengths` holds, of each row that ended so, the number of its tokens up to there.
+    `lengths` holds the number of tokens of each row that ended so.
     """
 
     def __init__(self, tokenizer: Any, text: str, *, prompt_length: int) -> None:
@@ -59,7 +59,7 @@ class StopAtText:
         self.lengths: dict[int, int] = {}
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
-        """Tell which rows of `input_ids` [rows, tokens] are done; returns a flag a row."""
+        """Return a flag per row of `input_ids` [rows, tokens]: whether it has ended."""
         written = input_ids[:, self.prompt_length :].tolist()
         for row, ids in enumerate(written):
             if row not in self.lengths and self.reader.ends_here(ids):

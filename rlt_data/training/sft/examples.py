@@ -1,6 +1,6 @@
 """Supervised examples: token ids and labels of rendered conversations.
 
-Labels stand on what the model is to write, and nowhere else: the teacher's explanation with its closing
+Labels are on what the model learns to write, and nowhere else: the teacher's explanation with its closing
 tag, or the student's whole turn; each followed by the end token, without which a model never stops.
 """
 
@@ -22,7 +22,7 @@ from rlt_data.formats import (
 )
 
 IGNORED = -100
-"""The label of a token that bears no loss, as torch's cross entropy and TRL have it."""
+"""The label of a token without loss, as in torch's cross entropy and TRL."""
 
 
 class Explained(NamedTuple):
@@ -35,7 +35,7 @@ class Explained(NamedTuple):
 
 @dataclass(frozen=True)
 class SupervisedExample:
-    """One tokenized text; `labels` are its ids where loss is taken and `IGNORED` elsewhere."""
+    """One tokenized text; `labels` are its token ids where there is loss and `IGNORED` elsewhere."""
 
     token_ids: list[int]
     labels: list[int]
@@ -44,7 +44,7 @@ class SupervisedExample:
 
     @property
     def is_aligned(self) -> bool:
-        """Whether the labels begin where the prompt ends: no token straddles that edge."""
+        """Whether the labels begin where the prompt ends, with no token that crosses that boundary."""
         begin = self.rendered.spans["prompt"][1]
         first = next((i for i, label in enumerate(self.labels) if label != IGNORED), None)
         return first is not None and self.offsets[first][0] == begin
@@ -59,8 +59,9 @@ def build_teacher_examples(
 ) -> list[SupervisedExample]:
     """Build teacher examples: prompt with question and solution, then explanation, closing tag and end token.
 
-    The end token is the one with which the chat template ends a turn; `end_token_ids` are those of the
-    model's generation configuration. Raises as `encode_texts`, `render_teacher_text`, `require_end_token`.
+    The end token is the one with which the chat template ends a turn; `end_token_ids` are the end tokens of
+    the model's generation configuration. Raises as `encode_texts`, `render_teacher_text` and
+    `require_end_token`.
     """
     closing = format.teacher.close + require_end_token(format, tokenizer, end_token_ids)
     texts = [
@@ -86,37 +87,37 @@ def check_example(
     tokenizer: Any,
     format: ConversationFormat,
     *,
+    closing: str,
     end_token_ids: Collection[int] = (),
 ) -> None:
-    """Assert that a teacher example teaches the model to close its explanation and to stop.
+    """Check that an example teaches the model to write the tag `closing` and to stop.
 
-    Raises `InputError` where the labels do not begin where the prompt ends, lack the closing tag, or do not
-    end on the end token; `ModelError` where the chat template ends a turn with none.
+    Raises `InputError` where the labels do not begin where the prompt ends, lack the tag, or do not end with
+    the end token; `ModelError` where the chat template writes no end token.
     """
     end = require_end_token(format, tokenizer, end_token_ids)
-    closing = format.teacher.close
     written = tokenizer.decode([label for label in example.labels if label != IGNORED])
     expected = example.rendered.text[example.rendered.spans["prompt"][1] :]
     where = f"labels: {written[-120:]!r}"
     if example.labels[-1] != tokenizer.convert_tokens_to_ids(end):
         raise InputError(
-            f"the labels do not end on the end token {end!r}, so the model would not learn to stop",
+            f"the labels do not end with the end token {end!r}, so the model would not learn to stop",
             where=where,
             remedy="check the chat template's end of turn and the tokenizer's eos_token",
         )
     if closing not in written:
         raise InputError(f"the labels lack the closing tag {closing!r}", where=where)
-    # Not by comparing texts: a tokenizer that normalises decodes to another spelling of the same text.
+    # Not by comparing texts: a tokenizer that normalizes decodes to another spelling of the same text.
     if not example.is_aligned:
         raise InputError(
-            "a token straddles the edge between prompt and explanation, so the labels miss a part of it",
+            "a token crosses the end of the prompt, so the labels lack the beginning of what follows",
             where=f"{where}; expected {expected[:120]!r}",
-            remedy="let the format's prefill end on a token boundary, such as a line end",
+            remedy="let the format's prefill end at a token boundary, such as a line break",
         )
 
 
 def describe_example(example: SupervisedExample, *, limit: int = 2000) -> str:
-    """Show one rendered example: its text with the labelled part between ⟦ and ⟧, its spans and counts."""
+    """Describe one example: its text with the labelled part between ⟦ and ⟧, its spans and token counts."""
     text = example.rendered.text
     begin = example.rendered.spans["prompt"][1]
     labelled = sum(label != IGNORED for label in example.labels)

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning by TRL's SFTTrainer, on examples that this program tokenized itself."""
+"""TRL's SFTTrainer on examples that are tokenized already."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ def run_sft_trainer(
     on_built: Callable[[Any], None] | None = None,
     adapter: Any = None,
 ) -> Any:
-    """Train `model`, a loaded one (in place) or a directory, on `examples`, and return the trainer.
+    """Train `model`, a loaded one (in place) or a directory, on `examples`; return the trainer.
 
-    `options` are fields of `trl.SFTConfig`. Texts are trained on as they were tokenized here: TRL's own
-    preparation (templates, truncation, packing) is off, so that the spans are exactly those shown.
-    `on_built` is called with the trainer before it trains; `adapter` is a `peft.LoraConfig`, where one is
-    to be trained in the place of the weights.
+    `options` are fields of `trl.SFTConfig`. TRL's own preparation of texts (templates, truncation, packing)
+    is off, so that it trains on exactly these tokens and labels. `on_built` is called with the trainer
+    before it trains. `adapter` is a `peft.LoraConfig` of an adapter to train instead of the weights.
     """
     trl = require_module("trl", "train")
     datasets = require_module("datasets", "train")
@@ -72,7 +71,7 @@ def run_sft_trainer(
 
 
 def _restore_token_count(trainer: Any, checkpoint: Path) -> None:
-    """Let TRL go on counting tokens where the checkpoint was; by itself it begins at 0 again."""
+    """Restore the token count of a checkpoint; TRL restarts it at 0."""
     history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
     seen = [entry["num_tokens"] for entry in history if "num_tokens" in entry]
     if seen and hasattr(trainer, "_total_train_tokens"):

@@ -168,7 +168,7 @@ def test_a_training_reward_uses_the_student_on_the_server(
     ]
     served, loaded = (
         RltReward(
-            [student], policy_tokenizer=tokenizer, teacher_side="sampled", sampling_temperature=0.7
+            [student], policy_tokenizer=tokenizer, teacher_logprobs="sampled", sampling_temperature=0.7
         ).score(["What is 3 + 4?"] * 2, ["The answer is 7."] * 2, texts, ids, sampled)
         for student in students
     )

@@ -65,7 +65,7 @@ def test_weights_spread_by_fsdp_are_read_and_written_whole(models: dict[str, str
     from torch.distributed.tensor import DTensor, init_device_mesh
     from transformers import AutoModelForCausalLM
 
-    from rlt_data.training.common.weights import read_weights, write_weights
+    from rlt_data.training.common.weights import gather_weights, scatter_weights
 
     plain = AutoModelForCausalLM.from_pretrained(models["teacher"], dtype="float32")
     spread = AutoModelForCausalLM.from_pretrained(models["student"], dtype="float32")
@@ -73,10 +73,10 @@ def test_weights_spread_by_fsdp_are_read_and_written_whole(models: dict[str, str
     try:
         fully_shard(spread, mesh=init_device_mesh("cpu", (1,)))
         assert all(isinstance(parameter, DTensor) for parameter in spread.parameters())
-        write_weights(spread, read_weights(plain))
-        found = read_weights(spread)
+        scatter_weights(spread, gather_weights(plain))
+        found = gather_weights(spread)
     finally:
         distributed.destroy_process_group()
-    for name, value in read_weights(plain).items():
+    for name, value in gather_weights(plain).items():
         assert type(found[name]) is torch.Tensor
         assert torch.equal(found[name], value)

@@ -1,4 +1,4 @@
-"""`RltReward`: the number of `rlt-data score` within TRL, whoever supplies the teacher's side."""
+"""`RltReward`: the number of `rlt-data score` in TRL, wherever the teacher's log-probabilities come from."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_it_agrees_with_the_score_stage(
 
     settings = {"estimator": estimator, "alpha": 0.1, "lambda_kl": 2.0}
     rows = scored.filter(pl.col("student") == models["student"])
-    reward = make_reward(models, tokenizer, trainer, settings=settings, teacher_side="policy")
+    reward = make_reward(models, tokenizer, trainer, settings=settings, teacher_logprobs="policy")
     expected = rows.select(derive_reward(RewardSettings(**settings)))
     assert rows.height >= 40, "some random bytes cannot be scored"
     assert call(reward, rows) == pytest.approx(expected["reward"].to_list(), abs=1e-5)
@@ -119,7 +119,7 @@ def test_sampled_log_probabilities_spare_the_forward_pass(
         logprobs.append(chosen.squeeze(1).tolist())
     texts = [tokenizer.decode(written) for written in ids]
     questions_, solutions = rows["question"].to_list(), rows["solution"].to_list()
-    by_pass = make_reward(models, tokenizer, trainer, teacher_side="policy")
+    by_pass = make_reward(models, tokenizer, trainer, teacher_logprobs="policy")
     expected = [result.reward for result in by_pass.score(questions_, solutions, texts)]
     # Without a trainer there is no forward pass to be had: every number comes from sampling.
     spared = make_reward(models, tokenizer, None, sampling_temperature=0.7)
@@ -133,10 +133,10 @@ def test_sampled_log_probabilities_spare_the_forward_pass(
     one = (questions_[:1], solutions[:1], ["It must"], [letters], [[-1.0] * len(letters)])
     with pytest.raises(UsageError, match="follow"):
         spared.score(*one)
-    strict = make_reward(models, tokenizer, None, sampling_temperature=0.7, teacher_side="sampled")
+    strict = make_reward(models, tokenizer, None, sampling_temperature=0.7, teacher_logprobs="sampled")
     (left_out,) = strict.score(*one)
     assert left_out.reward is None
-    assert "other tokens" in str(left_out.failure)
+    assert "other_tokens" in str(left_out.failure)
     with pytest.raises(UsageError, match="no log-probabilities"):
         strict.score(*one[:3])
 
@@ -164,10 +164,10 @@ def test_students_elsewhere_give_the_same_reward(
 
     rows = scored.filter(pl.col("student") == models["student"])
     student = load_student(models["student"], 0.7, dtype="float32", device="cpu")
-    served = RltReward([TorchBackend(student)], policy_tokenizer=tokenizer, teacher_side="policy")
+    served = RltReward([TorchBackend(student)], policy_tokenizer=tokenizer, teacher_logprobs="policy")
     served.follow(trainer)
     assert call(served, rows) == pytest.approx(rows["reward"].to_list(), abs=1e-4)
-    with pytest.raises(UsageError, match="all loaded here or all served"):
+    with pytest.raises(UsageError, match="some are served"):
         RltReward([TorchBackend(student), student], policy_tokenizer=tokenizer)
     exact = RewardSettings(estimator="full")
     served = RltReward([TorchBackend(student)], policy_tokenizer=tokenizer, settings=exact)
@@ -182,8 +182,8 @@ def test_the_reference_policy_stays_where_it_was(
     import torch
 
     rows = scored.filter(pl.col("student") == models["student"]).head(8)
-    reference = make_reward(models, tokenizer, trainer, teacher_side="reference")
-    policy = make_reward(models, tokenizer, trainer, teacher_side="policy")
+    reference = make_reward(models, tokenizer, trainer, teacher_logprobs="reference")
+    policy = make_reward(models, tokenizer, trainer, teacher_logprobs="policy")
     before = call(reference, rows)
     assert before == pytest.approx(call(policy, rows), abs=1e-5)
     weight = trainer.model.model.embed_tokens.weight
@@ -234,7 +234,7 @@ def test_what_is_missing_is_named(scored: pl.DataFrame, models: dict[str, str], 
     with pytest.raises(UsageError, match="follow"):
         call(reward, scored.head(1))
     with pytest.raises(UsageError, match="whole distribution"):
-        make_reward(models, tokenizer, None, settings={"estimator": "full"}, teacher_side="sampled")
+        make_reward(models, tokenizer, None, settings={"estimator": "full"}, teacher_logprobs="sampled")
 
 
 def test_a_student_of_other_tokens_is_refused_before_anything_is_sampled(

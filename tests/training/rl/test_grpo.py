@@ -14,7 +14,9 @@ from rlt_data.errors import InputError, UsageError
 from rlt_data.lake import Lake
 from rlt_data.stages.ingest.stage import IngestConfig, ingest
 from rlt_data.stages.runtime.contract import StageSummary
-from rlt_data.training.rl.config import GrpoConfig, list_options, plan_questions
+from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.options import list_options
+from rlt_data.training.rl.questions import plan_questions
 from rlt_data.training.rl.stage import train_grpo
 
 pytest.importorskip("trl")
@@ -118,7 +120,7 @@ def test_sampling_and_reward_do_not_depend_on_how_a_step_is_cut(
 ) -> None:
     lake, config, _ = trained
     other = make_lake(tmp_path / "lake")
-    changes = {"micro_batch_size": 2, "output": str(tmp_path / "out"), "teacher_side": "policy"}
+    changes = {"micro_batch_size": 2, "output": str(tmp_path / "out"), "teacher_logprobs": "policy"}
     train_grpo(other, config.model_copy(update=changes))
     key = ["step", "question_id", "sample_index"]
     one, two = (each.table("rollouts").scan().sort(key).collect() for each in (lake, other))
@@ -127,7 +129,7 @@ def test_sampling_and_reward_do_not_depend_on_how_a_step_is_cut(
 
 
 def test_shuffled_rewards_keep_the_true_parts(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
-    config = make_config(models, tmp_path, steps=1, questions_per_step=4, shuffle_rewards=True)
+    config = make_config(models, tmp_path, steps=1, questions_per_step=4, reward={"shuffle": True})
     train_grpo(lake, config)
     rows = lake.table("rollouts").scan().collect()
     true = [
@@ -145,7 +147,7 @@ def test_the_conventional_baseline_sees_no_solution(
 ) -> None:
     pytest.importorskip("math_verify")
     # A recipe's students may stand there; nobody asks them.
-    config = make_config(models, tmp_path, steps=1, reward="correctness", students=("nowhere",))
+    config = make_config(models, tmp_path, steps=1, reward={"type": "correctness"}, students=("nowhere",))
     train_grpo(lake, config)
     rows = lake.table("rollouts").scan().collect()
     assert set(rows["reward"]) <= {0.0, 1.0}
@@ -160,7 +162,7 @@ def test_questions_without_an_answer_are_rejects_of_the_baseline(
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     lake = Lake(tmp_path / "lake")
     ingest(lake, IngestConfig(source=str(tmp_path / "rows.jsonl")))
-    train_grpo(lake, make_config(models, tmp_path, steps=1, reward="correctness", students=()))
+    train_grpo(lake, make_config(models, tmp_path, steps=1, reward={"type": "correctness"}, students=()))
     reject = lake.table("rejects").scan().collect().row(0, named=True)
     assert reject["reason"] == "no_answer"
     assert lake.table("rollouts").scan().collect()["question_id"].n_unique() == 1
@@ -171,14 +173,14 @@ def test_weights_too_coarse_for_the_learning_rate_are_told(
 ) -> None:
     trainer = {**TRAINER, "model_init_kwargs": {"dtype": "bfloat16"}, "learning_rate": 1e-6}
     coarse = train_grpo(lake, make_config(models, tmp_path, steps=1, trainer=trainer))
-    assert any("round to nothing" in note for note in coarse.notes)
+    assert any("round to zero" in note for note in coarse.notes)
 
 
 def test_lora_trains_an_adapter(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
     from rlt_data.models import load_model, resolve_model
 
     config = make_config(
-        models, tmp_path, steps=1, lora={"r": 4, "target_modules": "all-linear"}, teacher_side="policy"
+        models, tmp_path, steps=1, lora={"r": 4, "target_modules": "all-linear"}, teacher_logprobs="policy"
     )
     summary = train_grpo(lake, config)
     identity = resolve_model(str(summary.extra["model"]), role="teacher")
@@ -187,7 +189,7 @@ def test_lora_trains_an_adapter(models: dict[str, str], lake: Lake, tmp_path: Pa
 
 
 def test_a_long_prompt_is_a_reject(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no question is left"):
+    with pytest.raises(InputError, match="none of the 24 selected questions"):
         train_grpo(lake, make_config(models, tmp_path, max_prompt_tokens=5))
     rejects = lake.table("rejects").scan().collect()
     assert set(rejects["reason"]) == {"prompt_too_long"}
@@ -232,10 +234,10 @@ def test_unproven_engines_are_refused(models: dict[str, str], lake: Lake, tmp_pa
     "wrong",
     [
         {"students": ()},
-        {"teacher_side": "sampled", "rlt": {"estimator": "full"}},
-        {"teacher_side": "sampled", "teacher_temperature": 1.0},
+        {"teacher_logprobs": "sampled", "reward": {"estimator": "full"}},
+        {"teacher_logprobs": "sampled", "teacher_temperature": 1.0},
         {"student_server": {"base_url": "http://localhost:1/v1"}},
-        {"student_server": {"base_url": "x"}, "student_temperature": 1.0, "rlt": {"estimator": "full"}},
+        {"student_server": {"base_url": "x"}, "student_temperature": 1.0, "reward": {"estimator": "full"}},
         {"save_every": 3, "trainer": {**TRAINER, "num_iterations": 2}},
     ],
 )

@@ -61,7 +61,7 @@ def train_and_keep(
         models["teacher"],
         reward_funcs=[listener],
         args=config,
-        train_dataset=datasets.Dataset.from_dict({"prompt": prompts, "place": list(range(4))}),
+        train_dataset=datasets.Dataset.from_dict({"prompt": prompts, "group_index": list(range(4))}),
         processing_class=tokenizer,
         draw_seed=3,
         stop=stop,

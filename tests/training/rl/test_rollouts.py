@@ -1,4 +1,4 @@
-"""Rows of rollouts where a training samples otherwise after an interruption."""
+"""Rows of rollouts where a resumed training samples other completions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class KilledError(Exception):
     """Stands for what ends a process."""
 
 
-def sample(text: str, place: int) -> list[dict[str, Any]]:
+def sample(text: str, group: int) -> list[dict[str, Any]]:
     """Two completions of one group."""
-    same = {"question_id": "q", "step": place, "place": place, "prompt_tokens": 3, "advantage": 0.0}
+    same = {"question_id": "q", "step": group, "group_index": group, "prompt_tokens": 3, "advantage": 0.0}
     return [
         {
             **same,
             "sample_index": i,
             "completion_ids": [ord(c) for c in f"{text}{i}"],
-            "cut_off": False,
+            "truncated": False,
             "scored": None,
         }
         for i in range(2)
@@ -43,8 +43,8 @@ def test_what_is_sampled_anew_stands_in_groups_of_its_own(tmp_path: Path) -> Non
             recorder = RolloutRecorder(
                 run, decode=lambda ids: "".join(map(chr, ids)), policy="p", earlier_rows=earlier
             )
-            for place, text in enumerate(texts):
-                recorder.record(sample(text, place))
+            for group, text in enumerate(texts):
+                recorder.record(sample(text, group))
             run.flush()
             if len(texts) < 3:
                 raise KilledError

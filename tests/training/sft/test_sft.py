@@ -1,4 +1,4 @@
-"""The warm-up: what is learned from, what is rejected, and what comes out."""
+"""Supervised fine-tuning: what is learned from, what is rejected, and what comes out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import pytest
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.models import load_model, resolve_model
+from rlt_data.training.sft.config import SftConfig
 from rlt_data.training.sft.examples import Explained, build_teacher_examples
-from rlt_data.training.sft.stage import SftConfig, count_steps, keep_learnable, train_sft
+from rlt_data.training.sft.forecast import count_steps
+from rlt_data.training.sft.roles import TeacherRole
+from rlt_data.training.sft.stage import train_sft
 
 pytest.importorskip("trl")
 
@@ -21,7 +24,7 @@ TRAINER = {"use_cpu": True, "gradient_checkpointing": False, "per_device_train_b
 
 def make_config(models: dict[str, str], output: Path, **changes: Any) -> SftConfig:
     trainer = {**TRAINER, "max_steps": 2, "learning_rate": 1e-2, **changes.pop("trainer", {})}
-    return SftConfig(teacher=models["teacher"], output=str(output), trainer=trainer, **changes)
+    return SftConfig(model=models["teacher"], output=str(output), trainer=trainer, **changes)
 
 
 def test_an_adapter_is_merged_into_a_whole_model(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_cut_off_and_blank_explanations_teach_nothing() -> None:
     rows = [("a", "closed", False), ("b", "missing_close", False), ("c", "closed", True)]
     rows += [(" \n", "empty", False), (None, "missing_open", False)]
     traces = pl.LazyFrame(rows, schema=["think", "state", "truncated"], orient="row")
-    assert keep_learnable(traces).collect()["think"].to_list() == ["a"]
+    assert TeacherRole().keep_rows(traces, {}).collect()["think"].to_list() == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -81,5 +84,5 @@ def test_cut_off_and_blank_explanations_teach_nothing() -> None:
 def test_steps_are_counted_as_the_trainer_counts_them(
     options: dict[str, Any], world: int, steps: int
 ) -> None:
-    config = SftConfig(teacher="t", output="o", trainer={"per_device_train_batch_size": 8, **options})
+    config = SftConfig(model="t", output="o", trainer={"per_device_train_batch_size": 8, **options})
     assert count_steps(config, 24, world=world) == steps

@@ -34,7 +34,7 @@ def read_labels(example: Any, tokenizer: Any) -> str:
 def test_teacher_labels_are_explanation_closing_tag_and_end(tokenizer: Any, think: str) -> None:
     (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW._replace(think=think)])
     assert read_labels(example, tokenizer) == think + "<|end_of_explanation|><|im_end|>"
-    check_example(example, tokenizer, FORMAT)
+    check_example(example, tokenizer, FORMAT, closing=FORMAT.teacher.close)
     unlabelled = [t for t, label in zip(example.token_ids, example.labels, strict=True) if label == IGNORED]
     assert tokenizer.decode(unlabelled).endswith("<|begin_of_explanation|>\n\n")
     assert all(
@@ -54,14 +54,14 @@ def test_labels_that_would_not_teach_to_stop_are_refused(tokenizer: Any) -> None
     (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW])
     endless = replace(example, labels=[*example.labels[:-1], IGNORED])
     with pytest.raises(InputError, match="end token"):
-        check_example(endless, tokenizer, FORMAT)
+        check_example(endless, tokenizer, FORMAT, closing=FORMAT.teacher.close)
     open_ended = replace(example, labels=[*example.labels[:-2], IGNORED, example.labels[-1]])
     with pytest.raises(InputError, match="closing tag"):
-        check_example(open_ended, tokenizer, FORMAT)
+        check_example(open_ended, tokenizer, FORMAT, closing=FORMAT.teacher.close)
     first = next(i for i, label in enumerate(example.labels) if label != IGNORED)
     cut = replace(example, labels=[*example.labels[:first], IGNORED, *example.labels[first + 1 :]])
-    with pytest.raises(InputError, match="straddles"):
-        check_example(cut, tokenizer, FORMAT)
+    with pytest.raises(InputError, match="crosses the end of the prompt"):
+        check_example(cut, tokenizer, FORMAT, closing=FORMAT.teacher.close)
 
 
 def test_the_end_token_is_the_one_that_the_template_writes(tokenizer: Any) -> None:
@@ -73,7 +73,7 @@ def test_the_end_token_is_the_one_that_the_template_writes(tokenizer: Any) -> No
         build_teacher_examples(FORMAT, other, [ROW])
     (example,) = build_teacher_examples(FORMAT, other, [ROW], end_token_ids=(turn,))
     assert example.labels[-1] == turn
-    check_example(example, other, FORMAT, end_token_ids=(turn,))
+    check_example(example, other, FORMAT, closing=FORMAT.teacher.close, end_token_ids=(turn,))
 
 
 def test_a_token_over_the_edge_is_seen(tokenizer: Any) -> None:

@@ -1,0 +1,108 @@
+"""A command made from the role of a training recipe: `train-teacher` and its like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import (
+    ForceOption,
+    JsonOption,
+    LakeOption,
+    QuietOption,
+    RecipesArgument,
+    open_lake,
+    print_json,
+    print_rows,
+)
+from .summary import print_summary
+
+if TYPE_CHECKING:
+    from rlt_data.formats import Role
+    from rlt_data.lake import Lake
+    from rlt_data.recipe.training import LoadedTraining
+
+NOTES = """\
+Run the same command again until it is done: an interrupted training resumes from its last checkpoint. To
+train in several processes: torchrun --nproc-per-node N --no-python rlt-data {name} RECIPE, or accelerate
+launch."""
+
+
+def make_training_command(role: Role, help: str) -> Callable[..., None]:
+    """Make the command that runs training recipes of one role; `help` is its first paragraph of help."""
+    name = f"train-{role}"
+
+    def command(
+        recipes: RecipesArgument,
+        set: Annotated[
+            list[str] | None,
+            typer.Option(
+                "--set", metavar="KEY=VALUE", help="Set one key, as in --set sft.limit=100; repeatable."
+            ),
+        ] = None,
+        dry_run: Annotated[
+            bool,
+            typer.Option(
+                "--dry-run",
+                help="Show the whole recipe, its steps, tokens and memory, and what would be refused; run "
+                "nothing.",
+            ),
+        ] = False,
+        processes: Annotated[
+            int | None,
+            typer.Option(min=1, help="With --dry-run: the number of processes that the training will have."),
+        ] = None,
+        lake: LakeOption = None,
+        json: JsonOption = False,
+        force: ForceOption = False,
+        quiet: QuietOption = False,
+    ) -> None:
+        from rlt_data.errors import UsageError
+        from rlt_data.progress import Reporter
+        from rlt_data.recipe.training import load_training, run_training_recipe
+
+        loaded = load_training(recipes, set or [], role=role)
+        opened = open_lake(lake if lake is not None else loaded.lake, create=True)
+        main = os.environ.get("RANK", "0") == "0"
+        if dry_run:
+            if main:
+                _print_plan(loaded, opened, processes, as_json=json)
+            return
+        if processes is not None:
+            raise UsageError(
+                "--processes is for --dry-run",
+                remedy=f"torchrun --nproc-per-node N --no-python rlt-data {name} RECIPE",
+            )
+        summaries = run_training_recipe(
+            loaded,
+            opened,
+            force=force,
+            reporter=Reporter(quiet=quiet or json or not main),
+            on_summary=None if json else lambda summary: print_summary(opened, summary, as_json=False),
+        )
+        if json and main:
+            print_json([summary.model_dump(mode="json") for summary in summaries])
+
+    command.__doc__ = f"{help}\n\n{NOTES.format(name=name)}"
+    return command
+
+
+def _print_plan(loaded: LoadedTraining, lake: Lake, processes: int | None, *, as_json: bool) -> None:
+    from rlt_data.recipe.training_plan import plan_training
+
+    plan = plan_training(loaded, lake, processes=processes)
+    if as_json:
+        print_json(plan)
+        return
+    print_json(plan["recipe"])
+    for section, lines in plan["sections"].items():
+        print(f"\n{section}")
+        print_rows([{"what": name, "how much": text} for name, text in lines.items()])
+    print()
+    for refusal in plan["refused"]:
+        print(f"would be refused: {refusal}")
+    if not plan["refused"]:
+        print("nothing would be refused")

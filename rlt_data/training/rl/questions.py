@@ -1,0 +1,81 @@
+"""Questions of a GRPO training: which ones, their prompts, and their order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from rlt_data.errors import InputError
+from rlt_data.formats import ConversationFormat, check_template
+from rlt_data.models import ModelIdentity, load_tokenizer
+from rlt_data.stages.runtime.run import StageRun
+from rlt_data.stages.runtime.selection import select_rows
+from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.reward_types import find_reward_type
+
+ItemT = TypeVar("ItemT")
+
+
+class Question(NamedTuple):
+    """One question to train on."""
+
+    question_id: str
+    question: str
+    solution: str
+    answer: str | None
+    prompt: str
+
+
+def select_questions(
+    run: StageRun, config: GrpoConfig, teacher: ModelIdentity, format: ConversationFormat
+) -> list[Question]:
+    """Select questions and render their prompts, in an order that depends on their content only.
+
+    Questions with a prompt over the limit go to `rejects`, and so do those that the reward cannot use.
+    Raises `InputError` where no question is left.
+    """
+    tokenizer = load_tokenizer(teacher)
+    reward_type = find_reward_type(config)
+    for note in check_template(format, tokenizer, reward_type.role, name=teacher.name):
+        run.note(note)
+    rows = select_rows(run, "questions", config.where).sort("question_id")
+    if config.limit is not None:
+        rows = rows.head(config.limit)
+    selected = rows.select("question_id", "question", "solution", "answer").collect()
+    questions = []
+    for question_id, question, solution, answer in selected.iter_rows():
+        flaw = reward_type.find_flaw(solution, answer)
+        if flaw is not None:
+            run.reject(source="questions", reason=flaw[0], detail=flaw[1], key=question_id)
+            continue
+        prompt = reward_type.render_prompt(format, tokenizer, question, solution)
+        tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        if tokens <= config.max_prompt_tokens:
+            questions.append(Question(question_id, question, solution, answer, prompt))
+        else:
+            detail = f"the prompt has {tokens} tokens, the limit is {config.max_prompt_tokens}"
+            run.reject(source="questions", reason="prompt_too_long", detail=detail, key=question_id)
+    if not questions:
+        raise InputError(
+            f"none of the {selected.height} selected questions can be trained on",
+            where=f"questions of {run.lake.uri}" + (f" where {config.where}" if config.where else ""),
+            remedy="ingest questions, loosen `where`, or raise max_prompt_tokens",
+        )
+    run.summary.extra["questions"] = len(questions)
+    return questions
+
+
+def plan_questions(items: Sequence[ItemT], config: GrpoConfig) -> list[ItemT]:
+    """List the questions of the whole training in order; each comes once before any comes again.
+
+    The order depends on the seed only, so that a resumed training continues it.
+    """
+    rng = random.Random(config.seed)
+    total = config.generations * config.questions_per_step
+    plan: list[ItemT] = []
+    while len(plan) < total:
+        order = list(items)
+        rng.shuffle(order)
+        plan.extend(order)
+    return plan[:total]

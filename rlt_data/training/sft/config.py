@@ -1,0 +1,68 @@
+"""Configuration of supervised fine-tuning: which model learns from what, and options of TRL."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from rlt_data.formats import Role
+from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.training.common.trl_options import select_deciding
+
+
+class SftSection(StageConfig):
+    """What the model learns from, and how. `trainer` passes options on to `trl.SFTConfig`."""
+
+    where: str | None = Field(
+        None,
+        description="SQL predicate over traces (a teacher) or distillation (a student): learn from these "
+        "only. A teacher never learns from truncated traces.",
+    )
+    limit: int | None = Field(None, ge=1, description="Learn from the first N examples only.")
+    distillation: str | None = Field(
+        None,
+        description="A student's examples: run of substitute (id or prefix); unset: the newest finished.",
+    )
+    max_tokens: int | None = Field(
+        None, ge=1, description="Longer texts are rejected; unset: the model's context."
+    )
+    keep_checkpoints: int = Field(1, ge=1, description="Checkpoints to keep.")
+    trainer: dict[str, Any] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
+    lora: dict[str, Any] | None = Field(
+        None,
+        description="Options of peft.LoraConfig; the adapter is merged at the end. Unset: all weights are "
+        "trained.",
+    )
+
+
+class SftConfig(SftSection):
+    """A whole supervised fine-tuning."""
+
+    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"output", "keep_checkpoints", "distillation"})
+
+    role: Role = Field(
+        "teacher",
+        description="teacher: learn to explain a solved problem, from traces. student: learn to think and "
+        "solve, from distillation examples.",
+    )
+    model: str = Field(description="The model to start from: an alias, a hub id or a local path.")
+    output: str = Field(description="Directory of checkpoints and of the trained model.")
+    format: str = Field("stratos", description="Conversation format.")
+    seed: int = Field(0, ge=0, description="Seed of the order of texts.")
+
+    @model_validator(mode="after")
+    def _check_distillation(self) -> SftConfig:
+        if self.distillation is not None and self.role == "teacher":
+            raise ValueError("a teacher learns from traces: remove sft.distillation")
+        return self
+
+    def list_identity(self) -> dict[str, Any]:
+        """Return what decides the result; a teacher's under the names of the first fingerprints."""
+        identity = super().list_identity()
+        if self.role == "teacher":
+            del identity["role"]
+            identity["teacher"] = identity.pop("model")
+        # Of the trainer's options, those that decide what is learned.
+        identity["trainer"] = select_deciding(self.trainer)
+        return identity
