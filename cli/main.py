@@ -26,6 +26,7 @@ COMMANDS = (
     Entry("substitute", PIPELINE, "Put the true solution behind selected traces."),
     Entry("export", PIPELINE, "Write the distillation set for a trainer."),
     Entry("train-teacher", PIPELINE, "Train a teacher: SFT, then GRPO with a student's reward."),
+    Entry("train-student", PIPELINE, "Train a student: SFT on distillation examples."),
     Entry("sql", LOOK, "Ask the lake in SQL, once or at a prompt."),
     Entry("tables", LOOK, "List the tables, or describe one."),
     Entry("log", LOOK, "List the runs, newest first, or show one."),

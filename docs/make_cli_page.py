@@ -25,6 +25,7 @@ TWINS = {
     "substitute": "rlt_data.stages.substitute.stage.substitute",
     "export": "rlt_data.stages.export.stage.export",
     "train-teacher": "rlt_data.recipe.training.run_training_recipe",
+    "train-student": "rlt_data.recipe.training.run_training_recipe",
     "sql": "rlt_data.lake.Lake.sql",
     "tables": "rlt_data.lake.Lake.tables",
     "log": "rlt_data.lake.Lake.runs",

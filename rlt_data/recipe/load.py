@@ -42,8 +42,9 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
     """
     data, documents = read_documents(names, overrides)
     if {"sft", "grpo"} & data.keys():
+        role = "student" if "student" in data else "teacher"
         raise UsageError(
-            "this recipe trains a teacher", where=documents[0].name, remedy="rlt-data train-teacher RECIPE"
+            f"this recipe trains a {role}", where=documents[0].name, remedy=f"rlt-data train-{role} RECIPE"
         )
     recipe = validate_data(Recipe, data, documents)
     if not recipe.list_steps():

@@ -40,9 +40,18 @@ def load_training(
 ) -> LoadedTraining:
     """Load training recipes, composed from left to right, with overrides such as `grpo.steps=10` on top.
 
-    Raises `UsageError` with file, line and the nearest key for one that is unknown.
+    Raises `UsageError` with file, line and the nearest key for one that is unknown, and for a recipe of
+    another role.
     """
     data, documents = read_documents(names, overrides)
+    # The key of the model to start from bears the role's name.
+    for other in RECIPES:
+        if other in data and role not in data:
+            raise UsageError(
+                f"this recipe trains a {other}",
+                where=documents[0].name,
+                remedy=f"rlt-data train-{other} RECIPE",
+            )
     recipe = validate_data(RECIPES[role], data, documents)
     settings = merge_settings(recipe.models, recipe.formats, load_settings())
     return LoadedTraining(recipe, settings)

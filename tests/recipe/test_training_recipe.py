@@ -12,6 +12,7 @@ from command_line import Program, QuickProgram
 from rlt_data.errors import UsageError
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
+from rlt_data.recipe.load import load_recipe
 from rlt_data.recipe.training import load_training, run_training_recipe
 from rlt_data.recipe.training_plan import plan_training
 from rlt_data.recipe.training_schema import TeacherRecipe
@@ -204,6 +205,41 @@ def test_wrong_usage_leaves_with_2_and_no_traceback(quick: QuickProgram, recipe:
     assert "no option 'betta'" in errors
     assert "beta" in errors
     assert not recipe.with_name("out").exists(), "the last section is checked before the first one runs"
+
+
+def test_a_recipe_of_another_role_names_its_command(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="rlt-data train-teacher RECIPE"):
+        load_training([recipe], role="student")
+    student = tmp_path / "student.toml"
+    student.write_text('output = "o"\nstudent = "m"\n[sft]\n')
+    for load in (load_training, load_recipe):
+        with pytest.raises(UsageError, match="rlt-data train-student RECIPE"):
+            load([student])
+    with pytest.raises(UsageError, match="unknown key 'grpo'"):
+        load_training([student], ["grpo.steps=1"], role="student")
+
+
+@pytest.mark.timeout(300)
+def test_a_student_is_trained_on_the_examples_of_the_lake(quick: QuickProgram, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    lake = ("--lake", str(tmp_path / "lake"))
+    tokenizer = build_chain_tokenizer(load_format("stratos"), terms=3, context=512)
+    base = tmp_path / "base"
+    save_model(build_tiny_model(TinyShape(context=512), tokenizer, seed=0), tokenizer, base)
+    quick.succeed("ingest", "arithmetic:chain_sum", "--size", "12", *lake)
+    quick.succeed("rank", "--policy", "random(1)", *lake)
+    quick.succeed("substitute", "--student", str(base), *lake)
+    recipe = tmp_path / "student.toml"
+    recipe.write_text(
+        f'output = "{tmp_path / "out"}"\nstudent = "{base}"\n'
+        "[sft.trainer]\nmax_steps = 2\ngradient_checkpointing = false\nuse_cpu = true\n"
+    )
+    planned = json.loads(quick.succeed("train-student", str(recipe), "--dry-run", "--json", *lake))
+    assert planned["refused"] == []
+    assert planned["sections"]["sft"]["texts"] == "12 in the lake now"
+    (summary,) = json.loads(quick.succeed("train-student", str(recipe), "--json", *lake))
+    assert (summary["stage"], summary["extra"]["examples"]) == ("sft", 12)
+    assert (tmp_path / "out" / "student").resolve() == Path(summary["extra"]["model"]).resolve()
 
 
 @pytest.mark.slow
