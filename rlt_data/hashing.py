@@ -1,4 +1,4 @@
-"""Content hashes: the identity of rows, configurations and files."""
+"""Content hashes, which identify rows, configurations and files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 def hash_content(*parts: Any) -> str:
     """Hash JSON-representable `parts` into 32 hexadecimal characters (BLAKE2b, 128 bits).
 
-    Mappings hash alike whatever the order of their keys; 1 and 1.0 and "1" hash apart.
+    The order of a mapping's keys does not change the hash; 1, 1.0 and "1" have different hashes.
     """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -1,4 +1,4 @@
-"""Versioned Parquet: open, append exactly once, versions, runs and lineage, SQL, upkeep."""
+"""Versioned Parquet tables: exactly-once appends, versions, SQL, runs and lineage, upkeep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of a lake by name: where the lake is, opening it, and preparing it for writing."""
+"""The tables of a lake by name: opens a lake at its location and prepares it for writing."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""The fingerprint of a stage: what decides its result. The same fingerprint is the same result.
+"""The fingerprint of a run: a hash of everything that determines its result.
 
-Left out of identity, and why:
-- what a configuration names in `NOT_IDENTITY` (batch sizes, memory budgets, devices' counts, timeouts,
-  parallelism): they change how fast a result comes, not what it is;
-- the name by which the user called a model: its weights' revision decides;
-- versions of input tables: a compaction makes a new version of the same rows, so rows and key digest count;
-- tables that are only pinned (such as `questions` for de-duplication): a stage may read what it writes;
-- paths of the lake, package versions, time, host and user: recorded in the run, not part of it.
+Two runs with the same fingerprint have the same result. Left out of the fingerprint, and why:
+- the fields that a configuration leaves out of its identity (batch sizes, memory budgets, numbers of devices,
+  timeouts, parallelism): they change the speed, not the result;
+- the name by which the user calls a model: the revision of its weights counts;
+- versions of input tables: a compaction gives the same rows a new version, so row count and key digest count;
+- tables that are only pinned (such as `questions` for deduplication): a stage may read what it writes;
+- the path of the lake, package versions, time, host and user: recorded in the run, but not identity.
 
-`SCHEME` is the version of this recipe; a stage has a scheme version of its own, raised when its code starts
-to give other results for the same configuration.
+`SCHEME` is the version of this scheme. Each stage has a scheme version of its own, which is raised when its
+code starts to give other results for the same configuration.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class NamedModel(Protocol):
 
     @property
     def role(self) -> str:
-        """What it does in the stage: teacher or student."""
+        """Its role in the stage: teacher or student."""
 
     @property
     def name(self) -> str:
-        """How the user called it."""
+        """The name by which the user calls it."""
 
     @property
     def model(self) -> str:
@@ -44,7 +44,7 @@ class NamedModel(Protocol):
 
     @property
     def content_key(self) -> str:
-        """What identifies the weights: the revision, or the model's name where there is none."""
+        """The identity of the weights: the revision, or the model's name if it has none."""
 
 
 def compute_fingerprint(
@@ -56,7 +56,7 @@ def compute_fingerprint(
     models: Iterable[NamedModel],
     identity: Mapping[str, Any],
 ) -> str:
-    """Hash everything that decides a stage's result; all values must be representable in JSON."""
+    """Hash everything that determines a run's result; all values must be representable in JSON."""
     return hash_content(
         SCHEME,
         stage,

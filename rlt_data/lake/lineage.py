@@ -1,4 +1,4 @@
-"""Lineage: what each run read and wrote, and which runs had made what it read."""
+"""Lineage: which runs wrote the rows and trained the models that a run used."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rlt_data.lake.runs import RunRecord, find_run, list_runs
 class LineageStep:
     """One run in a lineage.
 
-    `made_by` has, for each table read, the runs whose rows stood in it; `trained_by`, for each revision
-    of a model used, the runs of this lake that trained these very weights.
+    `made_by` maps each table that the run read to the runs that wrote rows of it; `trained_by` maps the
+    revision of each model that the run used to the runs of this lake that trained these weights.
     """
 
     run: RunRecord
@@ -27,10 +27,10 @@ class LineageStep:
 
 
 def trace_lineage(catalog: Catalog, run_id: str | None = None) -> list[LineageStep]:
-    """Return the steps that led to a run, that run first (depth 0); all runs where none is named.
+    """Return the steps that led to a run, that run first (depth 0); all runs if `run_id` is None.
 
-    Who made a table's rows is read from their `run_id` column at the version that was read. A version
-    whose files were vacuumed away is answered from the newest version, limited to runs started before.
+    The runs that wrote a table are those in its `run_id` column at the version that was read. If that version
+    was vacuumed, they are those in the newest version that started before the run.
     """
     records = {record.run_id: record for record in list_runs(catalog)}
     if run_id is None:
@@ -56,7 +56,7 @@ def trace_lineage(catalog: Catalog, run_id: str | None = None) -> list[LineageSt
 def find_makers(
     catalog: Catalog, record: RunRecord, records: Mapping[str, RunRecord]
 ) -> dict[str, tuple[str, ...]]:
-    """Return, for each table that a run read, the runs that had written rows of it by then."""
+    """Return the runs that had written rows of each table that a run read."""
     made_by = {}
     for state in record.inputs:
         table = catalog.table(state.table)
@@ -75,7 +75,7 @@ def find_makers(
 
 
 def find_trainings(record: RunRecord, records: Mapping[str, RunRecord]) -> dict[str, tuple[str, ...]]:
-    """Return, for the revision of each model that a run used, the runs whose result it is."""
+    """Return the runs that trained each model that a run used, keyed by the revision of the model."""
     makers: dict[str, list[str]] = {}
     for run in records.values():
         revision = run.counts.get("extra", {}).get("revision")

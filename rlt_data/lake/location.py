@@ -1,4 +1,4 @@
-"""Where a lake is: a local directory, a file:// URI, or object storage such as s3://."""
+"""The location of a lake: a local directory, a file:// URI, or object storage such as s3://."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rlt_data.errors import LakeError
 
 ENVIRONMENT_VARIABLE = "RLT_DATA_LAKE"
 DEFAULT_URI = "lake"
-# delta-rs reads a path as a URL: these come out as another path, or end the process.
+# delta-rs parses a path as a URL: these characters give another path, or abort the process.
 _UNUSABLE = re.compile(r"[\[\]|^\\\x00-\x1f]|%[0-9a-fA-F]{2}")
 REMOTE_SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "memory")
 
 
 @dataclass(frozen=True)
 class Location:
-    """A resolved place: `uri` is an absolute local path, or the URI of a prefix in object storage."""
+    """A resolved location: `uri` is an absolute local path, or the URI of a prefix in object storage."""
 
     uri: str
     local: bool
@@ -30,9 +30,9 @@ class Location:
 
 
 def resolve_location(uri: str | Path | None) -> Location:
-    """Resolve `uri`; without one, `$RLT_DATA_LAKE`, then `./lake`.
+    """Resolve `uri`, by default `$RLT_DATA_LAKE`, then `./lake`.
 
-    Raises `LakeError` for a scheme that no storage is known for, and for a path that delta-rs cannot take.
+    Raises `LakeError` for an unsupported scheme, and for a path that delta-rs cannot open.
     """
     text = str(uri) if uri is not None else os.environ.get(ENVIRONMENT_VARIABLE) or DEFAULT_URI
     if "://" not in text:
@@ -40,11 +40,11 @@ def resolve_location(uri: str | Path | None) -> Location:
     parts = urlsplit(text)
     if parts.scheme == "file":
         if parts.netloc not in ("", "localhost"):
-            raise LakeError("a file URI names another machine", where=text, remedy="write file:///path")
+            raise LakeError("a file URI must name this machine", where=text, remedy="write file:///path")
         return _resolve_path(Path(unquote(parts.path)))
     if parts.scheme not in REMOTE_SCHEMES:
         raise LakeError(
-            f"no storage is known for the scheme {parts.scheme!r}",
+            f"storage of the scheme {parts.scheme!r} is not supported",
             where=text,
             remedy="use a path, file:///path, or one of: " + ", ".join(f"{s}://" for s in REMOTE_SCHEMES),
         )
@@ -56,8 +56,8 @@ def _resolve_path(path: Path) -> Location:
     found = _UNUSABLE.search(full)
     if found:
         raise LakeError(
-            f"a lake cannot lie at a path that holds {found.group()!r}",
+            f"the path of a lake must not contain {found.group()!r}",
             where=full,
-            remedy="name a folder without brackets, backslashes, |, ^, control characters and %XX",
+            remedy="choose a folder without brackets, backslashes, |, ^, control characters and %XX",
         )
     return Location(full, local=True)

@@ -1,12 +1,12 @@
-"""Changes of the lake's schema: an append-only list of named migrations, recorded in the lake.
+"""Schema migrations: an append-only list of named changes, recorded in the lake.
 
-The table `_rlt_data` beside the data tables has one row a migration that the lake went through, with the
-program that applied it. A lake that records a name which this program does not know was written by a newer
-one, and is refused. Missing ones are applied when the lake is first opened for writing; reading an older
-lake needs none of them, since absent columns read as null.
+The table `_rlt_data` beside the data tables has one row per migration that was applied to the lake, with the
+version of the program that applied it. A lake that records an unknown migration was written by a newer
+program and is refused. Missing migrations are applied before the first write; reading an older lake needs
+none of them, since absent columns are read as null.
 
-Rules: never edit or remove a released migration, only append; a new column is nullable; a step may run
-again after a crash and must then change nothing.
+Rules: never edit or remove a released migration, only append. A new column is nullable. A step may run again
+after a crash and must then change nothing.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from rlt_data.schemas import COUNT, TEXT, TIME, Column, TableSchema
 
 RECORD = TableSchema(
     "_rlt_data",
-    "One migration that this lake went through.",
+    "One migration that was applied to this lake.",
     (
         Column("migration", TEXT, "Name of the migration.", nullable=False),
-        Column("number", COUNT, "Place in the list of migrations, from 0.", nullable=False),
+        Column("number", COUNT, "Position in the list of migrations, from 0.", nullable=False),
         Column("about", TEXT, "What it changes.", nullable=False),
         Column("program", TEXT, "Version of rlt-data that applied it.", nullable=False),
         Column("applied_at", TIME, "When it was applied.", nullable=False),
@@ -44,7 +44,7 @@ RECORD = TableSchema(
 
 @dataclass(frozen=True)
 class AddColumn:
-    """Give a table one more nullable column; rows written before read as null there."""
+    """Adds a nullable column to a table; it is null in rows written before."""
 
     table: str
     column: str
@@ -80,7 +80,7 @@ class AddColumn:
 
 @dataclass(frozen=True)
 class Migration:
-    """One named change, made of steps; `signature` is that of all schemas after it (see `sign_schemas`)."""
+    """A named sequence of steps; `signature` is that of all schemas after it (see `sign_schemas`)."""
 
     name: str
     about: str
@@ -99,14 +99,14 @@ def open_record(location: Location, storage_options: Mapping[str, str] | None) -
 
 
 def check_record(record: Table, migrations: Sequence[Migration] = MIGRATIONS) -> list[Migration]:
-    """Return the migrations that a lake still lacks. Raises `LakeError` for a lake of a newer program."""
+    """Return the migrations that a lake lacks. Raises `LakeError` for a lake of a newer program."""
     applied = record.to_arrow(columns=["migration", "program"]).to_pylist()
-    known = {migration.name for migration in migrations}
-    newer = [row for row in applied if row["migration"] not in known]
+    names = {migration.name for migration in migrations}
+    newer = [row for row in applied if row["migration"] not in names]
     if newer:
         raise LakeError(
-            f"this lake was written by a newer program: it went through {newer[-1]['migration']!r}, "
-            f"which rlt-data {version('rlt-data')} does not know",
+            f"this lake was written by a newer version of rlt-data: it has the migration "
+            f"{newer[-1]['migration']!r}, which version {version('rlt-data')} does not have",
             where=record.uri,
             remedy=f"install rlt-data {newer[-1]['program']} or later",
         )
@@ -119,7 +119,7 @@ def apply_migrations(
     storage_options: Mapping[str, str] | None,
     migrations: Sequence[Migration] = MIGRATIONS,
 ) -> list[str]:
-    """Apply what a lake lacks, in order, and record each exactly once; return the names recorded here."""
+    """Apply the migrations that a lake lacks, in order, record each once, and return the names recorded."""
     record = open_record(location, storage_options)
     recorded = []
     for migration in check_record(record, migrations):

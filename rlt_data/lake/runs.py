@@ -1,4 +1,4 @@
-"""Runs: each state of a run is a row; the newest state of each is what users see."""
+"""The record of runs: each state of a run is a row, and its newest state is what users see."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run finished successfully."""
         return self.status == "finished"
 
 
@@ -78,7 +78,7 @@ def find_run(catalog: Catalog, run_id: str) -> RunRecord:
 
 
 def read_first_state(runs: pl.LazyFrame, run_id: str) -> RunRecord:
-    """Return the state in which a run first started: its inputs are pinned there."""
+    """Return the first state of a run, which has its pinned inputs."""
     rows = runs.filter(pl.col("run_id") == run_id).sort("sequence").head(1).collect().to_dicts()
     return _read_record(rows[0])
 
@@ -106,7 +106,7 @@ def draft_record(
     inputs: Sequence[TableState],
     models: Sequence[NamedModel],
 ) -> RunRecord:
-    """Describe a run that is about to start; its id, attempt and outputs are still to be filled in."""
+    """Describe a run that is about to start; the caller fills in its id, attempt and outputs."""
     return RunRecord(
         run_event_id="",
         run_id="",
@@ -142,7 +142,7 @@ def commit_state(
     error: str | None = None,
     fence: Fence,
 ) -> bool:
-    """Append one state of a run; false where another process gave that state's number first."""
+    """Append one state of a run; false if another process took this `sequence` number first."""
     row = {
         "run_event_id": hash_content(first.run_id, sequence),
         "run_id": first.run_id,
@@ -168,7 +168,7 @@ def commit_state(
 
 
 def list_packages() -> dict[str, str]:
-    """Return the versions of the installed packages that matter, without importing any."""
+    """Return the versions of those of `PACKAGES` that are installed, without importing any."""
     found = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):

@@ -1,6 +1,6 @@
-"""Upkeep: small files are joined, and files that no kept version needs are deleted.
+"""Upkeep: compaction merges small files, and vacuuming deletes files that no kept version needs.
 
-Both leave the rows, their digest and every version that an unfinished run has pinned as they are.
+Neither changes the rows, their digest or a version that an unfinished run has pinned.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RETENTION_HOURS = 168
 
 @dataclass(frozen=True)
 class Compaction:
-    """What a compaction did to one table."""
+    """The result of the compaction of one table."""
 
     table: str
     version: int
@@ -33,7 +33,7 @@ class Compaction:
 
 @dataclass(frozen=True)
 class Vacuum:
-    """What a vacuum deleted, or would delete; `kept_versions` are pinned by unfinished runs."""
+    """The files that a vacuum deleted, or would delete; `kept_versions` are pinned by unfinished runs."""
 
     table: str
     files: tuple[str, ...]
@@ -42,9 +42,9 @@ class Vacuum:
 
 
 def compact_tables(catalog: Catalog, names: Sequence[str] | None = None) -> list[Compaction]:
-    """Join the small files of each table into large ones, as a new version with the same rows.
+    """Merge the small files of each table into large ones, in a new version with the same rows.
 
-    Safe beside writers. The small files stay until a vacuum, for the versions that read them.
+    Other processes may write meanwhile. The small files remain until a vacuum, for the older versions.
     """
     done = []
     for table in _select_tables(catalog, names):
@@ -69,11 +69,11 @@ def vacuum_tables(
     dry_run: bool = True,
     drop_pinned: bool = False,
 ) -> list[Vacuum]:
-    """Delete files that no version younger than `retention_hours` needs, and leftovers of cut-off writes.
+    """Delete files that no version younger than `retention_hours` needs, and leftovers of interrupted writes.
 
-    Older versions can then no longer be read; runs that are not finished keep the versions that they
-    pinned unless `drop_pinned`. With a retention shorter than a commit takes, the files of a process that
-    is writing right now are at risk.
+    Older versions can no longer be read afterwards, except those that unfinished runs have pinned; with
+    `drop_pinned` these are deleted too. A retention shorter than the time of a commit may delete files that
+    another process is writing.
     """
     pinned: dict[str, set[int]] = {}
     if not drop_pinned:
@@ -106,9 +106,9 @@ def _explain_failures(table: Table) -> Iterator[None]:
         yield
     except (DeltaError, OSError) as error:
         raise LakeError(
-            f"table {table.name} could not be tidied: {describe_failure(error)}",
+            f"upkeep of table {table.name} failed: {describe_failure(error)}",
             where=table.uri,
-            remedy="run the command again when no other process tidies; no row is lost",
+            remedy="run the command again when no other process compacts or vacuums; no row is lost",
         ) from error
 
 

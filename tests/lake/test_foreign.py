@@ -1,4 +1,4 @@
-"""A lake is plain Delta and Parquet: other tools read it without this program, and may not rewrite it."""
+"""A lake is plain Delta and Parquet: other tools can read it without this program, but not rewrite it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rlt_data.lake import Lake
 MakeQuestions = Callable[..., pl.DataFrame]
 
 
-def test_delta_polars_duckdb_and_pyarrow_read_it(lake: Lake, make_questions: MakeQuestions) -> None:
+def test_delta_polars_duckdb_and_pyarrow_read_a_lake(lake: Lake, make_questions: MakeQuestions) -> None:
     table = lake.table("questions")
     table.append(make_questions(1, 2), run_id="a")
     table.append(make_questions(3), run_id="b")

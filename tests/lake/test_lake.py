@@ -1,4 +1,4 @@
-"""Where a lake is, opening one, runs by id, lineage, compaction and vacuum."""
+"""The location of a lake, opening it, runs by id, lineage, compaction and vacuum."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_traces(lake: Lake, *, fail: bool = False) -> str:
     return run.run_id
 
 
-def test_the_place_comes_from_argument_environment_or_default(
+def test_the_location_comes_from_argument_environment_or_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -59,7 +59,7 @@ def test_the_place_comes_from_argument_environment_or_default(
     assert not (tmp_path / "named").exists()
 
 
-def test_strange_names_of_the_folder_do_no_harm(tmp_path: Path, make_questions: MakeQuestions) -> None:
+def test_unusual_folder_names_work(tmp_path: Path, make_questions: MakeQuestions) -> None:
     lake = Lake(tmp_path / 'it\'s a "lake" % ü {x} #1 漢🙂?*')
     lake.table("questions").append(make_questions(1), run_id="r")
     assert lake.table("questions").scan().collect().height == 1
@@ -70,18 +70,18 @@ def test_strange_names_of_the_folder_do_no_harm(tmp_path: Path, make_questions: 
 @pytest.mark.parametrize(
     "uri", ["ftp://host/lake", "file://host/lake", "a[1]", "a|b", "a^b", "a%20b", "a\nb"]
 )
-def test_a_place_that_cannot_be_used_is_refused(uri: str) -> None:
+def test_an_unusable_location_is_refused(uri: str) -> None:
     with pytest.raises(LakeError):
         Lake(uri)
 
 
-def test_a_file_is_no_lake(tmp_path: Path) -> None:
+def test_a_file_is_not_a_lake(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LakeError, match="this is a file"):
         Lake(tmp_path / "file")
 
 
-def test_a_lake_that_must_exist_is_asked_for_first(tmp_path: Path, make_questions: MakeQuestions) -> None:
+def test_a_missing_lake_is_refused_where_it_must_exist(tmp_path: Path, make_questions: MakeQuestions) -> None:
     with pytest.raises(LakeError, match="rlt-data init"):
         Lake(tmp_path / "lake", create=False)
     Lake(tmp_path / "lake").prepare()
@@ -102,22 +102,22 @@ def test_runs_are_found_by_id_or_prefix(lake: Lake, make_questions: MakeQuestion
 def test_lineage_leads_back_to_the_first_run(lake: Lake, make_questions: MakeQuestions) -> None:
     one = write_questions(lake, [1], make_questions)
     two = write_questions(lake, [2], make_questions)
-    made = write_traces(lake)
+    traced = write_traces(lake)
     later = write_questions(lake, [3], make_questions)
-    steps = lake.lineage(made)
-    assert (steps[0].run.run_id, steps[0].depth) == (made, 0)
+    steps = lake.lineage(traced)
+    assert (steps[0].run.run_id, steps[0].depth) == (traced, 0)
     assert {step.run.run_id for step in steps[1:]} == {one, two}
     assert set(steps[0].made_by["questions"]) == {one, two}
-    assert {step.run.run_id for step in lake.lineage()} == {one, two, made, later}
+    assert {step.run.run_id for step in lake.lineage()} == {one, two, traced, later}
 
 
-def test_lineage_stands_in_the_delta_log_itself(lake: Lake, make_questions: MakeQuestions) -> None:
+def test_lineage_is_recorded_in_the_delta_log(lake: Lake, make_questions: MakeQuestions) -> None:
     write_questions(lake, [1], make_questions)
-    made = write_traces(lake)
+    traced = write_traces(lake)
     commit = lake.table("traces").versions()[0]
-    assert commit.run_id == made
+    assert commit.run_id == traced
     assert commit.metadata["rlt_data.stage"] == "generate"
-    assert commit.metadata["rlt_data.fingerprint"] == lake.run(made).fingerprint
+    assert commit.metadata["rlt_data.fingerprint"] == lake.run(traced).fingerprint
     assert commit.metadata["rlt_data.inputs"] == '{"questions": 1}'
 
 
@@ -161,7 +161,7 @@ def test_a_vacuum_keeps_what_unfinished_runs_have_pinned(lake: Lake, make_questi
     assert table.scan().collect().height == 5
 
 
-def test_a_damaged_lake_is_said_in_words(lake: Lake, make_questions: MakeQuestions) -> None:
+def test_a_damaged_lake_gives_a_lake_error(lake: Lake, make_questions: MakeQuestions) -> None:
     table = lake.table("questions")
     table.append(make_questions(1), run_id="r")
     for file in Path(table.uri).glob("*.parquet"):
@@ -179,17 +179,17 @@ def test_a_damaged_lake_is_said_in_words(lake: Lake, make_questions: MakeQuestio
         Lake(lake.uri).table("questions").append(make_questions(2), run_id="r")
 
 
-def test_what_a_storage_said_is_one_line_without_its_backtrace() -> None:
-    said = (
+def test_a_storage_error_is_described_in_one_line_without_its_backtrace() -> None:
+    message = (
         "Kernel error: Json error\n   0: <unknown>\n             at ./nptl/pthread_create.c:442:8\n  1: main"
     )
-    assert describe_failure(OSError(said)) == "Kernel error: Json error"
-    said = "not supported\n  \x1b[31m↳\x1b[0m no credentials\n    \x1b[31m↳\x1b[0m refused\n"
-    assert describe_failure(OSError(said)) == "not supported: no credentials: refused"
+    assert describe_failure(OSError(message)) == "Kernel error: Json error"
+    message = "not supported\n  \x1b[31m↳\x1b[0m no credentials\n    \x1b[31m↳\x1b[0m refused\n"
+    assert describe_failure(OSError(message)) == "not supported: no credentials: refused"
 
 
-def test_a_table_that_cannot_be_written_says_so(lake: Lake, make_questions: MakeQuestions) -> None:
+def test_a_table_that_cannot_be_written_gives_a_lake_error(lake: Lake, make_questions: MakeQuestions) -> None:
     lake.prepare()
-    Path(lake.uri, "questions").write_text("a file stands in the way")
+    Path(lake.uri, "questions").write_text("a file instead of a folder")
     with pytest.raises(LakeError, match="cannot be"):
         lake.table("questions").append(make_questions(2), run_id="r")

@@ -1,4 +1,4 @@
-"""Lakes of older and newer programs."""
+"""Lakes written by older and newer versions of the program."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def test_a_lake_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     Lake(tmp_path).prepare()
     apply_migrations(resolve_location(tmp_path), None, LATER)
     for create in (True, False):
-        with pytest.raises(LakeError, match="newer program: it went through '9999-answers'") as caught:
+        with pytest.raises(
+            LakeError, match="newer version of rlt-data: it has the migration '9999-answers'"
+        ) as caught:
             Lake(tmp_path, create=create)
         assert "or later" in str(caught.value)
 
@@ -69,12 +71,12 @@ def test_an_older_lake_is_refused_for_writing_until_it_is_migrated(
     tmp_path: Path, make_questions: MakeQuestions
 ) -> None:
     lake = make_older_lake(tmp_path, make_questions(1))
-    with pytest.raises(LakeError, match="made with other columns"):
+    with pytest.raises(LakeError, match="has other columns"):
         lake.table("questions").append(make_questions(2), run_id="new")
     assert lake.table("questions").count() == 1
 
 
-def test_a_migration_is_applied_once_and_old_and_new_rows_read_together(
+def test_a_migration_is_applied_once_and_older_rows_stay_readable(
     tmp_path: Path, make_questions: MakeQuestions
 ) -> None:
     older = make_older_lake(tmp_path / "lake", make_questions(1, 2))
@@ -87,13 +89,13 @@ def test_a_migration_is_applied_once_and_old_and_new_rows_read_together(
     table.append(make_questions(3).with_columns(answer=pl.lit("6")), run_id="new")
     assert sorted(table.scan().collect().get_column("answer").to_list(), key=str) == ["6", None, None]
     assert table.scan(1).collect().get_column("answer").null_count() == 2
-    # The program that knows the migration reads the same through SQL.
+    # A program that has the migration reads the same rows in SQL.
     shutil.rmtree(tmp_path / "lake" / "_rlt_data")
     found = Lake(tmp_path / "lake").sql("select answer, count(*) as n from questions group by 1 order by 1")
     assert found.to_pylist() == [{"answer": "6", "n": 1}, {"answer": None, "n": 2}]
 
 
-def test_a_crash_between_a_step_and_its_record_does_no_harm(
+def test_a_migration_recovers_from_a_crash_between_a_step_and_its_record(
     tmp_path: Path, make_questions: MakeQuestions
 ) -> None:
     older = make_older_lake(tmp_path, make_questions(1))
@@ -105,14 +107,14 @@ def test_a_crash_between_a_step_and_its_record_does_no_harm(
 
 
 def test_schemas_change_only_with_a_migration() -> None:
-    """Signed schemas: whoever changes one appends a migration with the new signature.
+    """Whoever changes a schema appends a migration with the new signature.
 
     Only before the first release may the signature of the first migration be replaced instead.
     """
     assert sign_schemas(TABLES.values()) == MIGRATIONS[-1].signature
 
 
-def test_migration_names_are_unique_and_columns_they_add_exist() -> None:
+def test_migration_names_are_unique_and_their_columns_exist() -> None:
     names = [migration.name for migration in MIGRATIONS]
     assert names == sorted(set(names))
     for migration in MIGRATIONS:

@@ -1,4 +1,4 @@
-"""A lake on S3-compatible storage: a real server on this machine, conditional puts and all."""
+"""A lake on S3-compatible storage: a real server on this machine that honours conditional puts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_append_scan_sql_versions_and_upkeep(server: dict[str, str], make_questi
     assert Lake("s3://bucket/some/lake", create=False, storage_options=server).tables()[0].count() == 3
 
 
-def test_the_environment_is_enough(
+def test_credentials_come_from_the_environment(
     server: dict[str, str], monkeypatch: pytest.MonkeyPatch, make_questions: MakeQuestions
 ) -> None:
     for name, value in server.items():
@@ -97,7 +97,7 @@ def test_the_environment_is_enough(
 
 
 def test_concurrent_writers_lose_nothing(server: dict[str, str], make_questions: MakeQuestions) -> None:
-    """Both write the numbers 0 to 9, and ten each of their own."""
+    """Both writers append the numbers 0 to 9, and each of them ten others."""
     failures: list[BaseException] = []
 
     def write(own: int) -> None:
@@ -131,11 +131,11 @@ def test_a_run_resumes(server: dict[str, str], make_questions: MakeQuestions) ->
         with open_run(lake, "ingest", StageConfig(), inputs=(), outputs=("questions",)) as run:
             run.append("questions", make_questions(1, 2))
             if fail:
-                raise LakeError("the line was cut")
+                raise LakeError("the connection was lost")
             run.append("questions", make_questions(3))
         return run.run_id
 
-    with pytest.raises(LakeError, match="line was cut"):
+    with pytest.raises(LakeError, match="connection was lost"):
         ingest(fail=True)
     run_id = ingest(fail=False)
     lake = Lake("s3://bucket/runs", storage_options=server)
@@ -183,12 +183,12 @@ def test_a_run_survives_lost_replies_to_its_commits(
             run.append("questions", make_questions(1, 2))
             run.flush()
             if fail:
-                raise LakeError("the line was cut")
+                raise LakeError("the connection was lost")
             run.append("questions", make_questions(3))
         return run.run_id
 
     with drop_replies(options, r"/_delta_log/\d+\.json") as (lossy, dropped):
-        with pytest.raises(LakeError, match="line was cut"):
+        with pytest.raises(LakeError, match="connection was lost"):
             ingest(lossy, fail=True)
         run_id = ingest(lossy, fail=False)
     lake = Lake(uri, storage_options=server)
@@ -209,7 +209,7 @@ def test_a_run_survives_lost_replies_to_its_commits(
     )
 
 
-def test_a_commit_whose_reply_was_lost_knows_that_it_wrote(
+def test_a_commit_finds_its_own_rows_after_a_lost_reply(
     server: dict[str, str], make_questions: MakeQuestions
 ) -> None:
     """It reports the rows that it skipped, too."""
@@ -224,6 +224,6 @@ def test_a_commit_whose_reply_was_lost_knows_that_it_wrote(
     assert len(dropped) == 1
 
 
-def test_storage_that_cannot_be_reached_is_said_in_words(server: dict[str, str]) -> None:
+def test_unreachable_storage_gives_a_lake_error(server: dict[str, str]) -> None:
     with pytest.raises(LakeError, match="cannot be"):
         Lake("s3://no-such-bucket/lake", storage_options=server).prepare()

@@ -1,4 +1,4 @@
-"""Several processes write to one table at once: nothing is lost, nothing counts twice."""
+"""Several processes write to one table at once: no row is lost or stored twice."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ for i in range(8):
 
 
 @pytest.mark.parametrize("table", ["questions", "rejects"])
-def test_the_same_chunks_from_several_processes_count_once(lake: Lake, tmp_path: Path, table: str) -> None:
+def test_the_same_chunks_from_several_processes_are_stored_once(
+    lake: Lake, tmp_path: Path, table: str
+) -> None:
     script = """
 written = 0
 for i in range(6):
@@ -89,7 +91,7 @@ print(written)
 
 
 def test_overlapping_chunks_keep_keys_unique(lake: Lake, tmp_path: Path) -> None:
-    """Each process cuts the same rows into chunks of its own, as two runs with overlapping inputs do."""
+    """Each process divides the same rows into other chunks, as two runs with overlapping inputs do."""
     script = """
 rows = list(range(24))
 size = me + 2
@@ -101,7 +103,7 @@ for start in range(0, 24, size):
     assert len(keys) == keys.n_unique() == 24
 
 
-def test_compaction_beside_writers_loses_nothing(lake: Lake, tmp_path: Path) -> None:
+def test_compaction_during_writes_loses_nothing(lake: Lake, tmp_path: Path) -> None:
     script = """
 for i in range(8):
     if me == 0:
@@ -118,7 +120,7 @@ for i in range(8):
     assert stored.height == stored.get_column("reject_id").n_unique() == 17
 
 
-def test_a_fence_shuts_the_older_process_out(lake: Lake, make_questions: MakeQuestions) -> None:
+def test_a_fence_stops_the_older_process(lake: Lake, make_questions: MakeQuestions) -> None:
     old, new = Lake(lake.uri).table("questions"), Lake(lake.uri).table("questions")
     old.commit(make_questions(1), run_id="run", fence=Fence("run", 0))
     new.raise_fence(Fence("run", 1))

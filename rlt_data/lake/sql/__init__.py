@@ -1,1 +1,1 @@
-"""SQL over the tables."""
+"""SQL queries over the tables of a lake."""

@@ -1,9 +1,9 @@
-"""SQL over the lake: DuckDB reads the Parquet files of pinned versions; read-only, no file access.
+"""SQL over a lake: DuckDB reads the Parquet files of each table's version, and nothing else.
 
 A local table is a view over `read_parquet` with the explicit file list of its version, so that no extension
-is needed or downloaded; a remote one is a view over an Arrow dataset of the Delta table. Two locks hold:
-only statements that read are taken (`check_statement`), and the connection's external access is off but for
-those files, with its configuration locked.
+is needed or downloaded; a remote table is a view over an Arrow dataset of the Delta table. Two measures make
+queries safe: only statements that read are accepted (`check_statement`), and the connection's access to
+external files is disabled except for the listed ones, with its configuration locked.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ _TYPES = {
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }
 _INTERRUPTED = "Query interrupted"
-_READ_ONLY = (
-    "only statements that read are taken: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW, SUMMARIZE"
-)
+_READ_ONLY = "use a statement that reads: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW or SUMMARIZE"
 
 
 def run_query(
@@ -52,44 +50,44 @@ def run_query(
     """Answer one statement as Arrow; see `Lake.sql`. Raises `LakeError` with DuckDB's message."""
     check_statement(query, allow_files=allow_files)
     with (
-        # A folder of its own: one of a fixed name would be another user's on a shared machine.
+        # A folder with a fixed name could belong to another user of the machine.
         tempfile.TemporaryDirectory(prefix="rlt-data-sql-") as spill,
         duckdb.connect(":memory:") as connection,
     ):
         try:
             files = _open_views(connection, catalog, query, versions or {})
             _lock_connection(connection, files, spill, allow_files=allow_files)
-            return _name_apart(connection.sql(query).to_arrow_table())
+            return _number_repeated_names(connection.sql(query).to_arrow_table())
         except duckdb.Error as error:
             raise _explain_error(error, connection, query) from error
         except RuntimeError as error:
-            if str(error) == _INTERRUPTED:  # DuckDB takes Ctrl-C for itself.
+            if str(error) == _INTERRUPTED:  # DuckDB handles Ctrl-C itself.
                 raise KeyboardInterrupt from error
             raise
 
 
-def find_asked_tables(predicates: Iterable[str]) -> list[str]:
-    """Find the tables whose newest version SQL predicates name, and those behind the views that they name."""
+def find_named_tables(predicates: Iterable[str]) -> list[str]:
+    """Find the tables that SQL predicates name without a version, including those behind views."""
     found: set[str] = set()
     for predicate in predicates:
-        for place, kind in duckdb.tokenize(predicate):
-            word = _IDENTIFIER.match(predicate, place) if kind == duckdb.token_type.identifier else None
+        for position, kind in duckdb.tokenize(predicate):
+            word = _IDENTIFIER.match(predicate, position) if kind == duckdb.token_type.identifier else None
             if word is not None:
                 name = word[0].strip('"').lower()
                 found |= {name, *VIEW_SOURCES.get(name, ())}
     return [name for name in TABLES if name in found]
 
 
-def _name_apart(answer: pa.Table) -> pa.Table:
-    """Number repeated names of columns (`run_id`, `run_id_1`): most readers take each name once."""
+def _number_repeated_names(answer: pa.Table) -> pa.Table:
+    """Number repeated column names (`run_id`, `run_id_1`): most tools need distinct ones."""
     taken = set(answer.column_names)
     names: list[str] = []
     for name in answer.column_names:
-        own, number = name, 0
-        while own in names or (number and own in taken):
+        unique, number = name, 0
+        while unique in names or (number and unique in taken):
             number += 1
-            own = f"{name}_{number}"
-        names.append(own)
+            unique = f"{name}_{number}"
+        names.append(unique)
     return answer.rename_columns(names)
 
 
@@ -103,9 +101,9 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
         raise LakeError("the query is empty", where="the query", remedy=_READ_ONLY)
     if len(statements) > 1:
         raise LakeError(
-            f"{len(statements)} statements where one is taken",
+            f"the query has {len(statements)} statements; only one is accepted",
             where="the query",
-            remedy="send them one by one",
+            remedy="run them one by one",
         )
     kind, text = statements[0].type, statements[0].query
     if kind == duckdb.StatementType.EXPLAIN:
@@ -118,12 +116,12 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
         allowed |= {duckdb.StatementType.COPY, duckdb.StatementType.MULTI}
     if kind == duckdb.StatementType.MULTI and not allow_files:
         raise LakeError(
-            "this statement stands for several",
+            "DuckDB expands this statement into several",
             where="the query",
-            remedy="give PIVOT its values: PIVOT table ON column IN ('a', 'b') USING ...",
+            remedy="list the values of PIVOT: PIVOT table ON column IN ('a', 'b') USING ...",
         )
     if kind not in allowed:
-        raise LakeError(f"a statement of kind {kind.name} is refused", where="the query", remedy=_READ_ONLY)
+        raise LakeError(f"{kind.name} statements are refused", where="the query", remedy=_READ_ONLY)
 
 
 def _open_views(
@@ -141,7 +139,7 @@ def _open_views(
             continue
         table = catalog.table(name)
         if int(number) > table.version() and f"{name}@{number}" not in _list_table_names(connection, query):
-            continue  # Only looks like a version: it stands in a string.
+            continue  # It only looks like a version: it is part of a string.
         files += _create_view(connection, table, int(number), f"{name}@{number}")
     for view, sql in DERIVED_VIEWS.items():
         if all(source in names for source in VIEW_SOURCES[view]):
@@ -150,7 +148,7 @@ def _open_views(
 
 
 def _find_names(query: str) -> list[str]:
-    """Return the tables that a query may mean; all of them where it asks about the catalogue."""
+    """Return the tables that a query may name; all of them if it reads DuckDB's catalogue."""
     if _CATALOGUE.search(query):
         return list(TABLES)
     words = {word.lower() for word in re.findall(r"\w+", query)}
@@ -175,7 +173,7 @@ def _create_view(
         else:
             connection.register(f"_{view}", delta.to_pyarrow_dataset())
             stored = f"FROM {quote_name(f'_{view}')}"
-        # Files of an older lake lack columns; the empty part names them, and they read as null.
+        # Files of an older lake lack columns: the empty part supplies them, as nulls.
         sql = f"SELECT {names} {stored}" if uniform else f"{sql} UNION ALL BY NAME SELECT * {stored}"
     if table.name == "runs":
         connection.execute(f"CREATE VIEW {quote_name(view.replace('runs', 'run_events', 1))} AS {sql}")
@@ -186,7 +184,7 @@ def _create_view(
 
 
 def _select_nothing(schema: TableSchema) -> str:
-    """Build a query of no rows with the columns and types of a table."""
+    """Build a query that has no rows, and the columns and types of a table."""
     columns = (f"NULL::{_name_type(c.type)} AS {quote_name(c.name)}" for c in schema.columns)
     return f"SELECT {', '.join(columns)} WHERE false"
 
@@ -220,13 +218,13 @@ def _list_table_names(connection: duckdb.DuckDBPyConnection, query: str) -> set[
 
 
 def _explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection, query: str) -> LakeError:
-    """Turn a DuckDB error into ours, with the nearest names for a table that does not exist."""
-    known = [*TABLES, *DERIVED_VIEWS, "run_events"]
+    """Convert a DuckDB error to a `LakeError`, with the nearest name for a table that does not exist."""
+    names = [*TABLES, *DERIVED_VIEWS, "run_events"]
     if isinstance(error, duckdb.CatalogException):
         for name in sorted(_list_table_names(connection, query)):
             plain = name.split("@")[0]
-            if plain not in known:
-                remedy = suggest_name(plain, known)
+            if plain not in names:
+                remedy = suggest_name(plain, names)
                 return LakeError(f"there is no table {name!r}", where="the query", remedy=remedy)
     return LakeError(str(error), where="the query")
 

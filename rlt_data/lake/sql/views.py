@@ -1,9 +1,9 @@
-"""SQL views that are derived from the tables."""
+"""SQL views over the tables."""
 
 from __future__ import annotations
 
-# Offsets count characters (Unicode code points), as both Python and DuckDB's substring do; SQL counts from 1.
-# Lists are unnested side by side, before the texts are joined, so that no list is copied for every token.
+# Offsets count Unicode code points, in Python and in DuckDB's substring alike; SQL counts from 1.
+# Lists are unnested in parallel before the texts are joined, so that no list is copied for every token.
 _TOKEN_SCORES = """
 CREATE VIEW token_scores AS
 WITH solution_tokens AS (

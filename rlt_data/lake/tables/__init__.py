@@ -1,1 +1,1 @@
-"""One Delta table: schema, commits, files, keys."""
+"""One Delta table: its schema, commits, files and keys."""

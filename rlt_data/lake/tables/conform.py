@@ -1,4 +1,4 @@
-"""Rows made to fit a table's schema: order, types, absent nullable columns; what does not fit is refused."""
+"""Convert rows to the schema of a table: column order, types, absent nullable columns."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _KINDS = (
 def conform_rows(rows: pa.Table | pl.DataFrame, schema: TableSchema, *, run_id: str) -> pa.Table:
     """Return `rows` with exactly the columns and types of `schema`.
 
-    Absent nullable columns become null, an absent `run_id` column is filled, types are cast where no value
-    changes. Raises `LakeError` naming the column that is unknown, missing, null or of another type.
+    Absent nullable columns become null, and an absent `run_id` column is filled in. Types are cast where no
+    value changes. Raises `LakeError` naming the column that is unknown, missing, null or of another type.
     """
     table = rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows
-    known = {column.name for column in schema.columns}
+    names = {column.name for column in schema.columns}
     for name in table.column_names:
-        if name not in known:
+        if name not in names:
             raise LakeError(
                 f"table {schema.name} has no column {name!r}",
                 where=f"{schema.name}.{name}",
-                remedy=suggest_name(name, known),
+                remedy=suggest_name(name, names),
             )
     columns = []
     for column in schema.columns:
@@ -46,13 +46,13 @@ def conform_rows(rows: pa.Table | pl.DataFrame, schema: TableSchema, *, run_id: 
             values = pa.chunked_array([pa.nulls(table.num_rows, column.type)])
         else:
             raise LakeError(
-                f"column {column.name!r} is required and absent",
+                f"the required column {column.name!r} is missing",
                 where=f"{schema.name}.{column.name}",
                 remedy=column.about,
             )
         if not column.nullable and values.null_count:
             raise LakeError(
-                f"column {column.name!r} holds {values.null_count} null value(s) and may hold none",
+                f"column {column.name!r} must not be null, but {values.null_count} of its values are",
                 where=f"{schema.name}.{column.name}",
                 remedy=column.about,
             )
@@ -63,7 +63,7 @@ def conform_rows(rows: pa.Table | pl.DataFrame, schema: TableSchema, *, run_id: 
 def _cast_column(values: pa.ChunkedArray, target: pa.DataType, where: str) -> pa.ChunkedArray:
     if values.type.equals(target):
         return values
-    reason = "give them that type"
+    reason = f"convert the values to {target}"
     if _is_same_kind(values.type, target):
         try:
             return values.cast(target)
@@ -75,7 +75,7 @@ def _cast_column(values: pa.ChunkedArray, target: pa.DataType, where: str) -> pa
 
 
 def _is_same_kind(given: pa.DataType, target: pa.DataType) -> bool:
-    """Whether a cast only changes width or layout: text stays text, a number a number, and so on."""
+    """Whether a cast only changes width or layout: text stays text, numbers stay numbers, and so on."""
     if pa.types.is_null(given):
         return True
     if pa.types.is_dictionary(given):
@@ -84,16 +84,16 @@ def _is_same_kind(given: pa.DataType, target: pa.DataType) -> bool:
 
 
 def build_empty_frame(schema: TableSchema) -> pl.DataFrame:
-    """Return a frame of no rows with the columns and types of `schema`."""
+    """Return an empty frame with the columns and types of `schema`."""
     frame = pl.from_arrow(schema.arrow.empty_table())
     assert isinstance(frame, pl.DataFrame)
     return frame
 
 
 def build_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Build a table of the columns that any of `rows` names, with the schema's types where it has them.
+    """Build a table of the columns that occur in `rows`; those of `schema` get its types, others are null.
 
-    Raises `LakeError` where a value does not fit its type.
+    Raises `LakeError` if a value does not fit its type.
     """
     names = dict.fromkeys(name for row in rows for name in row)
     fields = [schema.field(name).with_nullable(True) for name in names if name in schema.names]
@@ -101,7 +101,7 @@ def build_rows(rows: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     try:
         table = pa.Table.from_pylist(rows, schema=pa.schema(fields))
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise LakeError(f"rows do not fit the table: {error}", remedy=", ".join(names)) from error
+        raise LakeError(f"rows do not fit the table: {error}", where="columns " + ", ".join(names)) from error
     for name in unknown:
         table = table.append_column(name, pa.nulls(len(rows)))
     return table

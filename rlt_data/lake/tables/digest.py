@@ -1,4 +1,4 @@
-"""The digest of a table's keys: the same for the same set of rows, in whatever order or files they lie."""
+"""The digest of a table's keys: it depends on the set of keys, not on their order or on files."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PIECE = 15  # hexadecimal digits: 60 bits, which fit a signed 64-bit integer
 def digest_keys(keys: pl.Series) -> str:
     """Digest a string series of keys into 32 hexadecimal characters.
 
-    The digest is the content hash of three exact integers: how many keys there are, and the sums of
-    their first and second 60 bits. Any engine that can cast hexadecimal and add can repeat it. A key
-    that is not 32 lower-case hexadecimal digits counts as its own content hash.
+    The digest is the content hash of three exact integers: the number of keys, and the sums of their first
+    and second 60 bits. Any engine that can cast hexadecimal numbers and add them can compute it. A key that
+    is not 32 lower-case hexadecimal digits is replaced by its content hash.
     """
     is_hex = keys.str.contains(_HEX_KEY)
     if not is_hex.all():

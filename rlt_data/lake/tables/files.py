@@ -1,4 +1,4 @@
-"""The Parquet files of a table's version, and how Polars scans them."""
+"""Lists the Parquet files of a table's version and scans them with Polars."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rlt_data.schemas import TableSchema
 def list_files(delta: DeltaTable, uri: str, *, local: bool) -> list[str]:
     """List the data files of a version: paths on this machine, or URIs.
 
-    delta-rs percent-encodes the whole path of a local file; tables here have no partitions, so that the
-    file's name is enough.
+    delta-rs percent-encodes the path of a local file. These tables have no partitions, so the file's name
+    suffices to build the path.
     """
     files = sorted(delta.file_uris())
     return [f"{uri}/{file.rpartition('/')[2]}" for file in files] if local else files
@@ -24,7 +24,7 @@ def list_files(delta: DeltaTable, uri: str, *, local: bool) -> list[str]:
 def scan_files(
     files: list[str], schema: TableSchema, storage_options: Mapping[str, str] | None
 ) -> pl.LazyFrame:
-    """Scan Parquet files with the columns of `schema`; one that a file of an older lake lacks is null."""
+    """Scan Parquet files with the columns of `schema`; columns that files of an older lake lack are null."""
     empty = build_empty_frame(schema)
     if not files:
         return empty.lazy()

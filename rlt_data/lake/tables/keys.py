@@ -1,9 +1,9 @@
-"""Keys that are unique in a table, whoever writes: the guard of tables whose rows are made once.
+"""Unique keys: in some tables a key is stored once, whichever process or run writes it.
 
-Application transactions tell chunks apart, not rows: two runs that overlap (two ingests of files with the
-same problem) make different chunks. For a table of unique keys, every append therefore carries one
-transaction of the same name, so that of two appends at the same moment one fails and looks again; and each
-look drops the rows whose keys stand in files that appeared since the last one.
+Application transactions identify chunks, not rows: two runs that overlap, such as two ingests of files with
+the same problem, write different chunks. In a table of unique keys every append therefore carries one more
+transaction, whose id is the same for all of them. Of two simultaneous appends one is refused and looks again,
+and each look drops the rows whose keys are in files that appeared since the previous look.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 UNIQUE_KEYS = frozenset({"questions", "traces", "scores", "evaluations"})
-"""Tables that never hold the same key twice; in the others a key may come again in another run."""
+"""Tables in which each key occurs once; in other tables each run has keys of its own."""
 
 
 class KeyGuard:
-    """Knows the keys in the files of a table that were not there when it began to watch."""
+    """Finds rows whose keys are already in a table, reading only the files that are new to it."""
 
     def __init__(
         self,
@@ -33,30 +33,30 @@ class KeyGuard:
         self._keys: set[str] = set()
         self._version: int | None = None
 
-    def ignore(self, delta: DeltaTable) -> None:
-        """Take the files of this snapshot as known: the writer looks at their rows itself."""
+    def skip_files(self, delta: DeltaTable) -> None:
+        """Never read the files of this snapshot: the writer checks their keys itself."""
         self._files.update(self._list_files(delta))
 
     def note_commit(self, delta: DeltaTable, rows: pa.Table | None) -> None:
-        """Take what was just committed as seen; `rows` where the writer does not remember them itself."""
+        """Note the version just committed, and the keys of `rows` if the writer does not keep them itself."""
         self._version = delta.version()
         if rows is not None:
             self._keys.update(rows.column(self._key).to_pylist())
 
     def split(self, delta: DeltaTable, rows: pa.Table) -> tuple[pa.Table, list[str]]:
-        """Return the rows whose keys are new to this snapshot, and the keys of the others."""
+        """Return the rows whose keys are new to this snapshot, and the keys of the other rows."""
         if delta.version() != self._version:
             appeared = [file for file in self._list_files(delta) if file not in self._files]
             if appeared:
                 self._keys.update(self._read_keys(appeared))
                 self._files.update(appeared)
             self._version = delta.version()
-        keep, known = [], []
-        seen: set[str] = set()
-        for place, value in enumerate(rows.column(self._key).to_pylist()):
-            if value in self._keys or value in seen:
-                known.append(value)
+        keep, existing = [], []
+        new: set[str] = set()
+        for index, key in enumerate(rows.column(self._key).to_pylist()):
+            if key in self._keys or key in new:
+                existing.append(key)
             else:
-                seen.add(value)
-                keep.append(place)
-        return (rows.take(pa.array(keep, pa.int64())) if known else rows), known
+                new.add(key)
+                keep.append(index)
+        return (rows.take(pa.array(keep, pa.int64())) if existing else rows), existing

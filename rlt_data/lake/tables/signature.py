@@ -1,4 +1,4 @@
-"""Signatures of schemas, and whether a stored table still has the columns that this program writes."""
+"""Signatures of schemas, and the check that a stored table has the columns that this program writes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sign_schema(schema: TableSchema) -> str:
 
 
 def sign_schemas(schemas: Iterable[TableSchema]) -> str:
-    """Hash the schemas of several tables by their names."""
+    """Hash the schemas of several tables, keyed by name."""
     return hash_content({schema.name: sign_schema(schema) for schema in schemas})
 
 
@@ -30,7 +30,7 @@ def is_uniform(delta: DeltaTable, schema: TableSchema) -> bool:
 
 
 def check_columns(delta: DeltaTable, schema: TableSchema) -> None:
-    """Raise `LakeError` unless the stored columns are those of `schema`, whatever their order."""
+    """Raise `LakeError` unless the stored columns are those of `schema`, in any order."""
     stored = {field.name: field.type for field in pa.schema(delta.schema())}
     expected = {column.name: column.type for column in schema.columns}
     differing = sorted(
@@ -40,14 +40,14 @@ def check_columns(delta: DeltaTable, schema: TableSchema) -> None:
     )
     if differing:
         raise LakeError(
-            f"table {schema.name} was made with other columns than this program writes",
+            f"table {schema.name} has other columns than this program writes",
             where=f"{delta.table_uri}: {', '.join(differing)}",
-            remedy="use the program version that wrote it, or a new lake",
+            remedy="use the version of rlt-data that wrote it, or a new lake",
         )
 
 
 def _is_alike(one: pa.DataType, other: pa.DataType) -> bool:
-    """Compare types without the names of list elements, which engines choose differently."""
+    """Compare types except for the names of list elements, which differ between engines."""
     if pa.types.is_list(one) and pa.types.is_list(other):
         return _is_alike(one.value_type, other.value_type)
     if pa.types.is_struct(one) and pa.types.is_struct(other):

@@ -1,4 +1,4 @@
-"""One table of the lake: exactly-once appends, scans of any version, versions, counts and digests."""
+"""One table of a lake: exactly-once appends, scans of any version, counts and digests."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ from rlt_data.lake.tables.files import list_files, scan_files
 from rlt_data.lake.tables.keys import UNIQUE_KEYS, KeyGuard
 from rlt_data.lake.tables.writer import STORAGE_REMEDY, TableWriter, describe_failure, open_table
 from rlt_data.schemas import TableSchema
+from rlt_data.suggestions import suggest_name
 
 NO_VERSION = -1
-"""The version of a table that holds nothing yet."""
+"""The version of a table that was never written."""
 
 
 @dataclass(frozen=True)
 class TableVersion:
-    """One commit of a table: when, by which operation and run, and the rows that it added."""
+    """One commit of a table: its time, operation and run, and the number of rows that it added."""
 
     version: int
     timestamp: datetime
@@ -42,7 +43,7 @@ class TableVersion:
 
 @dataclass(frozen=True)
 class TableState:
-    """What a table holds at one version; `digest` depends on the set of keys alone, not on order or files."""
+    """The content of a table at one version; `digest` depends only on the set of keys (see `digest_keys`)."""
 
     table: str
     version: int
@@ -87,10 +88,10 @@ class Table:
     ) -> int:
         """Append `rows` exactly once and return the table's version that holds them.
 
-        `chunk_id` is the identity of the chunk, by default the content hash of its sorted keys: a chunk
-        committed before, by whatever process, is not written again. In `questions`, `traces`, `scores` and
-        `evaluations` that holds for each row by its key. `metadata` stands in the commit.
-        Raises `LakeError` where the rows do not fit the schema or the storage refuses.
+        `chunk_id` identifies the chunk, by default as the content hash of its sorted keys: a chunk that any
+        process committed before is not written again. In `questions`, `traces`, `scores` and `evaluations`
+        the same holds for each row by its key. `metadata` is stored in the commit.
+        Raises `LakeError` if the rows do not fit the schema or the storage refuses.
         """
         return self.commit(rows, run_id=run_id, chunk_id=chunk_id, metadata=metadata).version
 
@@ -103,43 +104,43 @@ class Table:
         metadata: Mapping[str, str] | None = None,
         fence: Fence | None = None,
     ) -> Commit:
-        """Append as `append` does, also saying whether this call wrote the chunk, and under a run's fence."""
+        """Append like `append`, under a run's fence, and report what was written (see `Commit`)."""
         table = conform_rows(rows, self.schema, run_id=run_id)
         if table.num_rows == 0:
             return Commit(self.version(), written=False)
         if chunk_id is None:
             chunk_id = hash_content(self.name, sorted(table.column(self.schema.key).to_pylist()))
-        stated = {"rlt_data.run_id": run_id, **(metadata or {})}
+        metadata = {"rlt_data.run_id": run_id, **(metadata or {})}
         with self._lock:
             return commit_chunk(
                 self._writer.take_snapshot,
                 table,
                 chunk_id=chunk_id,
-                metadata=stated,
+                metadata=metadata,
                 fence=fence,
                 guard=self._guard,
             )
 
-    def watch_keys(self, version: int) -> None:
-        """Take the keys of a version as known to the caller, which leaves their rows out itself.
+    def skip_key_check(self, version: int) -> None:
+        """Do not check appended rows against the keys of `version`: the caller does that itself.
 
-        Without it, the first append to a table of unique keys reads all of them.
+        Without it, the first append to a table of unique keys reads all keys.
         """
         if self._guard is not None:
-            with suppress(LakeError):  # Of a vacuumed version nothing is known, and the guard reads all.
+            with suppress(LakeError):  # The files of a vacuumed version cannot be listed: all keys are read.
                 delta = self.open_version(version)
                 if delta is not None:
-                    self._guard.ignore(delta)
+                    self._guard.skip_files(delta)
 
     def raise_fence(self, fence: Fence) -> None:
-        """From here on, refuse commits under a smaller number of the same fence."""
+        """Refuse all later commits under the same fence with a smaller number."""
         with self._lock:
             commit_fence(self._writer.take_snapshot, fence, {"rlt_data.run_id": fence.name})
 
     def scan(self, version: int | None = None) -> pl.LazyFrame:
-        """Scan the newest or an older version; without data, an empty frame with the schema.
+        """Scan the newest or an older version; a table that was never written is an empty frame.
 
-        Columns that an older lake lacks are null. Raises `LakeError` naming the versions that exist.
+        Columns that an older lake lacks are null. Raises `LakeError` if the version does not exist.
         """
         delta = self.open_version(version)
         return scan_files(self.list_files(delta), self.schema, self._storage_options)
@@ -147,17 +148,17 @@ class Table:
     def to_arrow(self, version: int | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """Read the newest or an older version as Arrow, with exactly the schema's types.
 
-        Raises `LakeError` for an unknown version or column, and where the storage refuses.
+        Raises `LakeError` for an unknown version or column, and if the storage fails.
         """
         names = [column.name for column in self.schema.columns] if columns is None else list(columns)
         schema = pa.schema([self._get_field(name) for name in names])
-        # Not through delta-rs's own file system: a thread of Arrow's that calls back into Python while the
-        # interpreter ends would abort the process.
+        # Not through the file system of delta-rs: an Arrow thread that calls back into Python while the
+        # interpreter exits would abort the process.
         frame = self._collect(self.scan(version).select(names))
         return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
 
     def version(self) -> int:
-        """Return the newest version, or -1 where nothing was written yet."""
+        """Return the newest version, or -1 if the table was never written."""
         delta = self.open_version(None)
         return NO_VERSION if delta is None else int(delta.version())
 
@@ -173,12 +174,12 @@ class Table:
         return [_read_version(entry) for entry in delta.history(limit)]
 
     def count(self, version: int | None = None) -> int:
-        """Count the rows of the newest or an older version, from the log alone."""
+        """Count the rows of the newest or an older version, reading only the log."""
         delta = self.open_version(version)
         return 0 if delta is None else int(delta.count())
 
     def state(self, version: int | None = None) -> TableState:
-        """Return version, row count and key digest; a table without data has version -1."""
+        """Return version, row count and key digest; a table that was never written has version -1."""
         delta = self.open_version(version)
         if delta is None:
             return TableState(self.name, NO_VERSION, 0, digest_keys(pl.Series([], dtype=pl.String)))
@@ -191,9 +192,9 @@ class Table:
         return [] if delta is None else list_files(delta, self.uri, local=self.local)
 
     def open_version(self, version: int | None) -> DeltaTable | None:
-        """Open the Delta table at a version; None where nothing was written yet.
+        """Open the Delta table at a version; None if it was never written.
 
-        Raises `LakeError` where the version does not exist.
+        Raises `LakeError` if the version does not exist or was vacuumed.
         """
         if version == NO_VERSION:
             return None
@@ -220,7 +221,7 @@ class Table:
             ) from error
         if self.local and not all(Path(file).exists() for file in self.list_files(delta)):
             raise LakeError(
-                f"version {version} of table {self.name} was vacuumed: files that it needs are deleted",
+                f"version {version} of table {self.name} was vacuumed: some of its files are deleted",
                 where=self.uri,
                 remedy=f"read the newest version, {newest}",
             )
@@ -246,7 +247,7 @@ class Table:
             raise LakeError(
                 f"table {self.name} has no column {name!r}",
                 where=self.name,
-                remedy="columns: " + ", ".join(names),
+                remedy=suggest_name(name, names),
             )
         return self.schema.arrow.field(name)
 

@@ -1,4 +1,4 @@
-"""The writing side of one Delta table: opened when first needed, always at the newest snapshot."""
+"""Opens a Delta table for writing, on first use, and provides its newest snapshot."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rlt_data.errors import LakeError
 from rlt_data.lake.tables.signature import SIGNATURE_PROPERTY, check_columns, sign_schema
 from rlt_data.schemas import TableSchema
 
-STORAGE_REMEDY = "check space, permissions and credentials, then run the command again: it goes on"
+STORAGE_REMEDY = "check disk space, permissions and credentials; the command resumes when run again"
 
-# History is lineage here, so the log is never shortened; nothing but an append or a compaction is taken;
-# and statistics of text and hashes help no reader, while every writer pays for them at each commit.
+# The log is lineage, so it is never truncated. Tables accept only appends and compactions. Statistics of
+# texts and hashes help no reader and slow down every commit, so only those of run_id are collected.
 TABLE_PROPERTIES = {
     "delta.appendOnly": "true",
     "delta.checkpointInterval": "25",
@@ -27,18 +27,18 @@ TABLE_PROPERTIES = {
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _FRAMES = re.compile(r"^\s*(?:0: |stack backtrace:|backtrace:)", re.MULTILINE | re.IGNORECASE)
 
-# An updated snapshot grows slower with every commit; one that is read anew from a checkpoint does not.
+# Updating a snapshot becomes slower with each commit; reading it anew from a checkpoint does not.
 _REOPEN_EVERY = 25
 
 
 def describe_failure(error: Exception) -> str:
-    """Put what the storage said into one line: without the colours, arrows and frames of its backtrace."""
+    """Describe a storage error in one line, without the colours, arrows and stack frames of its message."""
     lines = [line.strip(" ↳") for line in _COLOURS.sub("", _FRAMES.split(str(error), 1)[0]).splitlines()]
     return ": ".join(line for line in lines if line)
 
 
 def open_table(uri: str, storage_options: dict[str, str] | None) -> DeltaTable | None:
-    """Open a Delta table; None where there is none. Raises `LakeError` where the storage refuses."""
+    """Open a Delta table; None if it does not exist. Raises `LakeError` if the storage fails."""
     try:
         return DeltaTable(uri, storage_options=storage_options)
     except TableNotFoundError:
@@ -50,7 +50,7 @@ def open_table(uri: str, storage_options: dict[str, str] | None) -> DeltaTable |
 
 
 class TableWriter:
-    """Holds the snapshot that commits are made against; `before_writing` runs before the first of them."""
+    """Keeps the snapshot that commits are based on; `before_writing` runs before the first one is taken."""
 
     def __init__(
         self,
@@ -67,9 +67,9 @@ class TableWriter:
         self._taken = 0
 
     def take_snapshot(self) -> DeltaTable:
-        """Return the newest snapshot, creating the table where there is none.
+        """Return the newest snapshot, and create the table if it does not exist.
 
-        Raises `LakeError` where the storage refuses, or the stored columns are not those of the schema.
+        Raises `LakeError` if the storage fails or the stored columns are not those of the schema.
         """
         self._taken += 1
         if self._delta is None:
@@ -104,7 +104,8 @@ class TableWriter:
                 storage_options=self._storage_options,
             )
         except (DeltaError, OSError) as error:
-            delta = open_table(self._uri, self._storage_options)  # Another process may have created it.
+            # Another process may have created the table, or the reply to our request was lost.
+            delta = open_table(self._uri, self._storage_options)
             if delta is None:
                 raise LakeError(
                     f"table {self._schema.name} cannot be created: {describe_failure(error)}",

@@ -21,7 +21,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake, RunRecord, TableState
 from rlt_data.lake.fingerprint import NamedModel, compute_fingerprint
 from rlt_data.lake.runs import commit_state, draft_record, read_first_state
-from rlt_data.lake.sql.query import find_asked_tables
+from rlt_data.lake.sql.query import find_named_tables
 from rlt_data.lake.tables.commits import Fence, FenceLostError
 from rlt_data.progress import Reporter, Task
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
@@ -191,7 +191,7 @@ def open_run(
     not `still_there`, a question that is asked with its summary. On leaving, the run is recorded as
     finished, or as failed with the error, which is raised again.
     """
-    asked = find_asked_tables(config.list_predicates())
+    asked = find_named_tables(config.list_predicates())
     written = {*outputs, REJECTS, "runs"}
     inputs = list(dict.fromkeys([*inputs, *(name for name in asked if name not in written)]))
     states = {name: lake.table(name).state() for name in dict.fromkeys([*inputs, *pinned, *asked])}

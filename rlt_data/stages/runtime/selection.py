@@ -8,7 +8,7 @@ import polars as pl
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
-from rlt_data.lake.sql.query import find_asked_tables, quote_name
+from rlt_data.lake.sql.query import find_named_tables, quote_name
 from rlt_data.stages.runtime.run import StageRun
 
 
@@ -19,7 +19,7 @@ def select_rows(run: StageRun, table: str, where: str | None) -> pl.LazyFrame:
     Tables that it names, and those behind the views that it names, are read at their pinned versions.
     Raises `UsageError` where it is not valid SQL or names an unknown column.
     """
-    versions = run.list_versions(find_asked_tables([where] if where else []))
+    versions = run.list_versions(find_named_tables([where] if where else []))
     return keep_rows(run.lake, run.read(table), table, where, versions=versions)
 
 

@@ -1,4 +1,4 @@
-"""SQL: versions, views, derived tables, read-only, no file access, errors in words."""
+"""SQL: versions, views, no writes, no file access, and errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_pinned_tables_answer_at_their_versions_by_their_plain_names(filled: Lak
         filled.sql("select 1", versions={"questons": 1})
 
 
-def test_columns_of_the_same_name_are_told_apart(filled: Lake) -> None:
+def test_repeated_column_names_are_numbered(filled: Lake) -> None:
     query = (
         'select a.run_id, b.run_id, 1 as run_id_1 from questions a join "questions@2" b using (question_id)'
     )
@@ -107,7 +107,7 @@ def test_empty_tables_have_their_columns(lake: Lake) -> None:
         ("select 1; select 2", "2 statements"),
         ("-- nothing", "the query is empty"),
         ("select 1/'x' from questions", "Conversion Error"),
-        ("pivot questions on run_id using count(*)", "give PIVOT its values"),
+        ("pivot questions on run_id using count(*)", "list the values of PIVOT"),
     ],
 )
 def test_errors_say_what_is_wrong(filled: Lake, query: str, message: str) -> None:
@@ -178,7 +178,7 @@ def test_nothing_but_the_lake_is_read_and_nothing_is_written(
     assert hash_tree(tmp_path) == before
 
 
-def test_files_are_read_and_written_where_that_is_asked_for(filled: Lake, tmp_path: Path) -> None:
+def test_files_are_read_and_written_where_allowed(filled: Lake, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     filled.sql(f"copy (select question from questions) to '{out}' (header)", allow_files=True)
     found = filled.sql(f"select count(*) as n from read_csv('{out}')", allow_files=True)
@@ -186,8 +186,8 @@ def test_files_are_read_and_written_where_that_is_asked_for(filled: Lake, tmp_pa
 
 
 @pytest.mark.parametrize("query", ["delete from questions", "drop view questions", "install httpfs", "begin"])
-def test_even_with_files_tables_cannot_be_changed(filled: Lake, query: str) -> None:
-    with pytest.raises(LakeError, match="is refused"):
+def test_tables_cannot_be_changed_even_with_file_access(filled: Lake, query: str) -> None:
+    with pytest.raises(LakeError, match="are refused"):
         filled.sql(query, allow_files=True)
     with pytest.raises(LakeError, match="httpfs"):
         filled.sql("from read_text('https://127.0.0.1:9/x')", allow_files=True)
@@ -254,8 +254,8 @@ def make_scored(lake: Lake, think: str, solution: str) -> None:
     lake.table("scores").append(pl.DataFrame(values), run_id="r")
 
 
-def test_token_scores_show_the_very_characters(lake: Lake) -> None:
-    """Offsets count code points in Python; SQL must cut at the same places, whatever the script."""
+def test_token_scores_show_exactly_the_characters_of_each_token(lake: Lake) -> None:
+    """Offsets count code points in Python; SQL must cut at the same offsets in any script."""
     think = "a🙂e\u0301 👩\u200d👩\u200d👧 \U0001f1e9\U0001f1ea ß漢\r\n\ttail"
     solution = "x = ½ 🧮 n\u0303"
     make_scored(lake, think, solution)

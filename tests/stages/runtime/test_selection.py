@@ -10,7 +10,7 @@ from small_lake import append_made, make_lake, make_question, make_score, make_t
 
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
-from rlt_data.lake.sql.query import find_asked_tables
+from rlt_data.lake.sql.query import find_named_tables
 from rlt_data.stages.rank.stage import RankConfig, rank
 from rlt_data.stages.runtime.run import StageConfig, open_run
 from rlt_data.stages.runtime.selection import select_rows
@@ -61,7 +61,7 @@ def lake(tmp_path: Path) -> Lake:
     ],
 )
 def test_the_tables_of_subqueries_are_found(predicate: str, tables: list[str]) -> None:
-    assert find_asked_tables([predicate]) == tables
+    assert find_named_tables([predicate]) == tables
 
 
 @pytest.mark.parametrize("explained", [False, True])
