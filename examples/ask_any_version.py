@@ -1,4 +1,4 @@
-"""Ingest problems, ask SQL about them, and ask about an older version. No model is needed."""
+"""Ingest problems, query them with SQL, and query an older version. No model is needed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake(Path(folder) / "lake")
 
-        # Columns under other names are mapped; the third row has no question, and goes to `rejects`.
+        # Columns with other names are mapped. The third row has no question and goes to `rejects`.
         first = Path(folder) / "first.jsonl"
         rows = [
             {"prompt": "What is 2 + 3?", "response": "2 + 3 = 5.", "final": "5"},
             {"prompt": "What is 6 * 7?", "response": "6 * 7 = 42.", "final": "42"},
-            {"response": "nobody asked"},
+            {"response": "a solution without a question"},
         ]
         first.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         columns = {"question": "prompt", "solution": "response", "answer": "final"}

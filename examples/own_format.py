@@ -1,4 +1,4 @@
-"""A conversation format of one's own, from TOML; spans tell explanation and solution by their characters."""
+"""Define a conversation format in TOML, and find explanation and solution by their character spans."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def main() -> None:
         format = load_format(str(path))
 
     tokenizer = build_tiny_tokenizer([])
-    # The explanation holds a closing tag of its own: the spans do not come from searching for tags.
+    # The explanation contains a closing tag: spans are offsets from rendering, not found by searching.
     rendered = render_student_text(
         format, tokenizer, "What is 2 + 3?", "Count on from 2. </think> is only text here.", "2 + 3 = 5."
     )

@@ -1,4 +1,4 @@
-"""The RLT reward in a training loop of one's own: an ordinary reward function of TRL's GRPOTrainer."""
+"""Use the RLT reward in your own training script: it is an ordinary reward function of TRL's GRPOTrainer."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from rlt_data.training.rewards.rlt import RltReward
 def main() -> None:
     format = load_format("stratos")
     with tempfile.TemporaryDirectory() as folder:
-        # Any two models of one tokenizer family do; these are tiny, and know nothing yet.
+        # Any two models with the same tokenizer work; these are tiny and have random weights.
         for seed, name in enumerate(("teacher", "student")):
-            fresh = build_chain_tokenizer(format, terms=3)
+            new_tokenizer = build_chain_tokenizer(format, terms=3)
             shape = TinyShape(hidden_size=32, heads=2, key_value_heads=2, feed_forward=48)
-            save_model(build_tiny_model(shape, fresh, seed=seed), fresh, Path(folder) / name)
+            save_model(build_tiny_model(shape, new_tokenizer, seed=seed), new_tokenizer, Path(folder) / name)
         teacher, student = str(Path(folder) / "teacher"), str(Path(folder) / "student")
         tokenizer = load_tokenizer(resolve_model(teacher, role="teacher"))
 
-        # The columns `question` and `solution` stand beside the prompt.
+        # The reward needs the columns `question` and `solution` beside the prompt.
         rows = []
         for seed in range(4):
             chain = sample_chain(random.Random(seed), terms=3)

@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def build_models(folder: Path) -> tuple[Path, Path]:
-    """Two models with random weights, which share a tokenizer: so their tokens can be compared one by one."""
+    """Make two models with random weights and one tokenizer: the divergence compares token by token."""
     shape = TinyShape()
     tokenizer = build_tiny_tokenizer(["<think>", "</think>"], context=shape.context)
     for seed, name in enumerate(("teacher", "student")):

@@ -1,8 +1,8 @@
-"""The public implementation's way of scoring, written anew: what the benchmarks compare with.
+"""The public implementation's method of scoring, rewritten: the baseline of the benchmarks.
 
 One text at a time, each model's full logits, log-softmax over every position, spans found by searching
-token lists. Nothing is shared between texts. (The public code also collects garbage after every text;
-left out here, since it would flatter the comparison.)
+token lists. Nothing is shared between texts. (The public code also collects garbage after every text; that
+is left out here, since it would make the comparison look better.)
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ def score_baseline(
             teacher_ids, teacher_logprobs = _score_text(teacher, teacher_text)
             think = _find(student.tokenizer, student_ids, request.think)
             solution = _find(student.tokenizer, student_ids, request.solution)
-            taught = _find(teacher.tokenizer, teacher_ids, request.think)
+            teacher_think = _find(teacher.tokenizer, teacher_ids, request.think)
             results.append(
                 BaselineScore(
                     student_logprobs[solution.start - 1 : solution.stop - 1].tolist(),
                     student_logprobs[think.start - 1 : think.stop - 1].tolist(),
-                    teacher_logprobs[taught.start - 1 : taught.stop - 1].tolist(),
+                    teacher_logprobs[teacher_think.start - 1 : teacher_think.stop - 1].tolist(),
                     len(student_ids) + len(teacher_ids),
                 )
             )
@@ -71,10 +71,10 @@ def _score_text(scoring: ScoringModel, text: str) -> tuple[list[int], torch.Tens
 
 
 def _find(tokenizer: Any, ids: list[int], text: str) -> range:
-    """Where the tokens of `text` stand last in `ids`; edge tokens that merged with a tag fall away."""
-    wanted = tokenizer(text, add_special_tokens=False)["input_ids"]
+    """Find the last occurrence of the tokens of `text` in `ids`, less edge tokens that merged with a tag."""
+    searched = tokenizer(text, add_special_tokens=False)["input_ids"]
     for left, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        part = wanted[left : len(wanted) - right]
+        part = searched[left : len(searched) - right]
         for start in range(len(ids) - len(part), -1, -1):
             if ids[start : start + len(part)] == part:
                 return range(start, start + len(part))

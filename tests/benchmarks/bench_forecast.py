@@ -1,7 +1,7 @@
-"""What is told before a scoring run against what happens: time and peak memory, on one core.
+"""The forecast of a scoring run against its actual time and peak memory, on one core.
 
-Run it as `python tests/benchmarks/bench_estimate.py [--case NAME]...`. Every corpus is estimated and then
-scored, in a process of its own. Nothing is asserted: it prints a table. How to read it: BENCHMARKS.md.
+Run it as `python tests/benchmarks/bench_forecast.py [--case NAME]...`. Each corpus has a process of its own.
+Nothing is asserted: it prints a table, which BENCHMARKS.md explains.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from workload import CASES, build_format, build_models, build_requests
 from rlt_data.reward.forecast import forecast_run
 from rlt_data.reward.scoring.scorer import Scorer
 
-# Of each case so many questions, whose explanations are a quarter longer or shorter than the case's.
+# Questions of each case; their explanations are up to a quarter longer or shorter than the case's.
 QUESTIONS = {"110M-152k": 5, "48M-32k": 10, "48M-2000": 8, "1M": 160}
 HEADER = (
-    "| corpus | seconds told | seconds taken | ratio | peak told, MiB | peak, MiB | ratio |\n"
+    "| corpus | forecast, s | actual, s | ratio | forecast peak, MiB | actual peak, MiB | ratio |\n"
     "|---|---|---|---|---|---|---|"
 )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", action="append", choices=CASES, help="repeatable; all where left out")
+    parser.add_argument("--case", action="append", choices=CASES, help="repeatable; default: all")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     pin_to_one_core()
@@ -44,20 +44,20 @@ def main() -> None:
 
 
 def compare(name: str) -> str:
-    """Estimate a corpus of a case, score it, and put both in one row of the table."""
+    """Forecast the scoring of a case's corpus, score it, and return both as a row of the table."""
     case = replace(CASES[name], questions=QUESTIONS[name])
     student, teacher = build_models(case.shape)
     requests = build_requests(case)
     scorer = Scorer(build_format(), [student], teacher)
-    told = forecast_run(scorer, requests)
+    forecast = forecast_run(scorer, requests)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     started = time.perf_counter()
     run_scorer(scorer, requests)
     seconds, peak = time.perf_counter() - started, read_status("VmHWM")
-    expected = (told.peak_bytes or 0) / 2**20
+    expected = (forecast.peak_bytes or 0) / 2**20
     return (
-        f"| {name}, {len(requests)} texts | {told.seconds:.1f} | {seconds:.1f} | "
-        f"{told.seconds / seconds:.2f} | "
+        f"| {name}, {len(requests)} texts | {forecast.seconds:.1f} | {seconds:.1f} | "
+        f"{forecast.seconds / seconds:.2f} | "
         f"{expected:.0f} | {peak:.0f} | {expected / peak:.2f} |"
     )
 

@@ -2,7 +2,7 @@
 
 Run it as `python tests/benchmarks/bench_generate.py`. Both ways sample at temperature 0.7 with the same end
 tokens, limits and rows at once; `model.generate` gets its prompts sorted by length and computes no
-log-probabilities. Only tokens up to the end token count. The ways take turns; the median of three counts.
+log-probabilities. Only tokens up to the end token count. The ways take turns; medians of three are compared.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def compare(name: str, shape: dict[str, int], prompts: list[str], max_tokens: in
     tokenizer.padding_side = "left"
     sampling = SamplingParameters(0.7, 1.0, 0, max_tokens)
     requests = [
-        GenerationRequest(f"{place}.{sample}", prompt, place * SAMPLES + sample)
-        for place, prompt in enumerate(prompts)
+        GenerationRequest(f"{number}.{sample}", prompt, number * SAMPLES + sample)
+        for number, prompt in enumerate(prompts)
         for sample in range(SAMPLES)
     ]
 
@@ -78,8 +78,8 @@ def compare(name: str, shape: dict[str, int], prompts: list[str], max_tokens: in
                 **batch, do_sample=True, temperature=0.7, top_k=0, top_p=1.0, max_new_tokens=max_tokens
             )
             for row in whole[:, batch["input_ids"].shape[1] :].tolist():
-                found = [place for place, token in enumerate(row) if token in engine._end_tokens]
-                written += found[0] + 1 if found else len(row)
+                ends_at = [index for index, token in enumerate(row) if token in engine._end_tokens]
+                written += ends_at[0] + 1 if ends_at else len(row)
         return written
 
     ways: dict[str, Callable[[], int]] = {"ours": run_ours, "generate": run_plain}

@@ -1,7 +1,6 @@
-"""How long `rlt-data --help` takes, over `python -c "import typer"`; the aim is a ratio of at most 2.
+"""Time of `rlt-data --help` over that of `python -c "import typer"`; the aim is a ratio of at most 2.
 
-Both are started again and again, turn about, in one run; medians are compared, so that a busy machine
-slows both alike.
+The commands take turns in one run and medians are compared, so that a busy machine slows all of them alike.
 """
 
 from __future__ import annotations

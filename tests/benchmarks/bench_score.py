@@ -1,8 +1,8 @@
-"""The scorer against the public implementation's way of scoring, on random weights, on one core.
+"""The scorer against the public implementation's method, with random weights, on one core.
 
 Run it as `python tests/benchmarks/bench_score.py [--case NAME]... [--rounds N]`. Both ways score the same
 texts with the same models in one process and take turns; times are CPU seconds of the process, pinned to
-one core, and medians over rounds. Nothing is asserted: it prints a table. How to read it: BENCHMARKS.md.
+one core, and medians over rounds. Nothing is asserted: it prints a table, which BENCHMARKS.md explains.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HEADER = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", action="append", choices=CASES, help="repeatable; all where left out")
+    parser.add_argument("--case", action="append", choices=CASES, help="repeatable; default: all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory-of", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -73,9 +73,9 @@ def run_case(name: str, case: Case, rounds: int) -> None:
         for way, scorer in ways.items():
             seconds, found[way] = take_time(lambda scorer=scorer: run_scorer(scorer, requests))
             times[way].append(seconds)
-            for dtype, known in rates.items():
-                known.append(measure_peak(dtype))
-    peaks = {dtype: statistics.median(known) for dtype, known in rates.items()}
+            for dtype, measured in rates.items():
+                measured.append(measure_peak(dtype))
+    peaks = {dtype: statistics.median(measured) for dtype, measured in rates.items()}
     tokens = sum(score.tokens for score in expected)
     print(f"| {name} | baseline | 1.00 | {tokens / statistics.median(baseline):.0f} | | | |")
     for way, scorer in ways.items():
@@ -89,22 +89,23 @@ def run_case(name: str, case: Case, rounds: int) -> None:
             f"{rate / peaks[dtype]:.0%} | {'' if gap is None else format_gap(gap)} |",
             flush=True,
         )
-    told = ", ".join(f"{str(dtype)[6:]} {peak / 1e9:.0f}" for dtype, peak in peaks.items())
-    print(f"  {name}: GEMM peak, GFLOP/s: {told}")
+    shown = ", ".join(f"{str(dtype)[6:]} {peak / 1e9:.0f}" for dtype, peak in peaks.items())
+    print(f"  {name}: GEMM peak, GFLOP/s: {shown}")
     print_memory(name)
 
 
 def build_ways(format: ConversationFormat, student: ScoringModel, teacher: ScoringModel) -> dict[str, Scorer]:
-    """The ways that are compared with the baseline."""
+    """Build the scorers that are compared with the baseline."""
     half_student, half_teacher = (
-        replace(side, model=copy.deepcopy(side.model).to(torch.bfloat16)) for side in (student, teacher)
+        replace(scoring, model=copy.deepcopy(scoring.model).to(torch.bfloat16))
+        for scoring in (student, teacher)
     )
     return {
         "float32": Scorer(format, [student], teacher),
         "float32, exact divergence": Scorer(format, [student], teacher, exact=True),
-        "float32, teacher's side stored": Scorer(format, [student]),
+        "float32, teacher log-probabilities stored": Scorer(format, [student]),
         "bfloat16": Scorer(format, [half_student], half_teacher),
-        "bfloat16, teacher's side stored": Scorer(format, [half_student]),
+        "bfloat16, teacher log-probabilities stored": Scorer(format, [half_student]),
     }
 
 
@@ -135,18 +136,18 @@ def find_gap(expected: Sequence[BaselineScore], found: Sequence[TokenScores]) ->
 
 
 def count_operations(format: ConversationFormat, scorer: Scorer, requests: Sequence[ScoreRequest]) -> float:
-    """Floating-point operations that cannot be left out: each prompt once, causal pairs, scored rows."""
+    """Count the necessary floating-point operations: each prompt once, causal pairs, scored rows."""
     total = 0.0
-    for side in scorer.students:
-        texts = build_student_texts(format, side.scoring.tokenizer, requests)
-        total += count_side(read_shape(side.scoring.model), texts)
+    for runner in scorer.students:
+        texts = build_student_texts(format, runner.scoring.tokenizer, requests)
+        total += count_model_operations(read_shape(runner.scoring.model), texts)
     if scorer.teacher is not None:
         texts = build_teacher_texts(format, scorer.teacher.scoring.tokenizer, requests)
-        total += count_side(read_shape(scorer.teacher.scoring.model), texts)
+        total += count_model_operations(read_shape(scorer.teacher.scoring.model), texts)
     return total
 
 
-def count_side(shape: ModelShape, texts: Sequence[Any]) -> float:
+def count_model_operations(shape: ModelShape, texts: Sequence[Any]) -> float:
     items = [
         PackItem(i, text.token_ids, text.first_scored)
         for i, text in enumerate(texts)
@@ -166,7 +167,7 @@ def count_side(shape: ModelShape, texts: Sequence[Any]) -> float:
 
 
 def measure_peak(dtype: torch.dtype) -> float:
-    """Best rate of a few matrix products on this core, operations a second; taken anew in every round."""
+    """Measure the best rate of a few matrix products on this core, operations per second."""
     best = 0.0
     with torch.no_grad():
         for rows, inputs, outputs in ((1024, 512, 4096), (1024, 1024, 1024), (2048, 2048, 2048)):
@@ -179,17 +180,17 @@ def measure_peak(dtype: torch.dtype) -> float:
 
 
 def print_memory(name: str) -> None:
-    """Peak memory beyond the weights, each way in a process of its own."""
+    """Print the peak memory beyond the weights, each way in a process of its own."""
     sizes = {}
     for way in ("baseline", "float32", "exact"):
         command = [sys.executable, __file__, "--memory-of", name, way]
         sizes[way] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    told = ", ".join(f"{way} {size:.0f} MiB ({size / sizes['baseline']:.2f})" for way, size in sizes.items())
-    print(f"  {name}: working set beyond the weights: {told}", flush=True)
+    shown = ", ".join(f"{way} {size:.0f} MiB ({size / sizes['baseline']:.2f})" for way, size in sizes.items())
+    print(f"  {name}: working set beyond the weights: {shown}", flush=True)
 
 
 def measure_memory(name: str, way: str) -> float:
-    """MiB by which the peak rises while two texts (baseline) or all (ours) are scored."""
+    """Measure the rise of the peak, MiB, while two texts (baseline) or all (ours) are scored."""
     case = CASES[name]
     format = build_format()
     student, teacher = build_models(case.shape)

@@ -3,7 +3,7 @@
 Run it as `python tests/benchmarks/bench_vllm.py [ROUNDS [QUESTIONS [MODEL]]]`. Both ways send the same
 rendered prompts with the same seeds and sampling to engines with the same options, take turns, and count
 from a started engine to the last completion; ours also renders, parses and commits every trace. The median
-of the rounds counts. Without MODEL, a tiny random one is made.
+of the rounds is compared. Without MODEL, a tiny random one is made.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def write_lake(folder: Path, questions: int) -> Any:
     lake = Lake(folder)
     rows = [
         {
-            "question_id": hash_content("question", place),
-            "question": f"She sold {place} eggs every day for ${place % 7 + 1}. How many dollars had she?",
-            "solution": f"{place} * {place % 7 + 1} = {place * (place % 7 + 1)}",
+            "question_id": hash_content("question", number),
+            "question": f"She sold {number} eggs every day for ${number % 7 + 1}. How many dollars had she?",
+            "solution": f"{number} * {number % 7 + 1} = {number * (number % 7 + 1)}",
             "solution_rendered": False,
             "run_id": "benchmark",
         }
-        for place in range(questions)
+        for number in range(questions)
     ]
     lake.table("questions").append(pl.DataFrame(rows), run_id="benchmark")
     return lake
@@ -132,8 +132,8 @@ def measure(way: str, model: str, questions: int) -> dict[str, float]:
 
 def compare(model: str, rounds: int, questions: int) -> None:
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
-    for place in range(rounds):
-        for way in sorted(WAYS, reverse=bool(place % 2)):
+    for number in range(rounds):
+        for way in sorted(WAYS, reverse=bool(number % 2)):
             found = measure(way, model, questions)
             rates[way].append(found["tokens"] / found["seconds"])
     ours, direct = (statistics.median(rates[way]) for way in ("ours", "direct"))

@@ -1,9 +1,9 @@
 """Whether training teaches: the CPU recipe against two controls, over several seeds, on held-out questions.
 
 Run it as `make proof`, or `python tests/benchmarks/prove_training.py [--seeds 0 1 2] [--folder proof]`;
-interrupted, it goes on where it stopped. Four teachers a seed explain questions that no training saw: the
-base teacher (SFT, no GRPO), the one trained for the reward, one trained for the same rewards handed
-out at random within each group, and one trained with lambda = 0. A student scores them all in the same way.
+interrupted, it resumes where it stopped. For each seed, four teachers explain questions that no training
+used: the base teacher (SFT, no GRPO), one trained with the reward, one with the same rewards shuffled within
+each group, and one with lambda = 0. One student scores all of them in the same way.
 """
 
 from __future__ import annotations
@@ -44,35 +44,35 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=256)
     parser.add_argument("--samples", type=int, default=4)
     given = parser.parse_args()
-    judged, steps = [], []
+    scored, steps = [], []
     for seed in given.seeds:
         folder = given.folder / str(seed)
         teachers = train_arms(folder, seed)
-        judged.append(judge_teachers(folder, seed, teachers, given.questions, given.samples))
+        scored.append(score_teachers(folder, seed, teachers, given.questions, given.samples))
         steps.append(read_steps(folder / "lake", seed))
-    explanations, rollouts = pl.concat(judged), pl.concat(steps)
+    explanations, rollouts = pl.concat(scored), pl.concat(steps)
     print(describe_arms(explanations))
     print(describe_steps(rollouts))
     print(show_examples(explanations))
 
 
 def train_arms(folder: Path, seed: int) -> dict[str, str]:
-    """Train one teacher an arm from the same base, in one lake; returns where each model is."""
+    """Train one teacher for each arm from the same base, in one lake; return the path of each model."""
     seeds = [f"seed={seed}", f"fresh.seed={seed}", f"ingest.seed={seed + 1}"]
-    places = [f'lake="{folder / "lake"}"', f'output="{folder}"']
+    paths = [f'lake="{folder / "lake"}"', f'output="{folder}"']
     teachers = {}
     for arm, changes in ARMS.items():
-        loaded = load_training(["teacher-cpu"], [*seeds, *places, *changes])
+        loaded = load_training(["teacher-cpu"], [*seeds, *paths, *changes])
         summaries = run_training_recipe(loaded, Lake(folder / "lake"), reporter=Reporter())
         base, trained = (str(summary.extra["model"]) for summary in summaries[-2:])
         teachers |= {BASE: base, arm: trained}
     return teachers
 
 
-def judge_teachers(
+def score_teachers(
     folder: Path, seed: int, teachers: dict[str, str], questions: int, samples: int
 ) -> pl.DataFrame:
-    """Let the teachers explain questions that none was trained on, and the student score that."""
+    """Generate explanations of questions that no teacher was trained on, and score them with the student."""
     lake = Lake(folder / "held-out")
     fresh = str(folder / "fresh")
     ingest(lake, IngestConfig(source="arithmetic:chain_sum", size=1500, seed=1000 + seed))
@@ -104,7 +104,7 @@ def judge_teachers(
 
 
 def read_steps(lake: Path, seed: int) -> pl.DataFrame:
-    """Mean reward of each step of the training itself, by arm, as SQL gives it."""
+    """Read the mean reward of each training step, by arm."""
     query = """
         select r.step, avg(r.reward) as reward,
                case when (u.config -> 'reward' ->> 'shuffle')::bool then 'shuffled reward'
@@ -116,7 +116,7 @@ def read_steps(lake: Path, seed: int) -> pl.DataFrame:
 
 
 def describe_arms(rows: pl.DataFrame) -> str:
-    """One line a teacher: mean and standard deviation over the seeds."""
+    """Write one line for each teacher: mean and standard deviation over the seeds."""
     shares = [pl.col("style").is_in(styles).mean().alias(name) for name, styles in SHARES.items()]
     means = [pl.col(name).mean() for name in ("reward", "exact_reward", "r_ss")]
     by_seed = rows.group_by("arm", "seed").agg(*means, *shares)
@@ -130,7 +130,7 @@ def describe_arms(rows: pl.DataFrame) -> str:
 
 
 def describe_steps(rows: pl.DataFrame) -> str:
-    """Mean reward over seeds and over ten steps at a time; each arm by its own reward."""
+    """Write the mean reward over seeds, ten steps at a time; each arm has its own reward."""
     table = (
         rows.with_columns(steps=pl.col("step") // 10 * 10)
         .group_by("arm", "steps")
@@ -145,7 +145,7 @@ def describe_steps(rows: pl.DataFrame) -> str:
 
 
 def show_examples(rows: pl.DataFrame) -> str:
-    """What each teacher of the first seed writes about the same three questions."""
+    """Write what each teacher of the first seed generates for the same three questions."""
     part = rows.filter((pl.col("seed") == rows["seed"].min()) & (pl.col("sample_index") == 0))
     lines = []
     for question in part["question"].unique().sort().head(3):

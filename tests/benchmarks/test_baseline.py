@@ -1,4 +1,4 @@
-"""The benchmark's baseline is the public implementation's way: it gives the golden numbers."""
+"""The benchmark's baseline gives the golden numbers of the public implementation."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """One benchmark case; lengths in tokens, about."""
+    """One benchmark case; approximate lengths in tokens."""
 
     name: str
     shape: Shape
@@ -91,7 +91,7 @@ CASES = {
 
 
 def build_format(teacher: str = "Explain.", student: str = "Think.") -> ConversationFormat:
-    """The paper's format with short system prompts, so that the texts are mostly explanation."""
+    """Build the paper's format with short system prompts, so that texts are mostly explanation."""
     format = load_format("stratos")
     return format.model_copy(
         update={
@@ -102,7 +102,7 @@ def build_format(teacher: str = "Explain.", student: str = "Think.") -> Conversa
 
 
 def build_models(shape: Shape, *, seed: int = 0) -> tuple[ScoringModel, ScoringModel]:
-    """A student and a teacher of one shape, float32, with one tokenizer."""
+    """Build a student and a teacher of one shape, float32, with one tokenizer."""
     format = build_format()
     tags = (*re.findall(r"<.*?>", format.teacher.prefill + format.student.assistant), format.teacher.close)
     tokenizer = _build_tokenizer(tags)
@@ -114,14 +114,14 @@ def build_models(shape: Shape, *, seed: int = 0) -> tuple[ScoringModel, ScoringM
 
 
 def build_requests(case: Case, *, seed: int = 0) -> list[ScoreRequest]:
-    """Questions with explanations of a quarter more or less than the case's length."""
+    """Build questions with explanations up to a quarter longer or shorter than the case's length."""
     source = random.Random(seed)
     requests = []
     for question in range(case.questions):
-        asked, solved = _write(source, case.question_tokens), _write(source, case.solution_tokens)
+        text, solution = _write(source, case.question_tokens), _write(source, case.solution_tokens)
         for sample in range(case.explanations):
             length = round(case.think_tokens * source.uniform(0.75, 1.25))
-            requests.append(ScoreRequest(f"{question}-{sample}", asked, solved, _write(source, length)))
+            requests.append(ScoreRequest(f"{question}-{sample}", text, solution, _write(source, length)))
     return requests
 
 
@@ -130,7 +130,7 @@ def _write(source: random.Random, words: int) -> str:
 
 
 def _build_tokenizer(tags: Sequence[str]) -> Any:
-    """One token a word with the space before it, one a tag; everything else falls apart into bytes."""
+    """One token for each word with the space before it and for each tag; other text is split into bytes."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *WORDS, *(f"Ġ{word}" for word in WORDS)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
