@@ -59,7 +59,7 @@ def requests_() -> Sequence[ScoreRequest]:
         ("pear?", "\\boxed{99}", ["apple " * n for n in (1, 9, 33)]),
     ]
     return [
-        ScoreRequest(f"{place}-{number}", question, solution, think, closed=number != 1)
-        for place, (question, solution, thinks) in enumerate(texts)
+        ScoreRequest(f"{index}-{number}", question, solution, think, closed=number != 1)
+        for index, (question, solution, thinks) in enumerate(texts)
         for number, think in enumerate(thinks)
     ]

@@ -1,4 +1,4 @@
-"""A plain float64 computation over whole logits: what every path of the scorer must equal."""
+"""A plain float64 computation over whole logits, which every mode of the scorer must equal."""
 
 from __future__ import annotations
 

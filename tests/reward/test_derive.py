@@ -107,7 +107,7 @@ def test_empty_explanation_has_no_divergence() -> None:
         assert derived["reward"] == derived["r_ss"]
 
 
-def test_without_a_teacher_only_the_student_side_is_known() -> None:
+def test_without_teacher_log_probabilities_only_r_ss_is_derived() -> None:
     row = make_row(think_teacher_logprobs=None, think_divergences=None)
     derived = derive_one(row, RewardSettings())
     assert derived["kl_avg"] is None

@@ -1,4 +1,4 @@
-"""The estimate counts the same operations that scoring a part and scaling it up would give."""
+"""The forecast counts the same operations that scoring a part and scaling it up would give."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One refusal of students whose tokens are not the teacher's, for scoring, training and plans."""
+"""Students whose tokens differ from the teacher's are refused in one way by scoring, training and plans."""
 
 from __future__ import annotations
 

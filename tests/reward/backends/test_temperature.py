@@ -60,8 +60,8 @@ def test_only_the_file_with_the_norm_is_copied(tiny_model: Path, tmp_path: Path)
     parts = {"a.safetensors": [name for name in weights if name != NORM], "b.safetensors": [NORM]}
     for file, names in parts.items():
         save_file({name: weights[name] for name in names}, model / file, metadata={"format": "pt"})
-    places = {name: file for file, names in parts.items() for name in names}
-    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    files = {name: file for file, names in parts.items() for name in names}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
     copy = write_scaled_copy(model, tmp_path / "copy", 0.5, dtype="float32")
     assert (copy / "a.safetensors").is_symlink()
     assert not (copy / "b.safetensors").is_symlink()

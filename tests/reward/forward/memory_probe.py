@@ -1,4 +1,4 @@
-"""Run in a process of its own: how far the peak rises while one long text is scored.
+"""Measure in a process of its own how much the memory peak rises while one long text is scored.
 
 Usage: memory_probe.py MODE:TOKENS:VOCABULARY[:LIMIT] ... Each probe runs in a fork of its own, since what one
 frees the next would use, and prints MiB. With a limit (MiB), address space beyond what is in use is capped at

@@ -21,10 +21,10 @@ def attend_dense(
     scores = query.double() @ key.transpose(1, 2) * scaling
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
-    place = torch.arange(query.shape[1])
-    hidden = place[None, :] > place[:, None]
+    position = torch.arange(query.shape[1])
+    hidden = position[None, :] > position[:, None]
     if window:
-        hidden |= place[None, :] <= place[:, None] - window
+        hidden |= position[None, :] <= position[:, None] - window
     weights = scores.masked_fill(hidden, float("-inf")).softmax(-1)
     return (weights @ value).transpose(0, 1)
 
@@ -37,7 +37,7 @@ def make_items(lengths: list[int], shared: int) -> list[PackItem]:
 
 
 def embed(tokens: list[int], positions: list[int], seed: int, heads: int) -> Tensor:
-    """A vector for each token at its position: the same token at the same place is the same vector."""
+    """A vector for each token at its position: the same token at the same position is the same vector."""
     rows = []
     for token, position in zip(tokens, positions, strict=True):
         generator = torch.Generator().manual_seed(token * 7919 + position * 31 + seed)
@@ -69,8 +69,8 @@ def test_equals_dense_attention(limit: int, window: int | None, softcap: float |
             if segment.index is None:
                 continue
             tokens = list(items[segment.index].token_ids)
-            places = list(range(len(tokens)))
-            whole = [embed(tokens, places, s, h) for s, h in ((1, HEADS), (2, GROUPS), (3, GROUPS))]
+            positions = list(range(len(tokens)))
+            whole = [embed(tokens, positions, s, h) for s, h in ((1, HEADS), (2, GROUPS), (3, GROUPS))]
             expected = attend_dense(*whole, 0.3, window, softcap)[segment.offset :]
             part = found[segment.start : segment.start + segment.length]
             torch.testing.assert_close(part.double(), expected, atol=1e-5, rtol=0)

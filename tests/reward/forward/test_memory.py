@@ -46,7 +46,7 @@ def test_the_peak_is_flat_in_length_times_vocabulary(probed: dict[str, list[floa
     assert probed["dense:4000:32000"][0] > 450
 
 
-def test_running_out_of_memory_halves_the_pass_and_goes_on(probed: dict[str, list[float]]) -> None:
+def test_running_out_of_memory_halves_the_pass_and_tries_again(probed: dict[str, list[float]]) -> None:
     texts, pack_tokens = probed["packed:600:500:300"]
     assert texts == 40
     assert 600 < pack_tokens < 30_000
@@ -82,7 +82,7 @@ def test_a_larger_budget_never_gives_smaller_passes() -> None:
     assert chosen[-1] == choose_sizes([SEVEN_BILLION], budget=None, exact=True, device="cuda")
 
 
-def test_a_budget_that_is_too_small_says_what_is_needed() -> None:
+def test_a_budget_that_is_too_small_is_refused_with_what_is_needed() -> None:
     with pytest.raises(UsageError, match="at least"):
         choose_sizes([SEVEN_BILLION], budget=2**20, exact=False, device="cpu")
 

@@ -1,4 +1,4 @@
-"""Each architecture is run the fastest way that is right for it, whatever its attention and output layer."""
+"""Each architecture runs in the fastest mode that gives the results of its own forward pass."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class TiltedHead(torch.nn.Linear):
         return logits + 0.3 * logits.sin()
 
 
-def test_an_output_layer_that_cannot_be_cut_is_computed_whole(
+def test_an_output_layer_without_tiles_is_computed_whole(
     student: ScoringModel, short_format: ConversationFormat, requests_: Sequence[ScoreRequest]
 ) -> None:
     model = build_model(transformers.LlamaConfig(**SHAPE))
@@ -125,7 +125,7 @@ def test_an_output_layer_that_cannot_be_cut_is_computed_whole(
         torch.testing.assert_close(found, expected.double(), atol=5e-5, rtol=0)
 
 
-def test_a_model_that_is_never_right_is_refused() -> None:
+def test_a_model_that_differs_in_every_mode_is_refused() -> None:
     model = build_model(transformers.LlamaConfig(**SHAPE))
     noisy = torch.nn.Dropout(0.5)
     model.lm_head.register_forward_hook(lambda layer, inputs, output: noisy(output))

@@ -1,4 +1,4 @@
-"""The scorer against a plain float64 computation, and unmoved by how the work is cut up."""
+"""The scorer against a plain float64 computation, and independent of sizes and order of the work."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_rewards_of_every_estimator(
     tile=st.builds(TileSize, st.sampled_from([1, 7, 64, 512]), st.sampled_from([13, 100, 4096])),
     share_prefixes=st.booleans(),
 )
-def test_how_the_work_is_cut_up_changes_nothing(
+def test_sizes_and_order_of_the_work_change_nothing(
     short_format: ConversationFormat,
     student: ScoringModel,
     teacher: ScoringModel,
@@ -139,7 +139,7 @@ def test_how_the_work_is_cut_up_changes_nothing(
         tile=tile,
         share_prefixes=share_prefixes,
     )
-    shuffled = [requests_[place] for place in order]
+    shuffled = [requests_[index] for index in order]
     for request, scores in zip(shuffled, score_all(scorer, shuffled), strict=True):
         assert scores.key == request.key
         np.testing.assert_allclose(list_numbers(scores), expected[scores.key], atol=TOLERANCE)
@@ -154,9 +154,9 @@ def test_several_students_in_one_pass(
     other = replace(teacher, name="other")
     both = score_all(Scorer(short_format, [student, other], teacher, exact=True), requests_)
     assert [scores.student for scores in both] == ["student", "other"] * len(requests_)
-    for place, one in enumerate((student, other)):
+    for index, one in enumerate((student, other)):
         alone = score_all(Scorer(short_format, [one], teacher, exact=True), requests_)
-        for a, b in zip(both[place::2], alone, strict=True):
+        for a, b in zip(both[index::2], alone, strict=True):
             np.testing.assert_allclose(list_numbers(a), list_numbers(b), atol=TOLERANCE)
 
 

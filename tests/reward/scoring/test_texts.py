@@ -1,4 +1,4 @@
-"""From a trace to scored tokens: spans spell the texts, and what cannot be compared is shown."""
+"""Scored tokens spell explanation and solution, and texts that cannot be compared are shown."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_scored_tokens_spell_explanation_and_solution(
             assert student.tokenizer.decode(ids) == solution
         else:
             assert not text.solution
-        # Nothing after the last scored token is kept, since nothing reads it.
+        # Nothing after the last scored token is kept.
         assert len(text.token_ids) == max(text.think.stop, text.solution.stop)
         assert text.total_tokens > len(text.token_ids)
 
@@ -49,7 +49,7 @@ def make_text(ids: list[int], characters: list[tuple[int, int]]) -> ScoringText:
     return ScoringText([0, *ids], 10, range(1, 1 + len(ids)), range(0), characters, [])
 
 
-def test_other_tokens_on_the_two_sides_are_shown() -> None:
+def test_different_think_tokens_of_teacher_and_student_are_shown() -> None:
     request = ScoreRequest("r", "q", "s", "take it")
     student = make_text([5, 6], [(0, 4), (4, 7)])
     assert find_failure(request, student, make_text([5, 6], [(0, 4), (4, 7)])) is None
