@@ -1,4 +1,4 @@
-"""Recipes of teacher training: what is read, refused and planned, and the whole way from nothing."""
+"""Recipes that train a model: what is read, refused and planned, and training from scratch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-def test_sections_share_what_stands_above_them(recipe: Path) -> None:
+def test_sections_share_the_keys_of_the_recipe(recipe: Path) -> None:
     loaded = load_training([recipe], ["seed=3", "grpo.reward.lambda_kl=0.5", "format=r1"])
     recipe = loaded.recipe
     assert isinstance(recipe, TeacherRecipe)
@@ -115,7 +115,7 @@ def test_the_output_of_a_shipped_recipe_does_not_hide_it(tmp_path: Path, monkeyp
     assert load_training(["teacher-cpu"]).recipe.output == "teacher-cpu"
 
 
-def test_a_dry_run_tells_arithmetic_and_refusals(recipe: Path, tmp_path: Path) -> None:
+def test_a_dry_run_shows_steps_memory_and_refusals(recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl")
     lake = Lake(tmp_path / "lake")
     plan = plan_training(load_training([recipe]), lake)
@@ -149,7 +149,7 @@ def test_a_dry_run_tells_arithmetic_and_refusals(recipe: Path, tmp_path: Path) -
         ("teacher=no-such-model", "no-such-model"),
     ],
 )
-def test_a_dry_run_says_what_would_be_refused(
+def test_a_dry_run_lists_what_would_be_refused(
     recipe: Path, tmp_path: Path, change: str, refusal: str
 ) -> None:
     pytest.importorskip("trl")
@@ -157,7 +157,7 @@ def test_a_dry_run_says_what_would_be_refused(
     assert any(refusal in text for text in plan["refused"]), plan["refused"]
 
 
-def test_a_dry_run_reckons_with_models_that_are_not_here(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_dry_run_measures_absent_models_by_the_registry(tmp_path: Path, monkeypatch: Any) -> None:
     pytest.importorskip("trl")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
@@ -186,7 +186,7 @@ def test_a_dry_run_refuses_a_student_of_other_tokens(recipe: Path, tmp_path: Pat
     assert plan_training(load_training([recipe], names), Lake(tmp_path / "lake"))["refused"] == []
 
 
-def test_the_papers_numbers_stand_in_its_recipe() -> None:
+def test_the_papers_numbers_are_in_its_recipe() -> None:
     recipe = load_training(["teacher-7b"]).recipe
     assert isinstance(recipe, TeacherRecipe)
     sft, grpo = recipe.make_sft("base"), recipe.make_grpo("elsewhere")

@@ -34,8 +34,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def make_lake() -> Callable[[Path], Lake]:
     """Make a lake with 24 explained chains at a path."""
 
-    def make(place: Path) -> Lake:
-        lake = Lake(place)
+    def make(path: Path) -> Lake:
+        lake = Lake(path)
         ingest(lake, IngestConfig(source="arithmetic:chain_sum", size=24, seed=5))
         return lake
 

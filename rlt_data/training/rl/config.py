@@ -10,7 +10,7 @@ from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.runtime.contract import StageConfig
 from rlt_data.training.common.trl_options import select_deciding
 
-# Fields that decide how the work is cut up, but not the reward or what is learned.
+# Fields that decide how the work is divided, but not what is learned.
 _NOT_DECIDING = ("output", "micro_batch_size", "save_every", "keep_checkpoints", "sync_limit", "pack_tokens")
 
 

@@ -112,7 +112,7 @@ def check_example(
         raise InputError(
             "a token crosses the end of the prompt, so the labels lack the beginning of what follows",
             where=f"{where}; expected {expected[:120]!r}",
-            remedy="let the format's prefill end at a token boundary, such as a line break",
+            remedy="end the format's prefill at a token boundary, such as a line break",
         )
 
 

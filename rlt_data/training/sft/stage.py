@@ -174,7 +174,7 @@ def _prepare_examples(
             f"none of {len(rows)} texts can be learned from: each has more than {limit} tokens, or a token "
             "that begins in the prompt and ends after it",
             where="rejects of this run",
-            remedy="raise sft.max_tokens, or let the format's prefill end where a token ends",
+            remedy="raise sft.max_tokens, or end the format's prefill where a token ends",
         )
     closing = role.find_closing(format)
     check_example(kept[0], tokenizer, format, closing=closing, end_token_ids=model.end_token_ids)

@@ -1,4 +1,4 @@
-"""Processes that train together, and what one of them does by itself."""
+"""Processes that train together, and a training in one of them alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rlt_data.training.common.distributed import World, end_training, train_alon
 accelerate = pytest.importorskip("accelerate")
 
 
-def test_training_alone_knows_of_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_alone_joins_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "ACCELERATE_USE_DEEPSPEED": "true"}
     for name, value in launched.items():
         monkeypatch.setenv(name, value)
@@ -22,12 +22,12 @@ def test_training_alone_knows_of_no_other_process(monkeypatch: pytest.MonkeyPatc
         assert accelerate.PartialState(cpu=True).num_processes == 1
     assert {name: os.environ[name] for name in launched} == launched
     assert World().size == 2
-    assert not accelerate.PartialState._shared_state, "the next to ask meets the other processes"
+    assert not accelerate.PartialState._shared_state, "the next training joins the other processes"
 
 
-def test_a_training_that_is_over_lets_its_weights_go() -> None:
+def test_a_finished_training_frees_its_weights() -> None:
     class Trainer:
-        """Known to what it knows, as trainers and their callbacks are."""
+        """Part of a reference cycle, as trainers and their callbacks are."""
 
         def __init__(self) -> None:
             self.callback = self

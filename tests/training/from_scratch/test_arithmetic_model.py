@@ -1,4 +1,4 @@
-"""Fresh models: made once, the same for the same configuration, by the same SFT code as any teacher."""
+"""The model of chained arithmetic: built once, and the same for the same configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_revision(directory: Path) -> str | None:
     return resolve_model(str(directory), role="student").revision
 
 
-def test_a_fresh_model_is_made_once_and_the_same(tmp_path: Path) -> None:
+def test_a_model_is_built_once_and_the_same(tmp_path: Path) -> None:
     made = build_arithmetic_model(tmp_path / "a", SMALL)
     before = (made / "model.safetensors").stat().st_mtime_ns
     assert has_arithmetic_model(made, SMALL)

@@ -1,4 +1,4 @@
-"""Fresh tiny models: any text survives the tokenizer, weights follow the seed, directories load."""
+"""Tiny models: any text survives the tokenizer, weights follow the seed, directories load."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def test_sampled_log_probabilities_spare_the_forward_pass(
     apart = make_reward(models, tokenizer, None, sampling_temperature=1.0)
     with pytest.raises(UsageError, match="follow"):
         apart.score(questions_, solutions, texts, ids, logprobs)
-    # Sampled as other tokens than the text is cut into: not the same quantity, so the row needs the pass.
+    # Sampled as other tokens than the text has: not the same quantity, so the row needs a forward pass.
     letters = [token for letter in "It must" for token in tokenizer(letter)["input_ids"]]
     one = (questions_[:1], solutions[:1], ["It must"], [letters], [[-1.0] * len(letters)])
     with pytest.raises(UsageError, match="follow"):

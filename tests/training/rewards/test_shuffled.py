@@ -11,11 +11,11 @@ class Counting:
     last = ("true parts",)
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: object) -> list[float]:
-        return [float(place) for place in range(len(prompts))]
+        return [float(index) for index in range(len(prompts))]
 
 
 def reward(step: int, seed: int = 0, groups: int = 3) -> list[float]:
-    prompts = [f"question {place // 8}" for place in range(8 * groups)]
+    prompts = [f"question {index // 8}" for index in range(8 * groups)]
     state = SimpleNamespace(global_step=step)
     return ShuffledReward(Counting(), seed=seed)(prompts, prompts, trainer_state=state)
 

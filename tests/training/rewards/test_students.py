@@ -1,4 +1,4 @@
-"""Students of the reward: what quantised ones need is said, and all are loaded whole."""
+"""Students of the reward: quantized ones name the package that they need, and none are sharded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_student_is_whole_while_a_training_spreads_its_weights(models: dict[st
     from rlt_data.training.rewards.students import load_student
 
     class SpreadAll:
-        """What a training under ZeRO-3 leaves in transformers: whatever is loaded then is cut in parts."""
+        """What a training under ZeRO-3 leaves in transformers, which then shards all models that it loads."""
 
         def is_zero3(self) -> bool:
             return True
@@ -34,7 +34,7 @@ def test_a_student_is_whole_while_a_training_spreads_its_weights(models: dict[st
     deepspeed.set_hf_deepspeed_config(spread)
     try:
         student = load_student(models["student"], 0.7, dtype="float32", device="cpu")
-        assert deepspeed.is_deepspeed_zero3_enabled(), "the training goes on as it was"
+        assert deepspeed.is_deepspeed_zero3_enabled(), "the training is as it was"
     finally:
         deepspeed.unset_hf_deepspeed_config()
     assert all(parameter.numel() for parameter in student.model.parameters())

@@ -37,11 +37,11 @@ def compare(directory):
     gaps = []
     for ids, output in zip(prompts, outputs):
         written = list(output.outputs[0].token_ids)
-        told = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, written)]
+        reported = [step[token].logprob for step, token in zip(output.outputs[0].logprobs, written)]
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([ids + written])).logits[0, len(ids) - 1 : -1]
         own = (logits / 0.7).log_softmax(dim=-1).gather(1, torch.tensor(written).unsqueeze(1)).squeeze(1)
-        gaps += (torch.tensor(told) - own).abs().tolist()
+        gaps += (torch.tensor(reported) - own).abs().tolist()
     return gaps
 
 result = {"before": compare(before)}

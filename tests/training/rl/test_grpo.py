@@ -115,7 +115,7 @@ def test_a_finished_run_is_not_run_again(trained: tuple[Lake, GrpoConfig, StageS
     assert again.extra["model"] == summary.extra["model"]
 
 
-def test_sampling_and_reward_do_not_depend_on_how_a_step_is_cut(
+def test_sampling_and_reward_do_not_depend_on_the_passes_of_a_step(
     trained: tuple[Lake, GrpoConfig, StageSummary], make_lake: Any, tmp_path: Path
 ) -> None:
     lake, config, _ = trained
@@ -146,7 +146,7 @@ def test_the_conventional_baseline_sees_no_solution(
     models: dict[str, str], lake: Lake, tmp_path: Path
 ) -> None:
     pytest.importorskip("math_verify")
-    # A recipe's students may stand there; nobody asks them.
+    # A recipe may name students; they are not used.
     config = make_config(models, tmp_path, steps=1, reward={"type": "correctness"}, students=("nowhere",))
     train_grpo(lake, config)
     rows = lake.table("rollouts").scan().collect()
@@ -168,7 +168,7 @@ def test_questions_without_an_answer_are_rejects_of_the_baseline(
     assert lake.table("rollouts").scan().collect()["question_id"].n_unique() == 1
 
 
-def test_weights_too_coarse_for_the_learning_rate_are_told(
+def test_weights_too_coarse_for_the_learning_rate_give_a_note(
     models: dict[str, str], lake: Lake, tmp_path: Path
 ) -> None:
     trainer = {**TRAINER, "model_init_kwargs": {"dtype": "bfloat16"}, "learning_rate": 1e-6}
@@ -268,8 +268,8 @@ def test_rewards_are_pinned_to_the_data_that_was_read(
     trained: tuple[Lake, GrpoConfig, StageSummary],
 ) -> None:
     lake, _, _ = trained
-    known = lake.table("questions").scan().select("question_id").collect()["question_id"]
-    asked = lake.table("rollouts").scan().select("question_id").collect()["question_id"]
-    assert asked.is_in(known.implode()).all()
-    assert asked.n_unique() == 6
-    assert isinstance(asked, pl.Series)
+    questions = lake.table("questions").scan().select("question_id").collect()["question_id"]
+    trained = lake.table("rollouts").scan().select("question_id").collect()["question_id"]
+    assert trained.is_in(questions.implode()).all()
+    assert trained.n_unique() == 6
+    assert isinstance(trained, pl.Series)

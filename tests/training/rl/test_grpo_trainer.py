@@ -1,4 +1,4 @@
-"""What the trainer hands to a reward: log-probabilities of the sampled tokens, by drawing or recomputed."""
+"""What the trainer passes to a reward: the sampled tokens' log-probabilities, sampled or recomputed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ trl = pytest.importorskip("trl")
 
 
 class Listener:
-    """A reward that remembers what it is told."""
+    """A reward that records its calls."""
 
     __name__ = "listener"
 
@@ -125,7 +125,7 @@ def test_training_stops_at_a_text(models: dict[str, str], tokenizer: Any, tmp_pa
     assert all(len(ids) == 40 for ids in completions if ids not in stopped)
 
 
-def test_completions_that_a_text_ends_are_not_cut_off(
+def test_completions_that_a_text_ends_are_not_truncated(
     models: dict[str, str], tokenizer: Any, tmp_path: Path
 ) -> None:
     """TRL knows end tokens alone: it would mask every completion that ends at a text of several tokens."""

@@ -33,7 +33,7 @@ def sample(text: str, group: int) -> list[dict[str, Any]]:
     ]
 
 
-def test_what_is_sampled_anew_stands_in_groups_of_its_own(tmp_path: Path) -> None:
+def test_repeated_samples_are_in_groups_of_their_own(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     config = GrpoConfig(teacher="t", students=("s",), output="o")
 

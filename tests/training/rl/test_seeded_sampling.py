@@ -22,7 +22,7 @@ def draw(seeds: list[int], scores: torch.Tensor) -> tuple[list[int], Any]:
 
 def test_neighbours_change_no_draw() -> None:
     scores = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
-    seeds = [make_seed(0, place, 0) for place in range(6)]
+    seeds = [make_seed(0, group, 0) for group in range(6)]
     together, _ = draw(seeds, scores)
     apart = [draw([seed], scores[row : row + 1])[0][0] for row, seed in enumerate(seeds)]
     assert together == apart
@@ -44,5 +44,5 @@ def test_steps_and_samples_draw_apart() -> None:
     written = [int(draws(None, scores).argmax()) for _ in range(5)]
     assert len(set(written)) > 3
     assert (
-        len({make_seed(seed, place, sample) for seed in (0, 1) for place in (0, 1) for sample in (0, 1)}) == 8
+        len({make_seed(seed, group, sample) for seed in (0, 1) for group in (0, 1) for sample in (0, 1)}) == 8
     )

@@ -64,7 +64,7 @@ def test_texts_over_the_limit_are_rejects(
     assert set(rejects["reason"]) == {"over_length"}
 
 
-def test_cut_off_and_blank_explanations_teach_nothing() -> None:
+def test_nothing_is_learned_from_truncated_and_blank_explanations() -> None:
     rows = [("a", "closed", False), ("b", "missing_close", False), ("c", "closed", True)]
     rows += [(" \n", "empty", False), (None, "missing_open", False)]
     traces = pl.LazyFrame(rows, schema=["think", "state", "truncated"], orient="row")

@@ -59,9 +59,9 @@ def test_labels_that_would_not_teach_to_stop_are_refused(tokenizer: Any) -> None
     with pytest.raises(InputError, match="closing tag"):
         check_example(open_ended, tokenizer, FORMAT, closing=FORMAT.teacher.close)
     first = next(i for i, label in enumerate(example.labels) if label != IGNORED)
-    cut = replace(example, labels=[*example.labels[:first], IGNORED, *example.labels[first + 1 :]])
+    late = replace(example, labels=[*example.labels[:first], IGNORED, *example.labels[first + 1 :]])
     with pytest.raises(InputError, match="crosses the end of the prompt"):
-        check_example(cut, tokenizer, FORMAT, closing=FORMAT.teacher.close)
+        check_example(late, tokenizer, FORMAT, closing=FORMAT.teacher.close)
 
 
 def test_the_end_token_is_the_one_that_the_template_writes(tokenizer: Any) -> None:
