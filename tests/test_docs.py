@@ -68,3 +68,17 @@ def test_the_targets_of_the_readme_and_of_ci_exist():
     )
     assert {name for pair in asked for name in pair if name} <= targets
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
+
+
+def list_recipes(page: str) -> list[str]:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("recipe", list_recipes("recipes.md"))
+def test_the_recipes_shown_are_valid(recipe: str, tmp_path: Path):
+    from rlt_data.recipe.load import load_recipe
+
+    path = tmp_path / "shown.toml"
+    path.write_text(recipe, encoding="utf-8")
+    assert load_recipe([str(path)], []).recipe.list_steps()
