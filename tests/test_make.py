@@ -112,8 +112,10 @@ def test_an_unsupported_interpreter_is_refused_in_one_line(project: Project, ver
     project.add_interpreter("other", version)
     done = project.make("PYTHON=other")
     assert done.returncode != 0
-    told, *rest = done.stderr.splitlines()
-    assert told == ("make: no Python 3.11, 3.12 or 3.13 with venv (tried: other); set PYTHON=/path/to/python")
+    message, *rest = done.stderr.splitlines()
+    assert message == (
+        "make: no Python 3.11, 3.12 or 3.13 with venv (tried: other); set PYTHON=/path/to/python"
+    )
     assert all(line.startswith("make: ***") for line in rest)
     assert project.calls == []
     assert not (project.folder / ".venv").exists()

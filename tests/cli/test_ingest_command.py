@@ -19,9 +19,9 @@ def problems(tmp_path: Path) -> Path:
 
 
 def test_mapped_columns_go_in_and_bad_rows_are_counted(quick: QuickProgram, problems: Path) -> None:
-    told = quick.succeed("ingest", problems.name, "--map", "question=prompt,solution=response")
-    assert "questions@1" in told
-    assert "rejected malformed json: 1" in told
+    message = quick.succeed("ingest", problems.name, "--map", "question=prompt,solution=response")
+    assert "questions@1" in message
+    assert "rejected malformed json: 1" in message
     rows = quick.succeed(
         "sql", "select source, source_row, reason from rejects order by 2", "--format", "csv"
     )
@@ -31,10 +31,10 @@ def test_mapped_columns_go_in_and_bad_rows_are_counted(quick: QuickProgram, prob
 def test_columns_that_no_layout_has_are_a_usage_error_with_a_mapping(
     quick: QuickProgram, problems: Path
 ) -> None:
-    told = quick.fail(2, "ingest", problems.name)
-    assert "prompt, response" in told
-    assert "--map question=prompt,solution=response" in told
-    assert "bespoke-stratos" in told
+    message = quick.fail(2, "ingest", problems.name)
+    assert "prompt, response" in message
+    assert "--map question=prompt,solution=response" in message
+    assert "bespoke-stratos" in message
 
 
 @pytest.mark.parametrize(

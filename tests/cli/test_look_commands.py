@@ -108,7 +108,7 @@ def test_tables_lists_versions_with_the_run_that_wrote_them(filled: QuickProgram
     assert run["run_id"] in {version["run"] for version in versions}
 
 
-def test_log_says_where_there_is_no_run(filled: QuickProgram):
+def test_log_reports_that_there_are_no_runs(filled: QuickProgram):
     assert "no runs of the stage 'nope'" in filled.succeed("log", "--stage", "nope")
     filled.succeed("init", "empty")
     assert "no runs yet" in filled.succeed("log", "--lake", "empty/lake")
@@ -166,7 +166,7 @@ def test_sql_reads_the_query_from_a_file_or_stdin(filled: QuickProgram, tmp_path
     assert filled.succeed("sql", "-f", "csv", input="select 8 as n") == "n\n8\n"
 
 
-def test_sql_shows_so_many_rows_and_says_what_it_hides(filled: QuickProgram):
+def test_sql_shows_the_first_rows_and_counts_the_others(filled: QuickProgram):
     shown = filled.succeed("sql", "select range from range(500)", "--rows", "3")
     assert "497 more rows" in shown
     assert len(filled.succeed("sql", "select range from range(500)", "--rows", "0").splitlines()) == 501
@@ -181,7 +181,7 @@ def test_sql_answers_older_versions(filled: QuickProgram):
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "message"),
     [
         ("drop table questions", "refused"),
         ("select * from 'rlt-data.toml'", "error:"),
@@ -193,9 +193,9 @@ def test_sql_answers_older_versions(filled: QuickProgram):
     ],
 )
 def test_sql_is_read_only_and_explains_what_it_refuses(
-    query: str, told: str, filled: QuickProgram, tmp_path: Path
+    query: str, message: str, filled: QuickProgram, tmp_path: Path
 ):
-    assert told in filled.fail(1, "sql", query)
+    assert message in filled.fail(1, "sql", query)
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -215,9 +215,9 @@ def test_models_lists_the_users_own_first(quick: QuickProgram, tmp_path: Path):
 
 def test_a_wrong_key_in_the_settings_names_file_line_and_the_right_key(quick: QuickProgram, tmp_path: Path):
     (tmp_path / "rlt-data.toml").write_text('lake = "lake"\n[models.mine]\nmodle = "x"\n', encoding="utf-8")
-    told = quick.fail(2, "models")
-    assert "rlt-data.toml:3" in told
-    assert "'model'" in told
+    message = quick.fail(2, "models")
+    assert "rlt-data.toml:3" in message
+    assert "'model'" in message
 
 
 def test_doctor_reports_extras_and_the_lake(filled: QuickProgram):
@@ -229,7 +229,7 @@ def test_doctor_reports_extras_and_the_lake(filled: QuickProgram):
     assert "ready" in filled.succeed("doctor")
 
 
-def test_vacuum_is_a_dry_run_unless_told(filled: QuickProgram, tmp_path: Path):
+def test_vacuum_is_a_dry_run_unless_applied(filled: QuickProgram, tmp_path: Path):
     files = sorted((tmp_path / "lake").rglob("*.parquet"))
     assert "nothing was changed" in filled.succeed("vacuum", "--retention-hours", "0")
     assert sorted((tmp_path / "lake").rglob("*.parquet")) == files

@@ -68,21 +68,21 @@ def test_the_lake_may_be_named_before_the_command(program: Program, tmp_path: Pa
 
 
 def test_an_error_says_what_where_and_what_to_do(program: Program):
-    told = program.fail(1, "tables", "--lake", "nowhere")
-    assert told.startswith("error: ")
-    assert "where:" in told
-    assert "do:" in told
-    assert "nowhere" in told
+    message = program.fail(1, "tables", "--lake", "nowhere")
+    assert message.startswith("error: ")
+    assert "where:" in message
+    assert "do:" in message
+    assert "nowhere" in message
 
 
 @pytest.mark.parametrize("format", ["table", "csv", "json", "parquet"])
 def test_a_file_that_cannot_be_written_is_no_defect(quick: QuickProgram, format: str):
     quick.succeed("init", ".")
-    told = quick.fail(1, "sql", "select 1 as a", "--format", format, "--output", "nowhere/answer")
-    assert "nowhere/answer" in told
-    assert "No such file or directory" in told or "Failed to open" in told
-    assert "defect" not in told
-    assert "check the path" in told
+    message = quick.fail(1, "sql", "select 1 as a", "--format", format, "--output", "nowhere/answer")
+    assert "nowhere/answer" in message
+    assert "No such file or directory" in message or "Failed to open" in message
+    assert "defect" not in message
+    assert "check the path" in message
 
 
 def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file(program: Program, tmp_path: Path):
@@ -111,7 +111,7 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_in_a_file(program:
     assert "ZeroDivisionError: made for the test" in logs[0].read_text(encoding="utf-8")
 
 
-def test_an_interruption_says_how_to_go_on(tmp_path: Path):
+def test_an_interruption_says_how_to_resume(tmp_path: Path):
     code = (
         "import rlt_data_cli.main as main, rlt_data_cli.commands.tables as tables\n"
         "def stopped() -> None:\n    raise KeyboardInterrupt\n"
