@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never
 
 import polars as pl
 
@@ -72,7 +72,13 @@ class _Plan:
         return sections
 
     def _describe(self, config: SftConfig | GrpoConfig) -> dict[str, str]:
-        return self._describe_sft(config) if isinstance(config, SftConfig) else self._describe_grpo(config)
+        match config:
+            case SftConfig():
+                return self._describe_sft(config)
+            case GrpoConfig():
+                return self._describe_grpo(config)
+            case never:
+                assert_never(never)
 
     def _describe_sft(self, config: SftConfig) -> dict[str, str]:
         options = self._try(lambda: check_sft_options(config))

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, assert_never, cast
 
 from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat, check_template, load_format, parse_teacher_completion
@@ -240,8 +240,15 @@ class RltReward:
 
     def _reuses_only(self) -> bool:
         """Whether the teacher's log-probabilities can come from the sampled tokens only."""
-        sharded = self._trainer is not None and is_sharded(self._trainer)
-        return self.teacher_logprobs == "sampled" or (self.teacher_logprobs == "auto" and sharded)
+        match self.teacher_logprobs:
+            case "sampled":
+                return True
+            case "auto":
+                return self._trainer is not None and is_sharded(self._trainer)
+            case "policy" | "reference" | "none":
+                return False
+            case never:
+                assert_never(never)
 
     @contextmanager
     def _open_teacher(self) -> Iterator[AnyScorer]:

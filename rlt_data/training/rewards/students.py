@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, assert_never
 
 from rlt_data.errors import MissingExtraError, UsageError, require_module
 from rlt_data.formats import ConversationFormat
@@ -120,10 +120,15 @@ def load_student(
     """
     identity = resolve_model(name, role="student")
     with _avoid_sharding():
-        if quantization == "none":
-            model = load_model(identity, dtype=dtype, device=device)
-        else:
-            model = _load_quantized(identity.require_directory(), quantization, device)
+        match quantization:
+            case "none":
+                model = load_model(identity, dtype=dtype, device=device)
+            case "8bit":
+                model = _load_quantized(identity.require_directory(), {"load_in_8bit": True}, device)
+            case "4bit":
+                model = _load_quantized(identity.require_directory(), {"load_in_4bit": True}, device)
+            case never:
+                assert_never(never)
     return ScoringModel(name, model, load_tokenizer(identity), temperature)
 
 
@@ -139,16 +144,14 @@ def _avoid_sharding() -> Iterator[None]:
         integration._hf_deepspeed_config_weak_ref = kept
 
 
-def _load_quantized(directory: Path, quantization: Quantization, device: str) -> Any:
+def _load_quantized(directory: Path, options: Mapping[str, bool], device: str) -> Any:
     if find_spec("bitsandbytes") is None:
         raise MissingExtraError(
             "8-bit and 4-bit students need the package 'bitsandbytes', which is not installed",
             remedy="pip install bitsandbytes",
         )
     transformers = require_module("transformers", "train")
-    config = transformers.BitsAndBytesConfig(
-        load_in_8bit=quantization == "8bit", load_in_4bit=quantization == "4bit"
-    )
+    config = transformers.BitsAndBytesConfig(**options)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         directory,
         quantization_config=config,
