@@ -76,7 +76,7 @@ format: venv
 	$(BIN)/ruff check --fix
 
 docs: venv
-	$(BIN)/python docs/make_cli_page.py
+	$(BIN)/python docs/make_pages.py
 
 # Never ./lake: it holds work of hours.
 clean:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar
@@ -11,19 +11,33 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from rlt_data.stages.runtime.declaration import StageDeclaration
 from rlt_data.suggestions import find_nearest
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One command: its name, its section in the help, and its one line of help.
+    """One command: its name, the section it is listed in, its line of help, and its twin in Python.
 
-    Its function is `command` in the module of the same name in `commands/` (with `_` for `-`).
+    A command is made from its stage's declaration; one without is the function `command` of the module of
+    its name in `commands/`.
     """
 
     name: str
     section: str
     help: str
+    twin: str
+    stage: StageDeclaration | None = None
+
+    def load(self) -> Callable[..., None]:
+        """Import the function of the command."""
+        if self.stage is not None:
+            from .stage import make_stage_command
+
+            return make_stage_command(self.stage)
+        name = f"{__package__}.commands.{self.name.replace('-', '_')}"
+        command: Callable[..., None] = import_module(name).command
+        return command
 
 
 class PlainCommand(TyperCommand):
@@ -90,8 +104,7 @@ class LazyGroup(TyperGroup):
         ]
 
     def _load(self, entry: Entry) -> Any:
-        function = import_module(".commands." + entry.name.replace("-", "_"), __package__).command
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
         settings = dict(self.context_settings)
-        single.command(name=entry.name, cls=PlainCommand, context_settings=settings)(function)
+        single.command(name=entry.name, cls=PlainCommand, context_settings=settings)(entry.load())
         return get_command(single)

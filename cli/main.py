@@ -8,37 +8,52 @@ from typing import Annotated
 
 import typer
 
+from rlt_data.stages.registry import STAGES
+
 from .lazy import Entry, LazyGroup
 
 PREPARE, PIPELINE, LOOK, KEEP = "Prepare", "Pipeline, in order", "Look", "Keep"
 
 COMMANDS = (
-    Entry("demo", PREPARE, "Run the whole pipeline offline, on tiny models made here."),
-    Entry("init", PREPARE, "Write a commented rlt-data.toml and an empty lake."),
-    Entry("doctor", PREPARE, "Say what is installed, what is missing and what brings it."),
-    Entry("models", PREPARE, "List the model names that the registry knows."),
-    Entry("run", PIPELINE, "Run the stages of a recipe (TOML)."),
-    Entry("ingest", PIPELINE, "Read problems and traces into the lake."),
-    Entry("generate", PIPELINE, "Let a teacher explain the questions."),
-    Entry("score", PIPELINE, "Let a student read the traces; store token scores."),
-    Entry("reward", PIPELINE, "Derive rewards again from stored token scores."),
-    Entry("rank", PIPELINE, "Order the traces of each question and select."),
-    Entry("substitute", PIPELINE, "Put the true solution behind selected traces."),
-    Entry("export", PIPELINE, "Write the distillation set for a trainer."),
-    Entry("train-teacher", PIPELINE, "Train a teacher: SFT, then GRPO with a student's reward."),
-    Entry("train-student", PIPELINE, "Train a student: SFT on distillation examples."),
-    Entry("sql", LOOK, "Ask the lake in SQL, once or at a prompt."),
-    Entry("tables", LOOK, "List the tables, or describe one."),
-    Entry("log", LOOK, "List the runs, newest first, or show one."),
-    Entry("lineage", LOOK, "Show what a run or a table was made from."),
-    Entry("vacuum", KEEP, "Compact the tables and remove unreferenced files."),
+    Entry(
+        "demo", PREPARE, "Run the whole pipeline offline, on tiny models.", "rlt_data.recipe.run.run_recipe"
+    ),
+    Entry(
+        "init", PREPARE, "Write a commented rlt-data.toml and an empty lake.", "rlt_data.lake.Lake.prepare"
+    ),
+    Entry(
+        "doctor",
+        PREPARE,
+        "Check the installation, the models and the lake.",
+        "rlt_data_cli.commands.doctor.check_packages",
+    ),
+    Entry("models", PREPARE, "List the model names of the registry.", "rlt_data.models.describe_models"),
+    Entry("run", PIPELINE, "Run the stages of a recipe (TOML).", "rlt_data.recipe.run.run_recipe"),
+    *(Entry(stage.name, PIPELINE, stage.help, stage.function, stage) for stage in STAGES),
+    Entry(
+        "train-teacher",
+        PIPELINE,
+        "Train a teacher: SFT, then GRPO with a student's reward.",
+        "rlt_data.recipe.training.run_training_recipe",
+    ),
+    Entry(
+        "train-student",
+        PIPELINE,
+        "Train a student: SFT on distillation examples.",
+        "rlt_data.recipe.training.run_training_recipe",
+    ),
+    Entry("sql", LOOK, "Query the lake in SQL, once or at a prompt.", "rlt_data.lake.Lake.sql"),
+    Entry("tables", LOOK, "List the tables, or describe one.", "rlt_data.lake.Lake.tables"),
+    Entry("log", LOOK, "List the runs, newest first, or show one.", "rlt_data.lake.Lake.runs"),
+    Entry("lineage", LOOK, "Show what a run or a table was made from.", "rlt_data.lake.Lake.lineage"),
+    Entry("vacuum", KEEP, "Compact the tables and remove unreferenced files.", "rlt_data.lake.Lake.vacuum"),
 )
 
 HELP = """Curate datasets for Reinforcement Learning Teachers: a teacher explains solved problems, a student
-says how much each explanation helps, and the best become a distillation set.
+scores how much each explanation helps, and the best become a distillation set.
 
-Every stage reads tables of the lake and writes new versions; running a command again goes on where it
-stopped. Start with `rlt-data demo`."""
+Every stage reads tables of the lake and writes new versions; running an interrupted command again resumes
+it. Start with `rlt-data demo`."""
 
 
 class CommandGroup(LazyGroup):

@@ -1,10 +1,10 @@
-"""A command made from a stage: its configuration gives the options, its summary is what is printed."""
+"""The command of a stage: its configuration gives the options, its summary is what is printed."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,40 +13,33 @@ from .options import build_config, list_config_options
 from .summary import print_summary
 
 if TYPE_CHECKING:
-    from rlt_data.stages.runtime.run import StageConfig, StageSummary
-
-ConfigT = TypeVar("ConfigT", bound="StageConfig")
+    from rlt_data.stages.runtime.declaration import StageDeclaration
 
 COMMON = {"lake": LakeOption, "json": JsonOption, "force": ForceOption, "quiet": QuietOption}
 
 
-def make_stage_command(
-    config: type[ConfigT],
-    stage: Callable[..., StageSummary],
-    *,
-    names: Mapping[str, str] | None = None,
-    arguments: Sequence[str] = (),
-    epilog: str = "",
-) -> Callable[..., None]:
+def make_stage_command(declaration: StageDeclaration) -> Callable[..., None]:
     """Make the command of one stage.
 
-    Each field of `config` is an option; `names` maps a field to another flag, `arguments` lists the fields
-    given by position. The help text is the first paragraph of the stage's docstring, then `epilog`.
+    Each field of its configuration is an option; the declaration says which have another name and which are
+    given by position. The help text is the first paragraph of the stage's docstring.
     """
-    options = list_config_options(config, names=names or {}, arguments=arguments)
+    from rlt_data.stages.runtime.stage import load_stage
+
+    stage = load_stage(declaration)
+    options = list_config_options(stage.config, names=declaration.flags, arguments=declaration.arguments)
 
     def command(ctx: typer.Context, **values: Any) -> None:
         from rlt_data.progress import Reporter
 
         given = {name: value for name, value in values.items() if _was_given(ctx, name)}
-        built = build_config(config, options, given)
+        config = build_config(stage.config, options, given)
         lake = open_lake(values["lake"], create=True)
         reporter = Reporter(quiet=values["quiet"] or values["json"])
-        summary = stage(lake, built, force=values["force"], reporter=reporter)
+        summary = stage(lake, config, force=values["force"], reporter=reporter)
         print_summary(lake, summary, as_json=values["json"])
 
-    paragraph = (inspect.getdoc(stage) or "").split("\n\n")[0]
-    command.__doc__ = f"{paragraph}\n\n{epilog}".strip()
+    command.__doc__ = (inspect.getdoc(stage) or "").split("\n\n")[0]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),

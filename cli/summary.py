@@ -12,7 +12,7 @@ from .common import make_console, print_rows
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
-    from rlt_data.stages.runtime.run import StageSummary
+    from rlt_data.stages.runtime.contract import StageSummary
 
 _HASH = re.compile("[0-9a-f]{32}")
 NUMBERS = frozenset({"rows in", "rows out", "rejected", "truncated", "tokens", "tokens/s", "seconds"})

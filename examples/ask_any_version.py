@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from rlt_data import Lake
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.ingest import IngestConfig, ingest
 
 
 def main() -> None:

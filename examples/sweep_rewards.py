@@ -10,9 +10,9 @@ import polars as pl
 from rlt_data import Lake
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.generate.stage import GenerateConfig, generate
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
-from rlt_data.stages.score.stage import ScoreConfig, score
+from rlt_data.stages.generate import GenerateConfig, generate
+from rlt_data.stages.ingest import IngestConfig, ingest
+from rlt_data.stages.score import ScoreConfig, score
 from rlt_data.training.from_scratch.tiny_model import (
     TinyShape,
     build_tiny_model,

@@ -217,6 +217,11 @@ RANKINGS = TableSchema(
         _required("question_id", TEXT, "The question whose traces are compared."),
         _required("trace_id", TEXT, "The trace that is ranked."),
         Column("score_id", TEXT, "The score of the reward used for ranking."),
+        Column(
+            "score_ids",
+            pa.list_(TEXT),
+            "The scores of a reward that combines several students; null where there is one score.",
+        ),
         _required("student", TEXT, "The student of the reward used for ranking, as the user named it."),
         _required("policy", TEXT, "Selection policy with its parameter, such as best-of-n(1)."),
         _required("rank", COUNT, "Rank within the question; 1 is the best."),
@@ -244,6 +249,11 @@ DISTILLATION = TableSchema(
         Column("tokenizer", TEXT, "The model that supplied the chat template and tokenizer."),
         _required("text", TEXT, "The whole conversation rendered with the student's chat template."),
         _required("messages", MESSAGES, "The conversation as role and content: system, user, assistant."),
+        Column(
+            "completion_start",
+            COUNT,
+            "Index of the character of `text` where the assistant's content begins; null before 0.2.",
+        ),
         Column("prompt_tokens", COUNT, "Number of tokens before the assistant's content."),
         Column("total_tokens", COUNT, "Number of tokens of the whole text."),
         _required("over_context", FLAG, "True where the text exceeds the student's context length."),

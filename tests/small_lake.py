@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from opened_run import open_run
 
 from rlt_data.lake import Lake
-from rlt_data.stages.runtime.run import StageConfig, open_run
+from rlt_data.stages.runtime.contract import RunField, StageConfig
 
 ANSWER = 14
 
@@ -17,7 +18,7 @@ ANSWER = 14
 class MadeConfig(StageConfig):
     """Stands for a stage whose rows a test writes itself."""
 
-    label: str = ""
+    label: RunField[str] = ""
 
 
 def make_question(number: int) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def make_score(
     student: str = "student",
     exact: float | None = None,
     k1: float | None = 0.0,
-    label: str = "",
+    label: RunField[str] = "",
     **columns: Any,
 ) -> dict[str, Any]:
     """A score whose r_SS is `quality` (alpha 0): one solution token, one think token."""
@@ -96,7 +97,7 @@ def append_made(
     table: str,
     rows: Sequence[dict[str, Any]],
     *,
-    label: str = "",
+    label: RunField[str] = "",
     finish: bool = True,
 ) -> str:
     """Append rows as a run of `stage` would, and return the run's id; `finish=False` leaves it cut off."""

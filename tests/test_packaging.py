@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
@@ -32,20 +34,26 @@ def list_modules_after(code: str) -> set[str]:
     return set(done.stderr.split())
 
 
-def test_every_package_folder_is_listed_for_installation():
-    listed = set(read_pyproject()["tool"]["setuptools"]["packages"])
-    found = {
-        ".".join(path.parent.relative_to(ROOT).parts).replace("cli", "rlt_data_cli", 1)
-        for folder in ("rlt_data", "cli")
-        for path in (ROOT / folder).rglob("*.py")
+def test_a_wheel_has_every_package_and_nothing_named_plain_cli(tmp_path: Path):
+    # Built from a copy: setuptools leaves a folder `build` behind, and puts what is left in it into wheels.
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    for name in ("rlt_data", "cli", "recipes"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(source)], check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        installed = {name for name in wheel.namelist() if not name.startswith("rlt_data-")}
+    names = {"rlt_data": "rlt_data", "cli": "rlt_data_cli", "recipes": "rlt_data_recipes"}
+    wanted = {
+        f"{name}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, name in names.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".toml", ".j2", ".txt", ".typed"}
     }
-    assert listed == {*found, "rlt_data_recipes"}
-
-
-def test_nothing_named_plain_cli_is_installed():
-    setuptools = read_pyproject()["tool"]["setuptools"]
-    assert "cli" not in setuptools["packages"]
-    assert setuptools["package-dir"]["rlt_data_cli"] == "cli"
+    assert installed == wanted
 
 
 def test_importing_the_package_imports_nothing_heavy():

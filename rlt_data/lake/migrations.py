@@ -80,16 +80,46 @@ class AddColumn:
 
 @dataclass(frozen=True)
 class Migration:
-    """A named sequence of steps; `signature` is that of all schemas after it (see `sign_schemas`)."""
+    """One named change, made of steps; `signatures` are those of the tables that it releases or changes.
+
+    A table that no migration lists is not released yet, and its schema may still change.
+    """
 
     name: str
     about: str
-    signature: str
+    signatures: Mapping[str, str]
     steps: tuple[AddColumn, ...] = ()
 
 
 MIGRATIONS: tuple[Migration, ...] = (
-    Migration("0001-first-tables", "The tables of version 0.1.", "f473687f1d23a9a76a40e143f713b4a8"),
+    Migration(
+        "0001-first-tables",
+        "The tables of version 0.1.",
+        {
+            "questions": "1710f8df3f9a0c5b68d8c4200bc3810c",
+            "traces": "147abf3f3ff4a92e4f583a27291f32cb",
+            "scores": "71688ea92d176432c5f8d52150fb6b75",
+            "rewards": "14d25c6dfd5bcbb97be62dd11e301b58",
+            "rankings": "d6b3fb49616458c9d644cb4579f1bed5",
+            "distillation": "20a21a98079df5b6bc28ff4490b38d11",
+            "rollouts": "8ff9d9e4def5f4c83a884af5db570d2f",
+            "metrics": "82f22db4a05920dd3d877ece9837e8ca",
+            "rejects": "ab5298b6cfd563cbec6ab2bf6989681c",
+            "runs": "d9820359d109d548a761bbaceb2bfbf0",
+        },
+    ),
+    Migration(
+        "0002-combined-scores-and-completions",
+        "The scores of a combined reward, and where the completion of an example begins.",
+        {
+            "rankings": "09c09a54954685950a16b1d876533326",
+            "distillation": "3db4a54d682039746b83874ec86ef680",
+        },
+        (
+            AddColumn("rankings", "score_ids", pa.list_(pa.string())),
+            AddColumn("distillation", "completion_start", pa.int32()),
+        ),
+    ),
 )
 
 

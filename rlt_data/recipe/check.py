@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
-from rlt_data.recipe.schema import LINKS, Recipe, Step
-from rlt_data.reward.estimators import ESTIMATORS
+from rlt_data.recipe.schema import Recipe, Step
+from rlt_data.reward.estimators import ESTIMATORS, Estimator
+from rlt_data.stages.export import ExportConfig
+from rlt_data.stages.generate import GenerateConfig
+from rlt_data.stages.rank.config import RankConfig
 from rlt_data.stages.rank.policies import parse_policy
+from rlt_data.stages.reward import RewardConfig
+from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.stages.score import ScoreConfig
+
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """What cannot be meant: the step and the key it shows at, the reason, and what to do."""
+    """A combination that makes no sense: the step and the key where it shows, the reason, and what to do."""
 
     step: Step
     key: str | None
@@ -21,7 +30,7 @@ class Contradiction:
 
 
 def find_contradictions(recipe: Recipe) -> list[Contradiction]:
-    """List what cannot be meant in `recipe`, in the order of the pipeline."""
+    """List the combinations in `recipe` that make no sense."""
     return [found for check in CHECKS for found in check(recipe)]
 
 
@@ -34,13 +43,12 @@ def _find_repeated_steps(recipe: Recipe) -> Iterator[Contradiction]:
             if earlier.section == step.section
         ):
             yield Contradiction(
-                step, None, f"[[{step.section}]] stands twice with the same settings", "drop one"
+                step, None, f"[[{step.section}]] appears twice with the same settings", "remove one"
             )
 
 
 def _find_greedy_samples(recipe: Recipe) -> Iterator[Contradiction]:
-    for step in _list_steps(recipe, "generate"):
-        config = recipe.generate[step.place]
+    for step, config in _pair(recipe, GenerateConfig):
         if config.temperature == 0 and config.samples > 1:
             yield Contradiction(
                 step,
@@ -51,83 +59,82 @@ def _find_greedy_samples(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _find_estimators_without_scores(recipe: Recipe) -> Iterator[Contradiction]:
-    """A divergence that the recipe's own scores do not hold cannot judge them."""
-    if not recipe.score:
+    """Traces cannot be ranked by a divergence that the recipe's own scores do not store."""
+    scores = [config for _, config in _pair(recipe, ScoreConfig)]
+    if not scores:
         return
-    exact = any(config.stores_divergences for config in recipe.score)
-    compared = any(config.teacher != "none" for config in recipe.score)
-    asked = [(step, "estimator", recipe.rank[step.place].estimator) for step in _list_steps(recipe, "rank")]
-    asked += [
-        (step, "reward", recipe.reward[step.place].reward.estimator) for step in _list_steps(recipe, "reward")
+    exact = any(config.stores_divergences for config in scores)
+    compared = any(config.teacher != "none" for config in scores)
+    requested: list[tuple[Step, Literal["auto", Estimator]]] = [
+        *((step, config.reward.estimator) for step, config in _pair(recipe, RankConfig)),
+        *((step, config.reward.estimator) for step, config in _pair(recipe, RewardConfig)),
     ]
-    for step, key, estimator in asked:
+    for step, estimator in requested:
         if estimator == "auto":
             continue
         if ESTIMATORS[estimator].exact and not exact:
             yield Contradiction(
                 step,
-                key,
-                f"{step.section} judges by the exact divergence, which score does not store",
+                "reward",
+                f"{step.section} needs the exact divergence, which score does not store",
                 "set score.exact = true, or another estimator",
             )
         elif step.section == "rank" and not compared:
             yield Contradiction(
                 step,
-                key,
-                f"{step.section} judges by {estimator}, but score stores no divergence (teacher = 'none')",
+                "reward",
+                f"{step.section} needs a divergence, but score stores none (teacher = 'none')",
                 "name a teacher in [score], or leave the estimator out",
             )
 
 
 def _find_gaps(recipe: Recipe) -> Iterator[Contradiction]:
-    """A stage that reads a set would take an older one where the stage that makes it is left out."""
-    for section, maker, before in (("rank", "score", "generate"), ("substitute", "rank", "score")):
-        if getattr(recipe, maker) or not getattr(recipe, before):
-            continue
-        for step in _list_steps(recipe, section):
-            if section == "rank" and not parse_policy(recipe.rank[step.place].policy).needs_rewards:
-                continue
-            if section == "substitute" and recipe.substitute[step.place].ranking is not None:
-                continue
-            yield Contradiction(
-                step,
-                None,
-                f"{section} would not see what [{before}] makes: there is no [{maker}] between them",
-                f"add [{maker}]",
-            )
-    if recipe.rank and not recipe.substitute:
-        for step in _list_steps(recipe, "export"):
-            if recipe.export[step.place].distillation is None:
-                reason = "export would write an older set: there is no [substitute] after [rank]"
-                yield Contradiction(step, None, reason, "add [substitute]")
+    """A stage that works on a set would use an older one where the stage that makes it is left out."""
+    for step in recipe.list_steps("rank"):
+        assert isinstance(step.config, RankConfig)
+        if recipe.list_configs("score") or not recipe.list_configs("generate"):
+            break
+        if parse_policy(step.config.policy).needs_rewards:
+            reason = "rank would not see what [generate] makes: there is no [score] between them"
+            yield Contradiction(step, None, reason, "add [score]")
+    for section, before in (("substitute", "score"), ("export", "rank")):
+        for step in recipe.list_steps(section):
+            made_by = step.declaration.made_by
+            assert made_by is not None
+            named = getattr(step.config, made_by.field) is not None
+            if not named and recipe.list_configs(before) and not recipe.list_configs(made_by.stage):
+                reason = f"{section} would use an older set: there is no [{made_by.stage}] after [{before}]"
+                yield Contradiction(step, None, reason, f"add [{made_by.stage}]")
 
 
 def _find_unpaired(recipe: Recipe) -> Iterator[Contradiction]:
-    """Several sets and several readers of them go together one by one, so there must be as many of each."""
-    for section, (maker, field) in LINKS.items():
-        makers, takers = len(getattr(recipe, maker)), len(getattr(recipe, section))
-        if makers < 2 or takers < 2 or makers == takers:
+    """Several sets and several stages that use them are paired, so there must be as many of each."""
+    for step in recipe.list_steps():
+        made_by = step.declaration.made_by
+        if made_by is None or getattr(step.config, made_by.field) is not None:
             continue
-        for step in _list_steps(recipe, section):
-            if getattr(step.config, field) is None:
-                yield Contradiction(
-                    step,
-                    None,
-                    f"which of {makers} [[{maker}]] each of {takers} [[{section}]] reads cannot be told",
-                    f"have as many of each, or name the run: {section}.{step.place}.{field}",
-                )
+        makers, users = len(recipe.list_configs(made_by.stage)), len(recipe.list_configs(step.section))
+        if makers > 1 and users > 1 and makers != users:
+            yield Contradiction(
+                step,
+                None,
+                f"{makers} [[{made_by.stage}]] and {users} [[{step.section}]] cannot be paired",
+                f"have as many of each, or name the run: {step.section}.{step.index}.{made_by.field}",
+            )
 
 
 def _find_shared_targets(recipe: Recipe) -> Iterator[Contradiction]:
-    paths = [config.path for config in recipe.export]
-    for step in _list_steps(recipe, "export"):
-        if paths[step.place] in paths[: step.place]:
-            reason = f"two exports write to {paths[step.place]!r}"
-            yield Contradiction(step, "path", reason, "give each a path of its own")
+    pairs = _pair(recipe, ExportConfig)
+    paths = [config.path for _, config in pairs]
+    for step, config in pairs:
+        if config.path in paths[: step.index]:
+            reason = f"two exports write to {config.path!r}"
+            yield Contradiction(step, "path", reason, "give each its own path")
 
 
-def _list_steps(recipe: Recipe, section: str) -> list[Step]:
-    return [step for step in recipe.list_steps() if step.section == section]
+def _pair(recipe: Recipe, config: type[ConfigT]) -> list[tuple[Step, ConfigT]]:
+    """List the steps whose configuration is a `config`, with it."""
+    return [(step, step.config) for step in recipe.list_steps() if isinstance(step.config, config)]
 
 
 CHECKS: Sequence[Callable[[Recipe], Iterator[Contradiction]]] = (

@@ -10,7 +10,7 @@ from typing import Any
 from rlt_data.errors import UsageError
 from rlt_data.recipe.check import Contradiction, find_contradictions
 from rlt_data.recipe.overrides import apply_override, parse_override
-from rlt_data.recipe.schema import Recipe
+from rlt_data.recipe.schema import Recipe, build_recipe_model
 from rlt_data.recipe.shipped import find_recipe
 from rlt_data.settings import ModelSettings, Settings, load_settings
 from rlt_data.toml import TomlDocument, compose_documents, load_document, validate_data
@@ -46,7 +46,7 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
         raise UsageError(
             f"this recipe trains a {role}", where=documents[0].name, remedy=f"rlt-data train-{role} RECIPE"
         )
-    recipe = validate_data(Recipe, data, documents)
+    recipe = validate_data(build_recipe_model(), data, documents)
     if not recipe.list_steps():
         raise UsageError(
             "the recipe holds no stage", where=documents[0].name, remedy="add a section such as [ingest]"
@@ -81,7 +81,7 @@ def _locate(contradiction: Contradiction, documents: Sequence[TomlDocument]) -> 
     """Say where a contradiction shows, by file and line; a later document wins."""
     step, key = contradiction.step, contradiction.key
     ends: list[tuple[str, ...]] = [(key,), ()] if key else [()]
-    starts: list[tuple[str | int, ...]] = [(step.section, step.place), (step.section,)]
+    starts: list[tuple[str | int, ...]] = [(step.section, step.index), (step.section,)]
     for end in ends:
         for document in reversed(documents):
             for start in starts:

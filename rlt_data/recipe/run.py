@@ -1,4 +1,4 @@
-"""A recipe carried out: stage after stage, or planned only."""
+"""Run a recipe, stage after stage, or only plan it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Literal
 from rlt_data.lake import Lake
 from rlt_data.progress import Reporter
 from rlt_data.recipe.load import LoadedRecipe
-from rlt_data.recipe.schema import LINKS, Recipe, Step
+from rlt_data.recipe.schema import Recipe, Step
 from rlt_data.settings import use_settings
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
-from rlt_data.stages.runtime.planning import plan_stage
 from rlt_data.training.from_scratch.demo_models import DemoModelsConfig, build_demo_models, has_demo_models
 
 PlannedState = Literal["finished", "interrupted", "new", "waits"]
@@ -23,8 +22,8 @@ PlannedState = Literal["finished", "interrupted", "new", "waits"]
 class PlannedStep:
     """What would happen to one step.
 
-    `state` is finished (nothing to do), interrupted (it goes on), new, or waits (what it reads is not
-    written yet). `run_id` names the run that is there already.
+    `state` is finished (nothing to do), interrupted (it resumes), new, or waits (what it reads is not
+    written yet). `run_id` names the existing run.
     """
 
     step: Step
@@ -42,7 +41,7 @@ def run_recipe(
 ) -> list[StageSummary]:
     """Run every stage of a recipe; one that finished before is not run again unless `force`.
 
-    `on_summary` is called after each stage. An error of a stage stops the recipe; running it again goes on.
+    `on_summary` is called after each stage. An error of a stage stops the recipe; running it again resumes.
     """
     summaries: list[StageSummary] = []
     tiny = loaded.recipe.tiny_models
@@ -51,7 +50,7 @@ def run_recipe(
     with use_settings(loaded.settings):
         for step in loaded.recipe.list_steps():
             config = _link_config(loaded.recipe, step, summaries)
-            summary = step.stage(lake, config, force=force, reporter=reporter)
+            summary = step.load()(lake, config, force=force, reporter=reporter)
             summaries.append(summary)
             if on_summary:
                 on_summary(summary)
@@ -59,10 +58,10 @@ def run_recipe(
 
 
 def plan_recipe(loaded: LoadedRecipe, lake: Lake) -> list[PlannedStep]:
-    """Say for every stage whether it finished before, goes on, or is new; nothing is run or written.
+    """Say for every stage whether it is finished, resumes, or is new; nothing is run or written.
 
-    A stage that reads what an earlier one has yet to write, or needs a tiny model that has yet to be made,
-    cannot be told before: it waits.
+    A stage that reads what an earlier one has not written yet, or needs a tiny model that is not made yet,
+    waits.
     """
     planned: list[PlannedStep] = []
     finished: list[StageSummary] = []
@@ -74,7 +73,7 @@ def plan_recipe(loaded: LoadedRecipe, lake: Lake) -> list[PlannedStep]:
             if waits or any(plan.state != "finished" for plan in planned):
                 planned.append(PlannedStep(step, "waits", None))
                 continue
-            plan = plan_stage(step.stage, lake, _link_config(loaded.recipe, step, finished))
+            plan = step.load().plan(lake, _link_config(loaded.recipe, step, finished))
             planned.append(PlannedStep(step, plan.state, plan.run_id))
             if plan.summary is not None:
                 finished.append(plan.summary)
@@ -82,10 +81,9 @@ def plan_recipe(loaded: LoadedRecipe, lake: Lake) -> list[PlannedStep]:
 
 
 def _link_config(recipe: Recipe, step: Step, summaries: list[StageSummary]) -> StageConfig:
-    """Let a stage that reads a set of another stage's making take the set that this recipe made."""
-    place = recipe.find_maker(step)
-    if place is None:
+    """Let a stage that works on another stage's set use the set that this recipe made."""
+    index, made_by = recipe.find_maker(step), step.declaration.made_by
+    if index is None or made_by is None:
         return step.config
-    maker, field = LINKS[step.section]
-    made = [summary.run_id for summary in summaries if summary.stage == maker]
-    return step.config.model_copy(update={field: made[place]})
+    made = [summary.run_id for summary in summaries if summary.stage == made_by.stage]
+    return step.config.model_copy(update={made_by.field: made[index]})

@@ -1,32 +1,29 @@
 """What a recipe is: the lake, models and formats of its own, and the stages with their configurations.
 
-The sections of a recipe are the configurations of the stages, the same classes that the command line makes
-its options from. They run in the order of the pipeline, in whatever order a file holds them.
+The sections of a recipe are the configurations of the registered stages, the same classes that the command
+line makes its options from. They run in the order of the registry, in whatever order a file has them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
 from rlt_data.settings import ModelSettings
-from rlt_data.stages.export.stage import ExportConfig, export
-from rlt_data.stages.generate.stage import GenerateConfig, generate
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
-from rlt_data.stages.rank.stage import RankConfig, rank
-from rlt_data.stages.reward.stage import RewardConfig, reward
-from rlt_data.stages.runtime.contract import StageConfig, StageSummary
-from rlt_data.stages.score.stage import ScoreConfig, score
-from rlt_data.stages.substitute.stage import SubstituteConfig, substitute
+from rlt_data.stages.registry import STAGES
+from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.stages.runtime.declaration import StageDeclaration
+from rlt_data.stages.runtime.stage import Stage, load_stage
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
 
 def _make_list(value: Any) -> Any:
-    """Take one table as an array of one, so that [stage] and [[stage]] both do."""
+    """Accept one table as an array of one, so that [stage] and [[stage]] both work."""
     return [value] if isinstance(value, Mapping) else value
 
 
@@ -39,74 +36,76 @@ class TinyModels(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str = Field(description="Directory of the two models.")
-    seed: int = Field(0, description="Seed of their weights and of what they are trained on.")
+    seed: int = Field(0, description="Seed of their weights and of their training data.")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a recipe: its section, its place there (from 0), its configuration and its function."""
+    """One stage of a recipe: its declaration, its index in its section (from 0) and its configuration."""
 
-    section: str
-    place: int
+    declaration: StageDeclaration
+    index: int
     config: StageConfig
-    stage: Callable[..., StageSummary]
+
+    @property
+    def section(self) -> str:
+        """The name of the section."""
+        return self.declaration.section
+
+    def load(self) -> Stage[Any]:
+        """Import the stage."""
+        return load_stage(self.declaration)
 
 
 class Recipe(BaseModel):
-    """A whole recipe. Each section of a stage may stand once, as [stage], or several times, as [[stage]]."""
+    """A whole recipe; `build_recipe_model` adds the section of each registered stage."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE win over it.")
+    lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE override it.")
     tiny_models: TinyModels | None = Field(None, description="Tiny models to make first.")
     models: Mapping[str, ModelSettings] = Field(
-        default_factory=dict, description="Models by name, over those of rlt-data.toml."
+        default_factory=dict, description="Models by name, beside those of rlt-data.toml."
     )
     formats: Mapping[str, Mapping[str, Any]] = Field(
-        default_factory=dict, description="Conversation formats by name, over those of rlt-data.toml."
+        default_factory=dict,
+        description="Conversation formats by name, beside those of rlt-data.toml.",
     )
-    ingest: Tables[IngestConfig] = ()
-    generate: Tables[GenerateConfig] = ()
-    score: Tables[ScoreConfig] = ()
-    reward: Tables[RewardConfig] = ()
-    rank: Tables[RankConfig] = ()
-    substitute: Tables[SubstituteConfig] = ()
-    export: Tables[ExportConfig] = ()
 
-    def find_maker(self, step: Step) -> int | None:
-        """Find the step whose set `step` reads, by its place in its section; None where none here makes it.
+    def list_configs(self, section: str) -> tuple[StageConfig, ...]:
+        """Return the configurations of a section, in the order of the recipe."""
+        configs: tuple[StageConfig, ...] = getattr(self, section)
+        return configs
 
-        As many takers as makers go together one by one; otherwise the last maker's set is read.
-        """
-        if step.section not in LINKS:
-            return None
-        maker, field = LINKS[step.section]
-        makers, takers = len(getattr(self, maker)), len(getattr(self, step.section))
-        if not makers or getattr(step.config, field) is not None:
-            return None
-        return step.place if makers == takers else makers - 1
-
-    def list_steps(self) -> list[Step]:
-        """List the stages in the order in which they run."""
+    def list_steps(self, section: str | None = None) -> list[Step]:
+        """List the stages, or those of one section, in the order in which they run."""
         return [
-            Step(section, place, config, stage)
-            for section, stage in PIPELINE.items()
-            for place, config in enumerate(getattr(self, section))
+            Step(declaration, index, config)
+            for declaration in STAGES
+            if section in (None, declaration.section)
+            for index, config in enumerate(self.list_configs(declaration.section))
         ]
 
+    def find_maker(self, step: Step) -> int | None:
+        """Find the step whose set `step` uses, by its index in its section; None where no step makes one.
 
-PIPELINE: dict[str, Callable[..., StageSummary]] = {
-    "ingest": ingest,
-    "generate": generate,
-    "score": score,
-    "reward": reward,
-    "rank": rank,
-    "substitute": substitute,
-    "export": export,
-}
+        As many sets as stages that use them are paired one by one; otherwise the last set is used.
+        """
+        made_by = step.declaration.made_by
+        if made_by is None or getattr(step.config, made_by.field) is not None:
+            return None
+        makers, users = len(self.list_configs(made_by.stage)), len(self.list_configs(step.section))
+        if not makers:
+            return None
+        return step.index if makers == users else makers - 1
 
-# Section -> the section whose set it reads, and the field that names the run which made that.
-LINKS: dict[str, tuple[str, str]] = {
-    "substitute": ("rank", "ranking"),
-    "export": ("substitute", "distillation"),
-}
+
+@cache
+def build_recipe_model() -> type[Recipe]:
+    """Build the class of recipes. A section appears once, as [stage], or several times, as [[stage]]."""
+    sections: dict[str, Any] = {}
+    for declaration in STAGES:
+        config: Any = load_stage(declaration).config
+        sections[declaration.section] = (Tables[config], ())
+    model: type[Recipe] = create_model("Recipe", __base__=Recipe, __doc__=Recipe.__doc__, **sections)
+    return model

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rlt_data.formats import Role
 from rlt_data.recipe.schema import Tables
 from rlt_data.settings import ModelSettings
-from rlt_data.stages.ingest.stage import IngestConfig
+from rlt_data.stages.ingest import IngestConfig
 from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.training.common.requirements import find_missing_packages, refuse
 from rlt_data.training.from_scratch.arithmetic_model import ArithmeticModelConfig

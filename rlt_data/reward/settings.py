@@ -7,32 +7,34 @@ from pydantic import BaseModel, ConfigDict, Field
 from rlt_data.reward.estimators import ESTIMATORS, Estimator
 
 
-class RewardSettings(BaseModel):
-    """Settings of the reward. The defaults are the paper's (arXiv 2506.08388).
-
-    All can be changed after scoring: `derive_reward` needs only the stored token scores.
-    """
+class RewardWeights(BaseModel):
+    """Weights that every reward has, whatever its divergence. Defaults: the paper's (arXiv 2506.08388)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: float = Field(
+        0.01, ge=0, description="Weight of the worst solution token and of the largest divergence."
+    )
+    lambda_kl: float = Field(3.0, ge=0, description="Weight of r_kl in the reward; 0 leaves only r_ss.")
+    penalty: float = Field(-1.0, le=0, description="Added to the reward of an explanation that never closes.")
+    clip_logprob: float | None = Field(
+        None,
+        lt=0,
+        description="Raise solution log-probabilities below this to it, in nats; unset: no clipping.",
+    )
+    clip_kl: float | None = Field(
+        None, gt=0, description="Clip divergences to plus and minus this, in nats; unset: no clipping."
+    )
+
+
+class RewardSettings(RewardWeights):
+    """Settings of the reward; all can be changed after scoring, from the stored token scores."""
 
     estimator: Estimator = Field(
         "k1",
         description="Per-token divergence of teacher from student: "
         + ", ".join(f"{name} ({definition.summary})" for name, definition in ESTIMATORS.items())
         + ".",
-    )
-    alpha: float = Field(
-        0.01, ge=0, description="Weight of the worst solution token and of the largest divergence."
-    )
-    lambda_kl: float = Field(3.0, ge=0, description="Weight of r_kl in the reward; 0: r_ss only.")
-    penalty: float = Field(-1.0, le=0, description="Added to the reward of an explanation that never closes.")
-    clip_logprob: float | None = Field(
-        None,
-        lt=0,
-        description="Raise lower solution log-probabilities to this, nats; unset: no clipping.",
-    )
-    clip_kl: float | None = Field(
-        None, gt=0, description="Clip divergences to plus and minus this, nats; unset: no clipping."
     )
 
     @property

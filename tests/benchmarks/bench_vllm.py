@@ -48,7 +48,7 @@ def write_lake(folder: Path, questions: int) -> Any:
 
 def run_ours(folder: Path, model: str, questions: int) -> dict[str, float]:
     """Run the stage in a new lake; the engine's start does not count."""
-    from rlt_data.stages.generate.stage import GenerateConfig, generate
+    from rlt_data.stages.generate import GenerateConfig, generate
 
     lake = write_lake(folder, questions)
     config = GenerateConfig(

@@ -19,9 +19,9 @@ from rlt_data.recipe.training import load_training, run_training_recipe
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.sources.procedural.arithmetic import classify_explanation
-from rlt_data.stages.generate.stage import GenerateConfig, generate
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
-from rlt_data.stages.score.stage import ScoreConfig, score
+from rlt_data.stages.generate import GenerateConfig, generate
+from rlt_data.stages.ingest import IngestConfig, ingest
+from rlt_data.stages.score import ScoreConfig, score
 
 ARMS = {
     "trained (lambda 3)": [],

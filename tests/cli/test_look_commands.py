@@ -10,9 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from command_line import QuickProgram
+from opened_run import open_run
 
 from rlt_data.lake import Lake
-from rlt_data.stages.runtime.run import StageConfig, open_run
+from rlt_data.stages.runtime.contract import RunField, StageConfig
 
 QUESTIONS = [
     {
@@ -39,7 +40,7 @@ TRACES = [
 
 
 class ReadConfig(StageConfig):
-    file: str
+    file: RunField[str]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +35,7 @@ def test_the_short_line_of_a_command_is_a_sentence(name: str):
     entry = next(entry for entry in COMMANDS if entry.name == name)
     assert entry.help.endswith(".")
     assert len(entry.help) <= 64
-    assert importlib.import_module("rlt_data_cli.commands." + name.replace("-", "_")).command.__doc__
+    assert entry.load().__doc__
 
 
 def test_version(program: Program):

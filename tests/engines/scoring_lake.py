@@ -11,7 +11,7 @@ import pytest
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.stages.runtime.contract import StageSummary
-from rlt_data.stages.score.stage import ScoreConfig, score
+from rlt_data.stages.score import ScoreConfig, score
 
 EXPLANATIONS = [
     "First add, then multiply: 3 + 4 = 7.",
@@ -31,12 +31,12 @@ def build_scoring_lake(folder: Path) -> Lake:
         question_id = hash_content("question", question)
         row = {"question_id": question_id, "question": question, "solution": "The answer is 14."}
         questions.append({**row, "solution_rendered": False, "run_id": "test"})
-        for index, think in enumerate(EXPLANATIONS):
+        for place, think in enumerate(EXPLANATIONS):
             traces.append(
                 {
-                    "trace_id": hash_content("trace", question, index),
+                    "trace_id": hash_content("trace", question, place),
                     "question_id": question_id,
-                    "sample_index": index,
+                    "sample_index": place,
                     "origin": "imported",
                     "format": "stratos",
                     "completion": think,

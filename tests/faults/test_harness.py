@@ -14,15 +14,19 @@ TOY = """
 import sys, time
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.stages.runtime.run import StageConfig, open_run
+from rlt_data.stages.runtime.contract import RunField, StageConfig
+from rlt_data.stages.runtime.declaration import StageDeclaration
+from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
 
 class ToyConfig(StageConfig):
-    size: int = 60
+    size: RunField[int] = 60
 
 def double(lake, config):
-    with open_run(lake, "double", config, inputs=(), outputs=("questions", "rejects")) as run:
-        if run.already_done:
-            return run.summary
+    declaration = StageDeclaration("double", "", writes=("questions",), repeats=False)
+    run = start_run(lake, declaration, config, Preparation(lambda run: None))
+    if not isinstance(run, StageRun):
+        return run
+    with run:
         done = set(run.written("questions").collect().get_column("question_id"))
         done |= set(run.written("rejects").collect().get_column("key"))
         left = [n for n in range(config.size) if hash_content(n) not in done]

@@ -9,13 +9,13 @@ import pytest
 from faults.harness import assert_equal_lakes, draw_delays, make_command, run_killed, watch_table
 
 from rlt_data.lake import Lake
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.runtime.run import StageSummary
 
 INGEST = """
 import sys
 from rlt_data.lake import Lake
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.ingest import IngestConfig, ingest
 print(ingest(Lake(sys.argv[1]), IngestConfig(source=sys.argv[2])).model_dump_json())
 """
 

@@ -1,4 +1,4 @@
-"""Every stage, killed with SIGKILL at random moments and run again, leaves what an uninterrupted one leaves.
+"""Every registered stage, killed at random moments and run again, leaves what an uninterrupted one leaves.
 
 One lake goes through the whole chain in this process. Before each stage it is copied, and the same stage
 runs on the copy as a command that is killed and started again. Keys, texts and run ids must be equal, and
@@ -7,41 +7,32 @@ the summaries; log-probabilities may differ by rounding, since a resumed run cut
 
 from __future__ import annotations
 
-import importlib
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from faults.harness import assert_equal_lakes, draw_delays, make_command, run_killed, watch_table
+from faults.kill_case import QUESTIONS, load_case
 
 from rlt_data.lake import Lake
-from rlt_data.stages.runtime.run import StageConfig, StageSummary
+from rlt_data.stages.registry import STAGES
+from rlt_data.stages.runtime.contract import StageSummary
+from rlt_data.stages.runtime.declaration import StageDeclaration
+from rlt_data.stages.runtime.stage import load_stage
 
-STAGES = ("ingest", "generate", "score", "reward", "rank", "substitute", "export")
-QUESTIONS = 14
 ROUNDING = 2e-5
 
-STAGE = """
-import importlib, sys
+PROGRAM = """
+import sys
 from rlt_data.lake import Lake
-module, name, uri, config = sys.argv[1:]
-stage = importlib.import_module(f"rlt_data.stages.{module}")
-config = getattr(stage, f"{name.capitalize()}Config").model_validate_json(config)
-print(getattr(stage, name)(Lake(uri), config).model_dump_json(exclude={"seconds", "tokens_per_second"}))
+from rlt_data.stages.registry import find_stage
+from rlt_data.stages.runtime.stage import load_stage
+name, uri, config = sys.argv[1:]
+stage = load_stage(find_stage(name))
+summary = stage(Lake(uri), stage.config.model_validate_json(config))
+print(summary.model_dump_json(exclude={"seconds", "tokens_per_second"}))
 """
-
-
-@dataclass(frozen=True)
-class Case:
-    """One stage of the chain, and the moments at which it is killed: after so many commits of a table."""
-
-    stage: str
-    table: str
-    commits: tuple[int, ...]
-    longest: float
-    config: dict[str, object]
 
 
 def write_source(path: Path) -> None:
@@ -76,80 +67,42 @@ def chain(folder: Path) -> Lake:
     return Lake(folder / "whole")
 
 
-def list_cases(folder: Path) -> dict[str, Case]:
-    teacher, student = str(folder / "teacher"), str(folder / "student")
-    cases = (
-        Case("ingest", "rejects", (1, 2, 4), 0.05, {"source": str(folder / "problems.jsonl")}),
-        Case(
-            "generate",
-            "traces",
-            (3, 9),
-            0.2,
-            {
-                "teacher": [teacher],
-                "samples": 2,
-                "limit": QUESTIONS,
-                "format": "r1",
-                "engine": "transformers",
-                "max_tokens": 12,
-                "max_batch_rows": 4,
-                "allow_truncated": True,
-            },
-        ),
-        Case(
-            "score",
-            "scores",
-            (1, 2),
-            0.3,
-            {"students": [student], "format": "r1", "batch_tokens": 2048, "pack_tokens": 1024},
-        ),
-        Case("reward", "runs", (1, 1), 0.3, {"reward": {"estimator": "k3", "alpha": 0.1}}),
-        Case("rank", "runs", (1, 1), 0.4, {"policy": "best-of-n(1)"}),
-        Case("substitute", "distillation", (2,), 0.2, {"student": student, "format": "r1", "batch_size": 2}),
-        Case("export", "runs", (1, 1), 0.3, {"path": str(folder / "export"), "form": "jsonl"}),
-    )
-    return {case.stage: case for case in cases}
-
-
-def run_here(case: Case, lake: Lake) -> StageSummary:
-    module = importlib.import_module(f"rlt_data.stages.{case.stage}")
-    config = getattr(module, f"{case.stage.capitalize()}Config").model_validate(case.config)
-    assert isinstance(config, StageConfig)
-    summary = getattr(module, case.stage)(lake, config)
-    assert isinstance(summary, StageSummary)
-    return summary
+def run_here(declaration: StageDeclaration, folder: Path, lake: Lake) -> StageSummary:
+    stage = load_stage(declaration)
+    return stage(lake, stage.config.model_validate(load_case(declaration.section, folder).config))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("declaration", STAGES, ids=lambda declaration: declaration.name)
 def test_a_killed_stage_leaves_what_an_uninterrupted_one_leaves(
-    stage: str, chain: Lake, folder: Path
+    declaration: StageDeclaration, chain: Lake, folder: Path
 ) -> None:
-    cases = list_cases(folder)
-    case = cases[stage]
-    for earlier in STAGES[: STAGES.index(stage)]:
-        run_here(cases[earlier], chain)  # Finished already, unless this test runs apart from those before it.
-    killed = Lake(folder / f"killed-{stage}")
+    case = load_case(declaration.section, folder)
+    for earlier in STAGES[: STAGES.index(declaration)]:
+        run_here(
+            earlier, folder, chain
+        )  # Finished already, unless this test runs apart from those before it.
+    killed = Lake(folder / f"killed-{declaration.name}")
     if Path(chain.uri).exists():
         shutil.copytree(chain.uri, killed.uri)
-    expected = run_here(case, chain)
+    expected = run_here(declaration, folder, chain)
     exported = folder / "export"
     if exported.exists():
         exported.rename(folder / "expected")
     # No later than the work takes on this machine: else a fast one is done before it is killed.
     longest = min(case.longest, expected.seconds)
     result = run_killed(
-        make_command(STAGE, stage, stage, killed.uri, json.dumps(case.config)),
-        draw_delays(seed=len(stage), kills=len(case.commits), longest=longest),
+        make_command(PROGRAM, declaration.name, killed.uri, json.dumps(case.config)),
+        draw_delays(seed=len(declaration.name), kills=len(case.commits), longest=longest),
         at_work=watch_table(killed, case.table, case.commits),
-        env={"RLT_DATA_COMMIT_SECONDS": "0.03" if stage == "ingest" else "0"},
+        env={"RLT_DATA_COMMIT_SECONDS": str(case.commit_seconds)},
     )
     assert result.kills >= 1, "no kill fell into the stage's work"
     assert_equal_lakes(chain, killed, tolerance=ROUNDING)
     summary = StageSummary.model_validate_json(result.stdout)
     # The last start may find that the one before was killed after its end.
-    told = {"status", "seconds", "tokens_per_second", "notes", "extra"}
-    assert summary.model_dump(exclude=told) == expected.model_dump(exclude=told)
+    varying = {"status", "seconds", "tokens_per_second", "notes", "extra"}
+    assert summary.model_dump(exclude=varying) == expected.model_dump(exclude=varying)
     assert [run.status for run in killed.runs()] == ["finished"] * len(chain.runs())
-    if stage == "export":
+    if exported.exists():
         assert exported.read_bytes() == (folder / "expected").read_bytes()

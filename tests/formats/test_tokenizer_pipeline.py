@@ -20,10 +20,10 @@ from rlt_data.formats import (
     select_token_span,
 )
 from rlt_data.lake import Lake
-from rlt_data.stages.rank.stage import RankConfig, rank
+from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.runtime.run import open_run
-from rlt_data.stages.score.stage import ScoreConfig, score
-from rlt_data.stages.substitute.stage import SubstituteConfig, substitute
+from rlt_data.stages.score import ScoreConfig, score
+from rlt_data.stages.substitute import SubstituteConfig, substitute
 
 FORMATS = ("stratos", "r1")
 ROWS = [

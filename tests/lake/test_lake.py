@@ -7,18 +7,19 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from opened_run import open_run
 
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.lake.tables.writer import describe_failure
-from rlt_data.stages.runtime.run import StageConfig, open_run
+from rlt_data.stages.runtime.contract import RunField, StageConfig
 
 MakeQuestions = Callable[..., pl.DataFrame]
 
 
 class CopyConfig(StageConfig):
-    number: int = 0
+    number: RunField[int] = 0
 
 
 def write_questions(lake: Lake, numbers: list[int], make_questions: MakeQuestions) -> str:

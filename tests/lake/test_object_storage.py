@@ -14,10 +14,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 from deltalake import DeltaTable
+from opened_run import open_run
 
 from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
-from rlt_data.stages.runtime.run import StageConfig, open_run
+from rlt_data.stages.runtime.contract import StageConfig
 
 MakeQuestions = Callable[..., pl.DataFrame]
 

@@ -141,9 +141,13 @@ def test_an_override_without_key_or_value_is_refused(text: str, base: Path):
 @pytest.mark.parametrize(
     ("change", "reason", "place"),
     [
-        ({"score.exact": "false", "rank.estimator": "full"}, "exact divergence", "--set rank.estimator=full"),
+        ({"score.exact": "false", "rank.reward.estimator": "full"}, "exact divergence", "--set rank.reward"),
         ({"score.exact": "false", "reward.reward.estimator": "full"}, "exact divergence", "--set reward"),
-        ({"score.exact": "false", "score.teacher": "none", "rank.estimator": "k1"}, "no divergence", "rank"),
+        (
+            {"score.exact": "false", "score.teacher": "none", "rank.reward.estimator": "k1"},
+            "stores none",
+            "rank",
+        ),
         ({"generate.temperature": "0"}, "the same text", "base.toml:9"),
     ],
 )
@@ -161,7 +165,10 @@ def test_contradictions_are_refused_with_the_reason(
     ("kept", "reason"),
     [
         (("generate", "rank", "substitute", "export"), "rank would not see what [generate] makes"),
-        (("generate", "score", "substitute", "export"), "substitute would not see what [score] makes"),
+        (
+            ("generate", "score", "substitute", "export"),
+            "substitute would use an older set: there is no [rank] after [score]",
+        ),
         (("generate", "score", "rank", "export"), "there is no [substitute] after [rank]"),
     ],
 )
@@ -188,7 +195,7 @@ def test_the_same_stage_twice_is_refused(tmp_path: Path):
     path = write(tmp_path, "twice.toml", '[[ingest]]\nsource = "x"\n[[ingest]]\nsource = "x"\n')
     with pytest.raises(UsageError) as caught:
         load_recipe([path])
-    assert "stands twice" in caught.value.what
+    assert "appears twice" in caught.value.what
     assert "twice.toml:3" in str(caught.value.where)
 
 
@@ -209,7 +216,7 @@ path = "baseline"
 
 def test_as_many_rankings_as_substitutions_go_together_one_by_one(tmp_path: Path):
     recipe = load_recipe([write(tmp_path, "compared.toml", COMPARED)]).recipe
-    makers = {(step.section, step.place): recipe.find_maker(step) for step in recipe.list_steps()}
+    makers = {(step.section, step.index): recipe.find_maker(step) for step in recipe.list_steps()}
     assert makers == {
         (section, place): None if section == "rank" else place
         for section in ("rank", "substitute", "export")
@@ -229,7 +236,7 @@ def test_readers_that_cannot_be_told_apart_are_refused(tmp_path: Path):
     path = write(tmp_path, "three.toml", COMPARED + '[[export]]\npath = "third"\n')
     with pytest.raises(UsageError) as caught:
         load_recipe([path])
-    assert "which of 2 [[substitute]] each of 3 [[export]] reads" in caught.value.what
+    assert "2 [[substitute]] and 3 [[export]] cannot be paired" in caught.value.what
     assert "three.toml:9" in str(caught.value.where)
 
 

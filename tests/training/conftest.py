@@ -10,7 +10,7 @@ import pytest
 
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.training.from_scratch.tiny_model import TinyShape, build_tiny_model, save_model
 
 SHAPE = TinyShape(hidden_size=32, heads=2, key_value_heads=2, feed_forward=48, context=512)

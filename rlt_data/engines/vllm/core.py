@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, assert_never
 
 from rlt_data.engines.base import FinishReason, explain_over_context
@@ -16,7 +15,6 @@ from rlt_data.engines.vllm.options import (
     parse_options,
     shorten_validation,
 )
-from rlt_data.engines.vllm.tokenizer import provide_tokenizer
 
 
 class VllmCore:
@@ -30,12 +28,11 @@ class VllmCore:
 
         self._purpose = setup["purpose"]
         self._adapter = make_adapter_request(setup["adapter"])
-        with provide_tokenizer(Path(setup["tokenizer"])) as tokenizer:
-            config = _configure(setup, tokenizer)
-            _check_head_size(config)
-            self._config = config
-            self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-            self._tokenizer = self._engine.get_tokenizer()
+        config = _configure(setup)
+        _check_head_size(config)
+        self._config = config
+        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        self._tokenizer = self._engine.get_tokenizer()
         self._context: int = config.model_config.max_model_len
         self._prompt: tuple[str, list[int]] = ("", [])
 
@@ -66,9 +63,6 @@ class VllmCore:
         failed: list[Item] = []
         for key, prompt, seed in requests:
             token_ids = self._tokenize(prompt)
-            if not token_ids:
-                failed.append([key, "empty_prompt", "the prompt has no tokens"])
-                continue
             problem = explain_over_context(len(token_ids), sampling["max_tokens"], self._context)
             if problem:
                 failed.append([key, "over_context", problem])
@@ -169,7 +163,7 @@ def _describe_quantization(config: Any) -> str | None:
     return weights or (f"cache-{cache}" if str(cache).startswith("fp8") else None)
 
 
-def _configure(setup: EngineSetup, tokenizer: Path) -> Any:
+def _configure(setup: EngineSetup) -> Any:
     """Build vLLM's own configuration, which checks options against each other and against the model."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
@@ -184,7 +178,6 @@ def _configure(setup: EngineSetup, tokenizer: Path) -> Any:
     options = parse_options(setup["options"])
     fixed: dict[str, Any] = {
         "model": setup["model"],
-        "tokenizer": str(tokenizer),
         "dtype": setup["dtype"],
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,

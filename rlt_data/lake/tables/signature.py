@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pyarrow as pa
 from deltalake import DeltaTable
 
@@ -17,11 +15,6 @@ SIGNATURE_PROPERTY = "rlt_data.schema"
 def sign_schema(schema: TableSchema) -> str:
     """Hash the names, types and nullability of a table's columns, in order."""
     return hash_content(*([c.name, str(c.type), c.nullable] for c in schema.columns))
-
-
-def sign_schemas(schemas: Iterable[TableSchema]) -> str:
-    """Hash the schemas of several tables, keyed by name."""
-    return hash_content({schema.name: sign_schema(schema) for schema in schemas})
 
 
 def is_uniform(delta: DeltaTable, schema: TableSchema) -> bool:

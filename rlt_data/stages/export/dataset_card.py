@@ -1,4 +1,4 @@
-"""The card of an exported dataset: how to load it, what is in it, and where every part of it comes from."""
+"""The card of an exported dataset: how to load it, its columns, and where every part of it comes from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from rlt_data.lake import Lake, RunRecord
 
-# Settings of a stage that say nothing of the data.
-UNTOLD = frozenset({"batch_size", "pack_tokens", "batch_tokens", "device", "overwrite", "verify_processes"})
+# Settings of a stage that do not describe the data.
+OMITTED = frozenset({"batch_size", "pack_tokens", "batch_tokens", "device", "overwrite", "verify_processes"})
 TYPES = {
     pa.string(): "string",
     pa.int32(): "int32",
@@ -69,7 +69,10 @@ def _list_runs(lake: Lake, source: RunRecord, mine: pl.LazyFrame) -> list[RunRec
     questions = lake.table("questions").scan().join(mine.select("question_id"), on="question_id", how="semi")
     ranked = lake.table("rankings").scan().filter(pl.col("run_id") == ranking)
     ranked = ranked.join(mine.select("trace_id"), on="trace_id", how="semi")
-    scores = lake.table("scores").scan().join(ranked.select("score_id"), on="score_id", how="semi")
+    # A reward combined over several students was made of several scores.
+    score_ids = pl.col("score_ids").fill_null(pl.concat_list("score_id")).list.explode().alias("score_id")
+    used = ranked.select(score_ids).drop_nulls()
+    scores = lake.table("scores").scan().join(used, on="score_id", how="semi")
     ids: list[str] = []
     for rows in (questions, traces, scores):
         ids += rows.select(pl.col("run_id").unique().sort()).collect().get_column("run_id").to_list()
@@ -87,17 +90,20 @@ def _list_figures(lake: Lake, mine: pl.LazyFrame) -> list[tuple[str, str]]:
             pl.col("total_tokens").mean().alias("mean tokens an example"),
             pl.col("total_tokens").max().alias("longest example, tokens"),
             pl.col("over_context").sum().alias("examples over the student's context"),
-            pl.col("stands_in_for").count().alias("examples that stand in for one that was too long"),
+            pl.col("stands_in_for").count().alias("examples that replace one that was too long"),
             pl.col("reward").mean().alias("mean reward"),
         )
         .collect()
         .row(0, named=True)
     )
-    return [
-        (name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}")
-        for name, value in row.items()
-        if value is not None
-    ]
+    return [(name, _write_figure(value)) for name, value in row.items() if value is not None]
+
+
+def _write_figure(value: float) -> str:
+    """Write a figure with its digits grouped: integers whole, others with four significant digits or more."""
+    if isinstance(value, int) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
 def _list_models(runs: Sequence[RunRecord]) -> list[Mapping[str, Any]]:
@@ -115,7 +121,7 @@ def _describe_run(run: RunRecord) -> dict[str, Any]:
     settings = {
         name: _shorten(value)
         for name, value in run.config.items()
-        if name not in UNTOLD and value not in (None, [], {})
+        if name not in OMITTED and value not in (None, [], {})
     }
     return {
         "stage": run.stage,
@@ -143,7 +149,7 @@ def _describe_run(run: RunRecord) -> dict[str, Any]:
 
 
 def _shorten(value: Any) -> Any:
-    """Leave of an absolute path its last name: where it lay is nobody's business."""
+    """Keep only the last name of an absolute path: folders of this machine are not published."""
     if isinstance(value, str) and value.startswith("/"):
         return Path(value).name
     if isinstance(value, list):

@@ -1,5 +1,6 @@
 """Generate: teachers write explanations."""
 
-from rlt_data.stages.generate.stage import GenerateConfig, generate
+from rlt_data.stages.generate.config import GenerateConfig
+from rlt_data.stages.generate.stage import generate
 
 __all__ = ["GenerateConfig", "generate"]

@@ -1,79 +1,75 @@
-"""What `rlt-data generate` is told."""
+"""Options of `rlt-data generate`."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from rlt_data.engines import ENGINE_HELP, EngineName, EngineOptions
 from rlt_data.engines.openai.options import read_server_options, refuse_secrets
 from rlt_data.engines.vllm.options import select_model_options
-from rlt_data.stages.runtime.run import StageConfig
+from rlt_data.stages.runtime.contract import FreeField, ResolvedField, RowField, RunField, StageConfig
 
 
 class GenerateConfig(StageConfig):
-    """What to generate. The defaults of sampling are the paper's, but for the length limit."""
+    """What is generated. Sampling defaults are the paper's, except for the length limit."""
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {
-            "teacher",
-            "format",
-            "engine",
-            "base_url",
-            "tokenizer",
-            "dtype",
-            "device",
-            "max_batch_tokens",
-            "max_batch_rows",
-            "engine_options",
-            "student",
-            "student_context",
-            "max_truncated_share",
-            "allow_truncated",
-        }
+    teacher: ResolvedField[tuple[str, ...]] = Field(
+        min_length=1, description="Teacher model: an alias, a hub id or a local path; repeatable."
     )
-
-    teacher: tuple[str, ...] = Field(
-        min_length=1, description="The teacher: an alias, a hub id or a local path; repeatable."
+    samples: RunField[int] = Field(1, ge=1, description="Explanations to sample per question and teacher.")
+    format: ResolvedField[str] = Field(
+        "stratos", description="Conversation format: stratos, r1, or one defined in rlt-data.toml."
     )
-    samples: int = Field(1, ge=1, description="Explanations a question, of each teacher.")
-    format: str = Field("stratos", description="Conversation format: stratos, r1, or one of your own.")
-    temperature: float = Field(0.7, ge=0, description="Sampling temperature; 0 is greedy.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus sampling mass; 1 is off.")
-    top_k: int = Field(0, ge=0, description="Sample from the k likeliest tokens; 0 is off.")
-    max_tokens: int = Field(4096, ge=1, description="Limit on the tokens of an explanation.")
-    seed: int = Field(0, description="Seed of the whole generation.")
-    where: str | None = Field(None, description="SQL predicate over questions: explain only these.")
-    limit: int | None = Field(None, ge=1, description="Explain only the first so many questions.")
-    engine: EngineName = Field("auto", description=f"What runs the teacher. {ENGINE_HELP}.")
-    base_url: str | None = Field(
+    temperature: RowField[float] = Field(0.7, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: RowField[float] = Field(1.0, gt=0, le=1, description="Nucleus sampling mass; 1 turns it off.")
+    top_k: RowField[int] = Field(0, ge=0, description="Sample from the k likeliest tokens; 0 turns it off.")
+    max_tokens: RowField[int] = Field(4096, ge=1, description="Longest explanation in tokens.")
+    seed: RowField[int] = Field(0, description="Seed of all samples.")
+    where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
+    limit: RunField[int | None] = Field(None, ge=1, description="Use only the first N questions.")
+    engine: FreeField[EngineName] = Field("auto", description=f"What runs the teacher. {ENGINE_HELP}.")
+    base_url: ResolvedField[str | None] = Field(
         None, description="Address of an OpenAI-compatible server, such as http://localhost:8000/v1."
     )
-    tokenizer: str | None = Field(
+    tokenizer: ResolvedField[str | None] = Field(
         None, description="Model whose chat template renders the prompts for a server; unset: the teacher's."
     )
-    dtype: str = Field("auto", description="Floating-point type: auto, float32, bfloat16 or float16.")
-    device: str = Field("auto", description="Where to compute: auto, cpu, cuda, mps.")
-    max_batch_tokens: int | None = Field(None, ge=1, description="Tokens held at once; default by memory.")
-    max_batch_rows: int | None = Field(None, ge=1, description="Texts written at once; default by device.")
-    engine_options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the engine itself, passed through."
+    dtype: FreeField[str] = Field(
+        "auto", description="Floating-point type: auto, float32, bfloat16 or float16."
     )
-    overlong: Literal["keep", "drop", "resample"] = Field(
+    device: FreeField[str] = Field("auto", description="Device: auto, cpu, cuda or mps.")
+    max_batch_tokens: FreeField[int | None] = Field(
+        None, ge=1, description="Most tokens in memory at once; unset: by memory."
+    )
+    max_batch_rows: FreeField[int | None] = Field(
+        None, ge=1, description="Most texts generated at once; unset: by device."
+    )
+    engine_options: ResolvedField[dict[str, Any]] = Field(
+        default_factory=dict, description="Options passed to the engine."
+    )
+    # Under "resample" these two enter the keys of traces too: see `describe_generation`.
+    overlong: RunField[Literal["keep", "drop", "resample"]] = Field(
         "keep",
-        description="Explanations whose student text exceeds the student's context: keep them, drop them, or "
-        "draw them again.",
+        description="What to do with explanations whose student text exceeds the student's context: keep, "
+        "drop, or sample again.",
     )
-    resamples: int = Field(4, ge=1, description="How often an over-long explanation is drawn again.")
-    student: str | None = Field(None, description="The student whose context is the measure of over-long.")
-    student_context: int | None = Field(
-        None, ge=1, description="Longest student text in tokens; unset: the context of the student's model."
+    resamples: RunField[int] = Field(
+        4, ge=1, description="How often an over-long explanation is sampled again."
     )
-    max_truncated_share: float = Field(
-        0.3, ge=0, le=1, description="Stop where more than this share is cut off by max_tokens."
+    student: ResolvedField[str | None] = Field(
+        None, description="Student model whose context decides what is over-long."
     )
-    allow_truncated: bool = Field(False, description="Go on however many are cut off.")
+    student_context: ResolvedField[int | None] = Field(
+        None, ge=1, description="Longest student text in tokens; unset: the context of the student model."
+    )
+    max_truncated_share: FreeField[float] = Field(
+        0.3, ge=0, le=1, description="Stop where more than this share is truncated by max_tokens."
+    )
+    allow_truncated: FreeField[bool] = Field(
+        False, description="Continue however many explanations are truncated."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -93,13 +89,15 @@ class GenerateConfig(StageConfig):
     @model_validator(mode="after")
     def _check(self) -> GenerateConfig:
         if len(set(self.teacher)) < len(self.teacher):
-            raise ValueError("a teacher is named twice")
+            raise ValueError("the same teacher is given twice")
         if self.base_url is not None and self.engine not in ("auto", "openai"):
             raise ValueError(f"base_url names a server, but the engine is {self.engine}")
         if self.overlong != "keep" and self.student is None:
-            raise ValueError(f"overlong = {self.overlong!r} needs the student whose context is the measure")
+            raise ValueError(
+                f"overlong = {self.overlong!r} needs a student, whose context decides what is over-long"
+            )
         if self.is_served:
-            # Here, since what is no option of the connection (a header, say) must not be stored.
+            # Checked here: an option that the connection does not know (a header, say) must not be stored.
             options = read_server_options(self.make_engine_options().extra)
             if options.served_model is not None and len(self.teacher) > 1:
                 raise ValueError("served_model names one model, and there are several teachers")
@@ -112,11 +110,11 @@ class GenerateConfig(StageConfig):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Those engine options that change the teacher, such as quantisation."""
+        """The engine options that change the teacher, such as quantisation."""
         return {} if self.is_served else select_model_options(self.engine_options)
 
     def make_engine_options(self) -> EngineOptions:
-        """Build the options that the engine gets."""
+        """Build the options of the engine."""
         server = {"base_url": self.base_url} if self.base_url is not None else {}
         return EngineOptions(
             dtype=self.dtype,

@@ -1,4 +1,4 @@
-"""What is asked of the teachers: generations, the traces that are missing, and the requests for them."""
+"""What the teachers are asked for: generations, the traces that are missing, and the requests for them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
 from rlt_data.settings import Settings
 from rlt_data.stages.generate.config import GenerateConfig
 from rlt_data.stages.generate.overlong import StudentContext
-from rlt_data.stages.generate.truncation_limit import TruncationWatch
+from rlt_data.stages.generate.truncation_limit import TruncationLimit
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import select_rows
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One trace to make."""
+    """One trace to generate."""
 
     question_id: str
     question: str
@@ -85,7 +85,10 @@ def describe_generation(
     student: StudentContext | None,
     attempt: int,
 ) -> Generation:
-    """Name a generation by everything that its traces are sampled from."""
+    """Name a generation by everything that its traces are sampled from.
+
+    The parts of the first scheme are hashed by position; fields that came later enter by name.
+    """
     parts: list[Any] = [
         teacher.content_key,
         format.identity_text(),
@@ -100,6 +103,8 @@ def describe_generation(
         parts.append(["model options", config.model_options])
     if config.overlong == "resample" and student is not None:
         parts.append(["resample", student.identity, config.resamples])
+    if later := config.list_later_row_identity():
+        parts.append(["options", later])
     sampling = SamplingParameters(
         temperature=config.temperature,
         top_p=config.top_p,
@@ -110,10 +115,10 @@ def describe_generation(
     return Generation(hash_content("generation", *parts), config, teacher, renderer, format, sampling)
 
 
-def list_missing(run: StageRun, generation: Generation, watch: TruncationWatch) -> dict[str, Sample]:
-    """List the traces to make, by trace_id: all of the generation less what is committed or rejected.
+def list_missing(run: StageRun, generation: Generation, limit: TruncationLimit) -> dict[str, Sample]:
+    """List the traces to generate, by trace_id: all of the generation but those committed or rejected.
 
-    Raises `UsageError` where the selection keeps no question.
+    Raises `UsageError` where the selection contains no question.
     """
     config = generation.config
     questions = (
@@ -129,7 +134,7 @@ def list_missing(run: StageRun, generation: Generation, watch: TruncationWatch) 
             trace_id = hash_content(question_id, generation.id, index)
             wanted[trace_id] = Sample(question_id, question, solution, index)
     if not wanted:
-        raise UsageError("the selection keeps no question", where=f"where = {config.where!r}")
+        raise UsageError("the selection contains no question", where=f"where = {config.where!r}")
     made = (
         run.written("traces")
         .filter(pl.col("generation_id") == generation.id)
@@ -141,11 +146,11 @@ def list_missing(run: StageRun, generation: Generation, watch: TruncationWatch) 
     for trace_id, truncated, mine in made.iter_rows():
         if wanted.pop(trace_id, None) is not None:
             elsewhere += not mine
-            watch.count(truncated=truncated)
+            limit.count(truncated=truncated)
     for trace_id in rejected.get_column("key"):
         wanted.pop(trace_id, None)
     if elsewhere:
-        run.note(f"{elsewhere} traces of this generation were in the lake already")
+        run.note(f"{elsewhere} traces of this generation were already in the lake")
     return wanted
 
 
@@ -157,11 +162,11 @@ def make_requests(
     Raises `ModelError` where prompts must be rendered and no chat template is known.
     """
     tokenizer: Any = _load_renderer(generation) if prefills else None
-    known = ""
+    rendered_for = ""
     prompt = ""
     messages: tuple[tuple[str, str], ...] = ()
     for trace_id, sample in samples.items():
-        if known != sample.question_id:
+        if rendered_for != sample.question_id:
             try:
                 if prefills:
                     prompt = render_teacher_prompt(
@@ -172,7 +177,7 @@ def make_requests(
             except InputError as error:
                 reject_sample(run, trace_id, sample, "invalid_text", error.what)
                 continue
-            known = sample.question_id
+            rendered_for = sample.question_id
         yield GenerationRequest(trace_id, prompt, generation.derive_seed(sample, draw), messages)
 
 
@@ -205,7 +210,8 @@ def instruct_teacher(format: ConversationFormat, question: str, solution: str) -
 
 
 def reject_sample(run: StageRun, trace_id: str, sample: Sample, reason: str, detail: str) -> None:
-    """Put a sample that becomes no trace into `rejects`."""
+    """Put a sample that cannot become a trace into `rejects`."""
+    run.count(rows_in=1)
     content = json.dumps({"question_id": sample.question_id, "sample_index": sample.sample_index})
     run.reject(source="questions", key=trace_id, reason=reason, detail=detail, content=content)
 
@@ -213,9 +219,8 @@ def reject_sample(run: StageRun, trace_id: str, sample: Sample, reason: str, det
 def _load_renderer(generation: Generation) -> Any:
     if generation.renderer is None:
         raise ModelError(
-            "prompts are rendered here, through the teacher's chat template, and its tokenizer is not here",
+            "the teacher's tokenizer, whose chat template renders prompts, is not on this machine",
             where=generation.teacher.model,
-            remedy="--tokenizer MODEL names a model with the same chat template: a local path, or a cached "
-            "hub id",
+            remedy="name a model with the same chat template: --tokenizer MODEL (a path or a cached hub id)",
         )
     return load_tokenizer(generation.renderer)

@@ -1,4 +1,4 @@
-"""When too many explanations are cut off."""
+"""When to stop because too many explanations are truncated."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 from rlt_data.errors import StageStoppedError
 from rlt_data.stages.generate.config import GenerateConfig
 
-# Fewer completions than this say too little about the share that is cut off to stop work on the way.
+# Fewer completions than this say too little about the truncated share to stop a run early.
 TRUNCATION_CHECK_AFTER = 32
 _CONFIDENCE = 1.96
 
 
-class TruncationWatch:
-    """Counts what is cut off, and stops the stage where it is too much; see `generate`."""
+class TruncationLimit:
+    """Counts truncated completions, and stops the stage where their share is too high; see `generate`."""
 
     def __init__(self, config: GenerateConfig) -> None:
         self.completions = 0
@@ -25,7 +25,7 @@ class TruncationWatch:
         self.completions += 1
         self.truncated += truncated
 
-    def check_on_the_way(self, run_id: str) -> None:
+    def check_during_run(self, run_id: str) -> None:
         """Stop where the share is above the limit beyond chance. Raises `StageStoppedError`."""
         if self.completions >= TRUNCATION_CHECK_AFTER and self.truncated:
             self._stop_above(run_id, self._bound_share())
@@ -50,7 +50,7 @@ class TruncationWatch:
             return
         raise StageStoppedError(
             f"{self.truncated} of {self.completions} explanations ({self.truncated / self.completions:.0%}) "
-            f"were cut off at max_tokens {config.max_tokens}; the limit is {config.max_truncated_share:.0%}",
-            where=f"run {run_id}; the rows that are written stay",
-            remedy="raise max_tokens; or go on with allow_truncated, or a higher max_truncated_share",
+            f"were truncated at max_tokens {config.max_tokens}; allowed are {config.max_truncated_share:.0%}",
+            where=f"run {run_id}; committed rows stay",
+            remedy="raise max_tokens, or continue with allow_truncated or a higher max_truncated_share",
         )

@@ -1,81 +1,81 @@
-"""What `rlt-data rank` is told."""
+"""Options of `rlt-data rank`."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from rlt_data.errors import UsageError
 from rlt_data.reward.estimators import Estimator
-from rlt_data.reward.settings import RewardSettings
+from rlt_data.reward.settings import RewardSettings, RewardWeights
 from rlt_data.stages.rank.filters import FilterName
 from rlt_data.stages.rank.policies import parse_policy
-from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.stages.runtime.contract import FreeField, LaterRunField, RunField, StageConfig
+
+Criterion = Literal["r_ss", Estimator]
+"""What a trace is ranked by: the reward with an estimator of the divergence, or r_ss without one."""
+
+
+class RankingReward(RewardWeights):
+    """The reward that traces are ranked by."""
+
+    estimator: Literal["auto", Estimator] = Field(
+        "auto",
+        description="Divergence in the reward; auto: the exact one where all compared traces have it.",
+    )
 
 
 class RankConfig(StageConfig):
-    """How traces are ranked and which of them are selected."""
+    """Which traces are ranked, by which reward, and which of them are selected."""
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"verify_processes"})
-
-    students: tuple[str, ...] = Field(
+    students: RunField[tuple[str, ...]] = Field(
         (), description="Rank by the scores of this student; repeatable; unset: all."
     )
-    combine: Literal["each", "mean", "minimum"] = Field(
+    combine: RunField[Literal["each", "mean", "minimum"]] = Field(
         "each",
-        description="Several students: a ranking for each, or one by the mean or the minimum of the rewards.",
+        description="Several students: one ranking each, or one by the mean or minimum of their rewards.",
     )
-    policy: str = Field(
+    # Part of the policy's text, so it enters the fingerprint there.
+    seed: FreeField[int] = Field(0, description="Seed of the policy random, where the policy gives none.")
+    policy: RunField[str] = Field(
         "best-of-n(1)",
-        description="What is selected: all, best-of-n(N), top-quantile(Q), top-quantile(Q, corpus), "
-        "threshold(REWARD), or the baseline random(N, seed=S).",
+        description="Traces to select: all, best-of-n(N), top-quantile(Q), top-quantile(Q, corpus), "
+        "threshold(REWARD), or the baseline random(N).",
     )
-    filters: tuple[FilterName, ...] = Field(
+    filters: RunField[tuple[FilterName, ...]] = Field(
         (),
-        description="Traces that do not pass take no part: closed (thinking opened and closed once), "
-        "complete (not cut off), no-loop (does not end repeating itself), correct (its own answer verifies); "
-        "repeatable.",
+        description="Rank only traces that pass: closed (thinking opened and closed once), complete (not "
+        "truncated), no-loop (does not end in repetition), correct (its own answer verifies); repeatable.",
     )
-    estimator: Literal["auto", Estimator] = Field(
-        "auto",
-        description="Divergence that judges: auto takes the exact one where all traces compared have it.",
+    reward: RunField[RankingReward] = Field(default_factory=RankingReward)
+    where: RunField[str | None] = Field(None, description="SQL predicate over traces: use only these.")
+    where_scores: RunField[str | None] = Field(None, description="SQL predicate over scores: use only these.")
+    limit: LaterRunField[int | None] = Field(None, ge=1, description="Rank only the first N questions.")
+    verify_seconds: RunField[float] = Field(
+        5.0, gt=0, description="Time limit for checking one answer, in seconds."
     )
-    alpha: float = Field(
-        0.01, ge=0, description="Weight of the worst solution token and the largest divergence."
-    )
-    lambda_kl: float = Field(3.0, ge=0, description="Weight of r_kl in the reward; 0 leaves r_ss alone.")
-    penalty: float = Field(-1.0, le=0, description="Added to the reward of an explanation that never closes.")
-    clip_logprob: float | None = Field(
-        None, lt=0, description="Solution log-probabilities below this count as this, nats."
-    )
-    clip_kl: float | None = Field(
-        None, gt=0, description="Divergences are held within plus and minus this, nats."
-    )
-    where: str | None = Field(None, description="SQL predicate over traces; others take no part.")
-    where_scores: str | None = Field(None, description="SQL predicate over scores; others are not used.")
-    verify_seconds: float = Field(5.0, gt=0, description="Time limit for checking one answer, seconds.")
-    verify_processes: int | None = Field(
-        None, ge=1, description="Processes that check answers; unset: the cores."
+    verify_processes: FreeField[int | None] = Field(
+        None, ge=1, description="Processes that check answers; unset: one a core."
     )
 
     @field_validator("policy")
     @classmethod
-    def _normalize(cls, policy: str) -> str:
+    def _normalize(cls, policy: str, info: ValidationInfo) -> str:
         try:
-            return str(parse_policy(policy))
+            return str(parse_policy(policy, seed=info.data.get("seed", 0)))
         except UsageError as error:
             raise ValueError(f"{error.what}; {error.remedy}") from None
 
-    def list_reward_settings(self, criterion: str) -> RewardSettings:
-        """Return the reward settings under which `criterion` (full, k1, k3 or r_ss) judges."""
-        return RewardSettings.model_validate(
-            {
-                "estimator": "k1" if criterion == "r_ss" else criterion,
-                "lambda_kl": 0.0 if criterion == "r_ss" else self.lambda_kl,
-                "alpha": self.alpha,
-                "penalty": self.penalty,
-                "clip_logprob": self.clip_logprob,
-                "clip_kl": self.clip_kl,
-            }
-        )
+    def list_identity(self) -> dict[str, Any]:
+        """Return what enters the fingerprint; the reward's settings by the names they had in version 0.1."""
+        identity = super().list_identity()
+        settings = identity.pop("reward")
+        return {**identity, **settings}
+
+    def make_reward_settings(self, criterion: Criterion) -> RewardSettings:
+        """Return the settings of the reward that ranks by `criterion`."""
+        weights = self.reward.model_dump(exclude={"estimator"})
+        if criterion == "r_ss":
+            return RewardSettings.model_validate({**weights, "lambda_kl": 0.0})
+        return RewardSettings.model_validate({**weights, "estimator": criterion})

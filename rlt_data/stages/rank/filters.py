@@ -1,7 +1,7 @@
-"""Filters: which traces take part in a ranking at all. They compose, and with any policy.
+"""Filters: which traces are ranked at all. They combine with each other and with any policy.
 
 - `closed`: the thinking opens and closes exactly once and is not blank (`traces.state`).
-- `complete`: the length limit did not cut the completion off.
+- `complete`: the completion was not truncated at the length limit.
 - `no-loop`: the thinking does not end in a loop, one passage repeated over and over.
 - `correct`: the trace's own answer verifies against the true one.
 
@@ -11,7 +11,7 @@ The last two read the texts; the others cost nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, get_args
+from typing import Literal, assert_never, get_args
 
 import polars as pl
 
@@ -38,20 +38,23 @@ def filter_traces(
 ) -> pl.DataFrame:
     """Keep the candidates (`trace_id`, `question_id`, `state`, `truncated`) that pass every filter.
 
-    The filters apply in the order of `FILTER_NAMES`, cheap ones first; each counts what it left out in the
+    The filters apply in the order of `FILTER_NAMES`, cheap ones first; each counts what it dropped in the
     summary, as `left_out_NAME`.
     """
     kept = candidates
     for name in (name for name in FILTER_NAMES if name in filters):
         before = kept.height
-        if name == "closed":
-            kept = kept.filter(pl.col("state") == "closed")
-        elif name == "complete":
-            kept = kept.filter(~pl.col("truncated"))
-        elif name == "no-loop":
-            kept = kept.filter(pl.col("trace_id").is_in(_find_unlooped(run, kept)))
-        else:
-            kept = kept.filter(pl.col("trace_id").is_in(_find_correct(run, kept, seconds, processes)))
+        match name:
+            case "closed":
+                kept = kept.filter(pl.col("state") == "closed")
+            case "complete":
+                kept = kept.filter(~pl.col("truncated"))
+            case "no-loop":
+                kept = kept.filter(pl.col("trace_id").is_in(_find_unlooped(run, kept)))
+            case "correct":
+                kept = kept.filter(pl.col("trace_id").is_in(_find_correct(run, kept, seconds, processes)))
+            case _:
+                assert_never(name)
         run.count(**{f"left_out_{name.replace('-', '_')}": before - kept.height})
     return kept
 
@@ -75,7 +78,7 @@ def ends_in_loop(text: str) -> bool:
 
 def _find_unlooped(run: StageRun, traces: pl.DataFrame) -> set[str]:
     passing: set[str] = set()
-    with run.track("looking for loops", traces.height, unit="traces") as task:
+    with run.track("look for loops", traces.height, unit="traces") as task:
         for texts in _read_texts(run, traces):
             passing |= {str(row["trace_id"]) for row in texts if not ends_in_loop(row["think"] or "")}
             task.advance(len(texts))
@@ -86,7 +89,7 @@ def _find_correct(run: StageRun, traces: pl.DataFrame, seconds: float, processes
     passing: set[str] = set()
     with (
         AnswerVerifier(seconds=seconds, processes=processes) as verifier,
-        run.track("checking answers", traces.height, unit="traces") as task,
+        run.track("check answers", traces.height, unit="traces") as task,
     ):
         for texts in _read_texts(run, traces):
             truth = _read_true_answers(run, {row["question_id"] for row in texts})

@@ -1,12 +1,15 @@
-"""Selection policies: which traces of each question are kept, by their place in a ranking."""
+"""Selection policies: which traces of each question are kept, by their rank.
+
+To add one: its name in `Kind` and its entry in `POLICIES`.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import polars as pl
 
@@ -15,10 +18,6 @@ from rlt_data.hashing import hash_content
 
 Kind = Literal["all", "best-of-n", "top-quantile", "threshold", "random"]
 
-FORMS = (
-    "all, best-of-n(1), top-quantile(0.25), top-quantile(0.25, corpus), threshold(-5.0), random(1), "
-    "random(1, seed=7)"
-)
 _CALL = re.compile(r"\s*(?P<kind>[a-z-]+)\s*(?:\((?P<arguments>[^()]*)\))?\s*")
 
 
@@ -26,8 +25,8 @@ _CALL = re.compile(r"\s*(?P<kind>[a-z-]+)\s*(?:\((?P<arguments>[^()]*)\))?\s*")
 class Policy:
     """One policy with its numbers; made by `parse_policy`.
 
-    `number` is n, the quantile or the threshold. `corpus` makes a quantile one of all of a student's
-    traces, not of each question's. `seed` decides the order of `random`.
+    `number` is n, the quantile or the threshold. `corpus` takes a quantile over all of a student's traces
+    instead of each question's. `seed` decides the order of `random`.
     """
 
     kind: Kind
@@ -37,45 +36,52 @@ class Policy:
 
     @property
     def needs_rewards(self) -> bool:
-        """Whether traces without a reward cannot take part."""
-        return self.kind != "random"
+        """Whether traces without a reward cannot be selected."""
+        return POLICIES[self.kind].needs_rewards
 
     @property
     def compares_questions(self) -> bool:
         """Whether rewards of different questions are compared with each other."""
-        return self.kind == "threshold" or self.corpus
+        return POLICIES[self.kind].compares_questions or self.corpus
 
     def __str__(self) -> str:
-        match self.kind:
-            case "all":
-                return "all"
-            case "best-of-n":
-                return f"best-of-n({int(self.number)})"
-            case "top-quantile":
-                return f"top-quantile({_write_number(self.number)}{', corpus' if self.corpus else ''})"
-            case "threshold":
-                return f"threshold({_write_number(self.number)})"
-            case "random":
-                return f"random({int(self.number)}, seed={self.seed})"
+        return POLICIES[self.kind].write(self)
 
 
-def parse_policy(text: str) -> Policy:
-    """Read a policy such as `best-of-n(4)`. Raises `UsageError` with the known forms."""
+@dataclass(frozen=True)
+class PolicyDefinition:
+    """One kind of policy: how its arguments are read and written, and which ranked traces it selects.
+
+    `read` takes the arguments and the default seed and raises `ValueError` for those that make no policy;
+    `select` is a boolean expression over `rank`, `group_size`, `reward`, `student` and `trace_id`.
+    """
+
+    forms: str
+    read: Callable[[list[str], int], Policy]
+    write: Callable[[Policy], str]
+    select: Callable[[Policy], pl.Expr]
+    needs_rewards: bool = True
+    compares_questions: bool = False
+
+
+def parse_policy(text: str, *, seed: int = 0) -> Policy:
+    """Read a policy such as `best-of-n(4)`; `seed` is used by `random` where the text gives none.
+
+    Raises `UsageError` with the forms that exist.
+    """
     called = _CALL.fullmatch(text)
-    kind = called["kind"] if called else ""
-    arguments = [part.strip() for part in (called["arguments"] or "").split(",")] if called else []
-    arguments = [part for part in arguments if part]
-    reader = _READERS.get(kind)
-    if reader is None:
-        raise _explain(text, "there is no such policy")
+    kind = next((kind for kind in get_args(Kind) if called and called["kind"] == kind), None)
+    if called is None or kind is None:
+        raise _explain(text, "there is no policy of that name")
+    arguments = [part.strip() for part in (called["arguments"] or "").split(",")]
     try:
-        return reader(arguments)
+        return POLICIES[kind].read([part for part in arguments if part], seed)
     except (ValueError, IndexError) as error:
         raise _explain(text, str(error) or "a number is missing") from None
 
 
 def rank_traces(frame: pl.DataFrame, policy: Policy) -> pl.DataFrame:
-    """Rank the traces of each question by each student and mark those that `policy` keeps.
+    """Rank the traces of each question by each student and mark those that `policy` selects.
 
     `frame` has `student`, `question_id`, `trace_id` and `reward` (nats; null only under `random`) and any
     other columns. Added are `rank` (1 is best; equal rewards in the order of trace_id), `group_size`,
@@ -98,22 +104,9 @@ def rank_traces(frame: pl.DataFrame, policy: Policy) -> pl.DataFrame:
         rewards.std(ddof=0).over(group).alias("group_std"),
         (rewards.max() - rewards.min()).over(group).alias("group_spread"),
     )
-    return ranked.with_columns(_select(policy).alias("selected")).drop("_draw", strict=False)
-
-
-def _select(policy: Policy) -> pl.Expr:
-    match policy.kind:
-        case "all":
-            return pl.lit(True)
-        case "best-of-n" | "random":
-            return pl.col("rank") <= int(policy.number)
-        case "threshold":
-            return pl.col("reward") >= policy.number
-        case "top-quantile" if policy.corpus:
-            place = pl.struct(-pl.col("reward"), "trace_id").rank("ordinal").over("student")
-            return place <= _count_share(pl.len().over("student"), policy.number)
-        case _:
-            return pl.col("rank") <= _count_share(pl.col("group_size"), policy.number)
+    return ranked.with_columns(POLICIES[policy.kind].select(policy).alias("selected")).drop(
+        "_draw", strict=False
+    )
 
 
 def _count_share(size: pl.Expr, share: float) -> pl.Expr:
@@ -121,40 +114,52 @@ def _count_share(size: pl.Expr, share: float) -> pl.Expr:
     return (size.cast(pl.Float64) * share).round(9).ceil().cast(pl.Int64)
 
 
-def _read_all(arguments: list[str]) -> Policy:
+def _read_all(arguments: list[str], seed: int) -> Policy:
     if arguments:
         raise ValueError("all takes no number")
     return Policy("all")
 
 
-def _read_best(arguments: list[str]) -> Policy:
+def _read_best(arguments: list[str], seed: int) -> Policy:
     (number,) = arguments
     return Policy("best-of-n", _read_count(number))
 
 
-def _read_quantile(arguments: list[str]) -> Policy:
+def _select_best(policy: Policy) -> pl.Expr:
+    return pl.col("rank") <= int(policy.number)
+
+
+def _read_quantile(arguments: list[str], seed: int) -> Policy:
     share = float(arguments[0])
     scope = arguments[1] if len(arguments) > 1 else "question"
     if not 0 < share <= 1:
         raise ValueError("the share must be above 0 and at most 1")
     if scope not in ("question", "corpus") or len(arguments) > 2:
-        raise ValueError("a quantile is taken within each `question` or over the `corpus`")
+        raise ValueError("the scope of a quantile is question or corpus")
     return Policy("top-quantile", share, corpus=scope == "corpus")
 
 
-def _read_threshold(arguments: list[str]) -> Policy:
+def _select_quantile(policy: Policy) -> pl.Expr:
+    if policy.corpus:
+        position = pl.struct(-pl.col("reward"), "trace_id").rank("ordinal").over("student")
+        return position <= _count_share(pl.len().over("student"), policy.number)
+    return pl.col("rank") <= _count_share(pl.col("group_size"), policy.number)
+
+
+def _read_threshold(arguments: list[str], seed: int) -> Policy:
     (number,) = arguments
     threshold = float(number)
     if math.isnan(threshold):
-        raise ValueError("nothing is above or below what is no number")
+        raise ValueError("the threshold must be a number")
     return Policy("threshold", threshold)
 
 
-def _read_random(arguments: list[str]) -> Policy:
-    seed = arguments[1].removeprefix("seed").lstrip(" =") if len(arguments) > 1 else "0"
+def _read_random(arguments: list[str], seed: int) -> Policy:
     if len(arguments) > 2:
         raise ValueError("random takes a number and a seed")
-    return Policy("random", _read_count(arguments[0]), seed=int(seed))
+    if len(arguments) > 1:
+        seed = int(arguments[1].removeprefix("seed").lstrip(" ="))
+    return Policy("random", _read_count(arguments[0]), seed=seed)
 
 
 def _read_count(text: str) -> int:
@@ -165,18 +170,38 @@ def _read_count(text: str) -> int:
 
 
 def _write_number(number: float) -> str:
-    """Write a number with every digit that tells it from its neighbours, and none that says nothing."""
+    """Write a number with all of its significant digits, and no more."""
     return repr(number).removesuffix(".0")
 
 
 def _explain(text: str, what: str) -> UsageError:
-    return UsageError(f"{text!r} is no selection policy: {what}", remedy=f"write one of: {FORMS}")
+    forms = ", ".join(definition.forms for definition in POLICIES.values())
+    return UsageError(f"{text!r} is not a selection policy: {what}", remedy=f"write one of: {forms}")
 
 
-_READERS: dict[str, Callable[[list[str]], Policy]] = {
-    "all": _read_all,
-    "best-of-n": _read_best,
-    "top-quantile": _read_quantile,
-    "threshold": _read_threshold,
-    "random": _read_random,
+POLICIES: Mapping[Kind, PolicyDefinition] = {
+    "all": PolicyDefinition("all", _read_all, lambda policy: "all", lambda policy: pl.lit(True)),
+    "best-of-n": PolicyDefinition(
+        "best-of-n(1)", _read_best, lambda policy: f"best-of-n({int(policy.number)})", _select_best
+    ),
+    "top-quantile": PolicyDefinition(
+        "top-quantile(0.25), top-quantile(0.25, corpus)",
+        _read_quantile,
+        lambda policy: f"top-quantile({_write_number(policy.number)}{', corpus' if policy.corpus else ''})",
+        _select_quantile,
+    ),
+    "threshold": PolicyDefinition(
+        "threshold(-5.0)",
+        _read_threshold,
+        lambda policy: f"threshold({_write_number(policy.number)})",
+        lambda policy: pl.col("reward") >= policy.number,
+        compares_questions=True,
+    ),
+    "random": PolicyDefinition(
+        "random(1), random(1, seed=7)",
+        _read_random,
+        lambda policy: f"random({int(policy.number)}, seed={policy.seed})",
+        _select_best,
+        needs_rewards=False,
+    ),
 }

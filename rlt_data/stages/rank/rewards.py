@@ -1,4 +1,4 @@
-"""The reward by which a ranking judges each trace, derived from the newest stored scores."""
+"""The reward that each trace is ranked by, derived from its newest stored scores."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.estimators import RANKING_ORDER
-from rlt_data.stages.rank.config import RankConfig
+from rlt_data.stages.rank.config import Criterion, RankConfig
 from rlt_data.stages.rank.policies import Policy
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import select_rows
 
-# What a reward can be made of, best judge first; `r_ss` is the reward without its divergence.
-CRITERIA = (*RANKING_ORDER, "r_ss")
+# Most accurate first; `r_ss` is the reward without a divergence.
+CRITERIA: tuple[Criterion, ...] = (*RANKING_ORDER, "r_ss")
 # Scores that differ in one of these are not of one kind.
 SETTINGS = ("student_revision", "temperature_student", "temperature_teacher", "format", "dtype", "backend")
 
 
-def list_writers(lake: Lake, table: str) -> list[str]:
+def list_finished_writers(lake: Lake, table: str) -> list[str]:
     """List the ids of the finished runs that write `table`, the newest last."""
     finished = [
         run for run in lake.runs() if run.finished and any(state.table == table for state in run.outputs)
@@ -29,39 +29,39 @@ def list_writers(lake: Lake, table: str) -> list[str]:
     return [run.run_id for run in sorted(finished, key=lambda run: (str(run.ended_at), run.run_id))]
 
 
-def judge_traces(
+def reward_traces(
     run: StageRun, config: RankConfig, policy: Policy, traces: pl.DataFrame, score_runs: Sequence[str]
 ) -> pl.DataFrame:
     """Give each of `traces` one row a student: `student`, `score_id`, `reward` and `estimator` join it.
 
     `traces` has `trace_id`, `question_id`, `truncated` and `teacher_revision`; `score_runs` are the
-    finished scoring runs, the newest last. Traces without a reward are left out and named in a note,
+    finished scoring runs, the newest last. Traces without a reward are dropped and named in a note,
     unless the policy needs none.
-    Raises `UsageError` where a student has no score, or no trace has the reward that was asked for.
+    Raises `UsageError` where a student has no score, or no trace has the requested reward.
     """
     scores = _read_rewards(run, config, traces, score_runs)
     students = _choose_students(run, config, scores, policy)
     columns = traces.select(
         "trace_id", "question_id", "truncated", pl.col("teacher_revision").alias("writer_revision")
     )
-    judged = pl.concat(
+    rewarded = pl.concat(
         columns.join(scores.filter(pl.col("student") == student), on="trace_id", how="left").with_columns(
             pl.lit(student).alias("student")
         )
         for student in students
     )
-    judged = _choose_criterion(judged, policy, config)
-    _note_settings(run, judged)
-    _note_foreign_teachers(run, judged)
+    rewarded = _choose_criterion(rewarded, policy, config)
+    _note_settings(run, rewarded)
+    _note_foreign_teachers(run, rewarded)
     if config.combine != "each" and len(students) > 1:
-        judged = _combine(judged, config.combine, students)
-    return _leave_out_unscored(run, judged, config) if policy.needs_rewards else judged
+        rewarded = _combine(rewarded, config.combine, students)
+    return _drop_unscored(run, rewarded, config) if policy.needs_rewards else rewarded
 
 
-def _list_criteria(config: RankConfig) -> tuple[str, ...]:
-    if config.lambda_kl == 0:
+def _list_criteria(config: RankConfig) -> tuple[Criterion, ...]:
+    if config.reward.lambda_kl == 0:
         return ("r_ss",)
-    return CRITERIA if config.estimator == "auto" else (config.estimator,)
+    return CRITERIA if config.reward.estimator == "auto" else (config.reward.estimator,)
 
 
 def _read_rewards(
@@ -74,7 +74,7 @@ def _read_rewards(
     )
     criteria = _list_criteria(config)
     rewards = [
-        derive_reward(config.list_reward_settings(name))[-1].alias(f"reward_{name}") for name in criteria
+        derive_reward(config.make_reward_settings(name))[-1].alias(f"reward_{name}") for name in criteria
     ]
     scores = select_rows(run, "scores", config.where_scores)
     if config.students:
@@ -117,13 +117,13 @@ def _choose_students(run: StageRun, config: RankConfig, scores: pl.DataFrame, po
     every = run.read("scores").select(pl.col("student").unique()).collect().get_column("student").sort()
     who = f" by {', '.join(map(repr, absent))}" if absent else ""
     raise UsageError(
-        f"there is no score{who} of any trace that takes part",
-        where=f"scores has: {', '.join(every) or 'no student at all'}",
+        f"no selected trace has a score{who}",
+        where=f"students in scores: {', '.join(every) or 'none'}",
         remedy="score the traces first (rlt-data score --student NAME), or widen the selection",
     )
 
 
-def _choose_criterion(judged: pl.DataFrame, policy: Policy, config: RankConfig) -> pl.DataFrame:
+def _choose_criterion(rewarded: pl.DataFrame, policy: Policy, config: RankConfig) -> pl.DataFrame:
     """Give every trace the reward of the best criterion that all scored traces it is compared with have."""
     criteria = _list_criteria(config)
     compared = [] if policy.compares_questions else ["question_id"]
@@ -133,7 +133,7 @@ def _choose_criterion(judged: pl.DataFrame, policy: Policy, config: RankConfig) 
     unscored = pl.all_horizontal(pl.col(f"reward_{name}").is_null() for name in criteria)
     for name in reversed(criteria):
         has = pl.col(f"reward_{name}").is_not_null()
-        # A criterion that was asked for by name judges whom it can; `auto` compares like with like.
+        # A requested estimator ranks every trace that has it; `auto` compares like with like.
         usable = has
         if len(criteria) > 1:
             usable = (has | unscored).all()
@@ -141,61 +141,63 @@ def _choose_criterion(judged: pl.DataFrame, policy: Policy, config: RankConfig) 
         shown = pl.lit(None, dtype=pl.String) if name == "r_ss" else pl.lit(name)
         reward = pl.when(usable).then(f"reward_{name}").otherwise(reward)
         estimator = pl.when(usable).then(shown).otherwise(estimator)
-    return judged.with_columns(reward.alias("reward"), estimator.alias("estimator"))
+    return rewarded.with_columns(reward.alias("reward"), estimator.alias("estimator"))
 
 
-def _combine(judged: pl.DataFrame, how: str, students: Sequence[str]) -> pl.DataFrame:
+def _combine(rewarded: pl.DataFrame, how: str, students: Sequence[str]) -> pl.DataFrame:
     """One row a trace: the mean or the minimum of its rewards, where every student gives one."""
     rewards = pl.col("reward")
     combined = rewards.mean() if how == "mean" else rewards.min()
-    return judged.group_by("trace_id", "question_id", "truncated").agg(
+    return rewarded.group_by("trace_id", "question_id", "truncated").agg(
         pl.when(rewards.is_not_null().all()).then(combined).alias("reward"),
         pl.col("estimator").first(),
         pl.lit(None, dtype=pl.String).alias("score_id"),
+        pl.col("score_id").drop_nulls().sort().alias("score_ids"),
         pl.lit(f"{how}({', '.join(students)})").alias("student"),
     )
 
 
-def _note_settings(run: StageRun, judged: pl.DataFrame) -> None:
-    """Say in how many questions traces are compared that were scored under different settings."""
-    scored = judged.filter(pl.col("score_id").is_not_null())
+def _note_settings(run: StageRun, rewarded: pl.DataFrame) -> None:
+    """Note in how many questions the compared traces were scored under different settings."""
+    scored = rewarded.filter(pl.col("score_id").is_not_null())
     counts = scored.group_by("student", "question_id").agg(pl.col(SETTINGS).n_unique())
     for name in SETTINGS:
         mixed = counts.filter(pl.col(name) > 1).height
         if mixed:
             values = scored.get_column(name).unique().sort().to_list()
             run.note(
-                f"in {mixed} questions traces are compared that were scored with different {name}: "
+                f"in {mixed} questions the compared traces were scored with different {name}: "
                 f"{', '.join(map(str, values[:4]))} (--where-scores narrows)"
             )
 
 
-def _note_foreign_teachers(run: StageRun, judged: pl.DataFrame) -> None:
-    """Say how many traces are judged by their divergence from a model that did not write them."""
-    foreign = judged.filter(
+def _note_foreign_teachers(run: StageRun, rewarded: pl.DataFrame) -> None:
+    """Note how many traces are ranked by their divergence from a model that did not write them."""
+    foreign = rewarded.filter(
         pl.col("estimator").is_not_null()
         & pl.col("reward").is_not_null()
         & pl.col("writer_revision").ne_missing(pl.col("teacher_revision"))
     ).height
     if foreign:
         run.note(
-            f"{foreign} traces are judged by the divergence from a teacher that did not write them; the "
-            "teacher that wrote a trace is the better judge of it"
+            f"{foreign} traces are ranked by the divergence from a teacher that did not write them; that of "
+            "their own "
+            "teacher's is more accurate"
         )
 
 
-def _leave_out_unscored(run: StageRun, judged: pl.DataFrame, config: RankConfig) -> pl.DataFrame:
-    scored = judged.filter(pl.col("reward").is_not_null())
-    if judged.height and not scored.height:
+def _drop_unscored(run: StageRun, rewarded: pl.DataFrame, config: RankConfig) -> pl.DataFrame:
+    scored = rewarded.filter(pl.col("reward").is_not_null())
+    if rewarded.height and not scored.height:
         raise UsageError(
-            f"no trace has a reward by the estimator {config.estimator}",
-            where=f"{judged.height} traces, where = {config.where!r}, where_scores = {config.where_scores!r}",
-            remedy="full needs scores made with --exact, k1 and k3 need a teacher; auto takes what there is",
+            f"no trace has a reward by the estimator {config.reward.estimator}",
+            where=f"{rewarded.height} traces; where {config.where!r}, where_scores {config.where_scores!r}",
+            remedy="full needs scores made with --exact, k1 and k3 need a teacher; auto uses what is stored",
         )
-    for (student,), part in judged.group_by("student", maintain_order=True):
+    for (student,), part in rewarded.group_by("student", maintain_order=True):
         missing = part.filter(pl.col("reward").is_null()).get_column("trace_id").sort().to_list()
         if missing:
             run.count(without_score=len(missing))
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-            run.note(f"{len(missing)} traces have no usable score by {student} and take no part: {shown}")
+            run.note(f"{len(missing)} traces have no usable score by {student} and are not ranked: {shown}")
     return scored

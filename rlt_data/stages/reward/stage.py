@@ -10,60 +10,59 @@ from pydantic import Field
 
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.progress import Reporter
 from rlt_data.reward.derive import derive_reward, find_underivable
 from rlt_data.reward.estimators import list_estimators
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.runtime.run import StageConfig, StageRun, StageSummary, open_run
-from rlt_data.stages.runtime.selection import select_rows
+from rlt_data.stages.runtime.contract import LaterRunField, RunField, StageConfig
+from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.selection import limit_rows, select_rows
+from rlt_data.stages.runtime.stage import stage
 
 CHUNK_ROWS = 20_000
 
 
 class RewardConfig(StageConfig):
-    """What `rlt-data reward` does."""
+    """Which scores rewards are derived from, and under which settings."""
 
-    reward: RewardSettings = Field(default_factory=RewardSettings)
-    where: str | None = Field(None, description="SQL predicate over scores; others are left alone.")
+    reward: RunField[RewardSettings] = Field(default_factory=RewardSettings)
+    where: RunField[str | None] = Field(None, description="SQL predicate over scores: use only these.")
+    limit: LaterRunField[int | None] = Field(
+        None, ge=1, description="Use only the first N scores, in the order of score_id."
+    )
 
 
-def reward(
-    lake: Lake, config: RewardConfig, *, force: bool = False, reporter: Reporter | None = None
-) -> StageSummary:
+@stage(RewardConfig)
+def reward(lake: Lake, config: RewardConfig) -> Preparation:
     """Derive rewards again from stored token scores: any estimator, weights, penalty or clipping, no model.
 
-    One row a score, a whole new set a run. A score without the columns that the settings need (teacher
+    One row a score, a whole new set each run. A score without the columns that the settings need (teacher
     log-probabilities, or the exact divergence for the estimator full) goes to `rejects`.
 
-    Raises `UsageError` where the predicate is no SQL.
+    Raises `UsageError` where the predicate is not valid SQL.
     """
-    with open_run(
-        lake, "reward", config, inputs=("scores",), outputs=("rewards",), force=force, reporter=reporter
-    ) as run:
-        if run.already_done:
-            return run.summary
-        _derive_rewards(run, config)
-    return run.summary
+    return Preparation(lambda run: _derive_rewards(run, config))
 
 
 def _derive_rewards(run: StageRun, config: RewardConfig) -> None:
     settings = config.reward
     names = ("score_id", "trace_id", "question_id", "student")
-    lacking = find_underivable(settings)
+    underivable = find_underivable(settings)
     derived = (
-        select_rows(run, "scores", config.where)
-        .select(*names, lacking.alias("lacking"), *derive_reward(settings))
+        limit_rows(select_rows(run, "scores", config.where), config.limit, key="score_id", order=["score_id"])
+        .select(*names, underivable.alias("underivable"), *derive_reward(settings))
         .sort("score_id")
         .collect(engine="streaming")
     )
     own = settings.model_dump(mode="json")
-    with run.track("deriving rewards", derived.height) as task:
+    with run.track("derive rewards", derived.height) as task:
         for chunk in derived.iter_slices(CHUNK_ROWS):
             run.count(rows_in=chunk.height)
-            kept = chunk.filter(~pl.col("lacking"))
+            kept = chunk.filter(~pl.col("underivable"))
             keys = [hash_content("reward", run.run_id, i, own) for i in kept.get_column("score_id").to_list()]
-            run.append("rewards", kept.drop("lacking").with_columns(pl.Series("reward_id", keys, pl.String)))
-            for row in chunk.filter(pl.col("lacking")).iter_rows(named=True):
+            run.append(
+                "rewards", kept.drop("underivable").with_columns(pl.Series("reward_id", keys, pl.String))
+            )
+            for row in chunk.filter(pl.col("underivable")).iter_rows(named=True):
                 _reject_score(run, row, settings)
             task.advance(chunk.height)
 

@@ -1,35 +1,101 @@
-"""What a stage is told and what it tells: its configuration's base class and its summary."""
+"""What every stage shares with its callers: configurations, what they identify, and summaries."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+ValueT = TypeVar("ValueT")
+Part = Literal["row", "run", "resolved", "free"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """How a configuration field enters the identity of what a stage makes.
+
+    `row`: it decides the content of each row, so it enters row keys and the run's fingerprint.
+    `run`: it decides which rows are made, so it enters the fingerprint alone.
+    `resolved`: it names something (a model, a format, a file) whose content the stage identifies instead.
+    `free`: it does not change the result: speed, memory, where results go, when to stop.
+    A `later` field was added after lakes had been written: it enters only where it differs from its default,
+    so that earlier runs and rows keep their fingerprints and keys.
+    """
+
+    part: Part
+    later: bool = False
+
+
+RowField = Annotated[ValueT, Identity("row")]
+RunField = Annotated[ValueT, Identity("run")]
+LaterRowField = Annotated[ValueT, Identity("row", later=True)]
+LaterRunField = Annotated[ValueT, Identity("run", later=True)]
+ResolvedField = Annotated[ValueT, Identity("resolved")]
+FreeField = Annotated[ValueT, Identity("free")]
 
 
 class StageConfig(BaseModel):
     """Base of every stage's configuration: frozen, unknown keys refused.
 
-    `NOT_IDENTITY` names the fields that stay out of the fingerprint because they do not change the result.
+    Each field says once, by its annotation, how it enters identity (see `Identity`); a class with a field
+    that does not say so is refused when it is defined. The names of fields that enter are part of what is
+    hashed: a field of released lakes that is renamed keeps its old name in `list_identity`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        for name in cls.model_fields:
+            cls.find_identity(name)
+
+    @classmethod
+    def find_identity(cls, name: str) -> Identity:
+        """Return how the field `name` enters identity. Raises `TypeError` where it does not say so."""
+        found = [mark for mark in cls.model_fields[name].metadata if isinstance(mark, Identity)]
+        if len(found) != 1:
+            raise TypeError(
+                f"{cls.__name__}.{name} must say how it enters identity: annotate it as RowField[...], "
+                "RunField[...], ResolvedField[...] or FreeField[...] (see rlt_data.stages.runtime.contract)"
+            )
+        return found[0]
 
     def list_identity(self) -> dict[str, Any]:
-        """Return the part of the configuration that decides the result, as JSON values."""
-        return self.model_dump(mode="json", exclude=set(self.NOT_IDENTITY))
+        """Return the part of the configuration that enters the run's fingerprint, as JSON values."""
+        return self._dump_fields({"row", "run"})
+
+    def list_row_identity(self) -> dict[str, Any]:
+        """Return the part of the configuration that enters the keys of rows, as JSON values."""
+        return self._dump_fields({"row"})
+
+    def list_later_row_identity(self) -> dict[str, Any]:
+        """Return those `later` fields of `list_row_identity` that differ from their defaults."""
+        later = {name for name in type(self).model_fields if self.find_identity(name).later}
+        return {name: value for name, value in self.list_row_identity().items() if name in later}
 
     def list_predicates(self) -> list[str]:
         """Return the SQL predicates of this configuration: the values of its fields named `where...`."""
         return [str(value) for name, value in self if name.startswith("where") and value is not None]
 
+    def _dump_fields(self, parts: set[Part]) -> dict[str, Any]:
+        entering = set()
+        for name, field in type(self).model_fields.items():
+            identity = self.find_identity(name)
+            at_default = identity.later and getattr(self, name) == field.get_default(
+                call_default_factory=True, validated_data={}
+            )
+            if identity.part in parts and not at_default:
+                entering.add(name)
+        return self.model_dump(mode="json", include=entering)
+
 
 class StageSummary(BaseModel):
-    """What one run did, over all of its interruptions.
+    """What one run did, over all sessions that worked on it.
 
-    `rows_out` counts rows of the output tables without `rejects`; `tables` has the rows by table.
-    `truncated_share` is `truncated / rows_out`; `seconds` is time at work, all legs together.
+    `rows_in` counts the inputs that were processed; `rows_out` counts rows of the output tables without
+    `rejects`; `tables` has the rows by table. `truncated_share` is `truncated / rows_out`; `seconds` is the
+    time at work, all sessions together.
     """
 
     stage: str

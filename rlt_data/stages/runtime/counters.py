@@ -1,7 +1,7 @@
-"""The numbers of a run over all of its legs: what a stage counts, what was committed with rows, time.
+"""The numbers of a run over all of its sessions: what a stage counts, what was committed with rows, time.
 
-A leg is one process at work on the run. Numbers that a stage counts are committed with the rows that they
-belong to, as metadata of the same commit; so a leg that is killed leaves numbers and rows that agree.
+Numbers that a stage counts are committed with the rows that they belong to, as metadata of the same commit;
+so a session that is killed leaves numbers and rows that agree.
 """
 
 from __future__ import annotations
@@ -14,68 +14,62 @@ from rlt_data.stages.runtime.contract import StageSummary
 
 COUNTS_KEY = "rlt_data.counts"
 _SECONDS = "seconds"
+# Older commits have `rows_in` too, counted before the rows that it belonged to were made.
+_INPUTS = "inputs"
 _OWN_FIELDS = frozenset({"rows_in", "rows_out", "truncated", "tokens"})
 
 
-class Tally:
-    """Adds numbers up within a leg, and over legs."""
+class Counters:
+    """Adds numbers up within a session, and over sessions.
 
-    def __init__(self) -> None:
-        self._leg: Counter[str] = Counter()
-        self._loose: Counter[str] = Counter()
+    `repeats` is the declaration's: a session that goes through all inputs again counts everything itself.
+    """
+
+    def __init__(self, *, repeats: bool = True) -> None:
+        self._repeats = repeats
+        self._session: Counter[str] = Counter()
+        self._unattached: Counter[str] = Counter()
         self._pending: dict[str, Counter[str]] = {}
         self._carried: Counter[str] = Counter()
         self._opened = self._committed_until = time.monotonic()
 
     def add(self, numbers: dict[str, float]) -> None:
         """Add numbers by name."""
-        self._leg.update(numbers)
-        self._loose.update(numbers)
+        self._session.update(numbers)
+        self._unattached.update(numbers)
 
     def attach(self, table: str) -> None:
         """Note that what was counted since the last call belongs to rows that are appended to `table` now."""
-        self._pending.setdefault(table, Counter()).update(self._loose)
-        self._loose.clear()
+        self._pending.setdefault(table, Counter()).update(self._unattached)
+        self._unattached.clear()
 
     def describe_pending(self, table: str) -> str:
         """Return what was counted for a table's rows since its last commit as JSON, for the next one."""
         elapsed = time.monotonic() - self._committed_until
-        pending = self._pending.get(table, Counter())
-        return json.dumps({**pending, _SECONDS: round(elapsed, 3)}, sort_keys=True)
+        pending = Counter(self._pending.get(table, Counter()))
+        inputs = pending.pop("rows_in", 0)
+        return json.dumps({**pending, _INPUTS: inputs, _SECONDS: round(elapsed, 3)}, sort_keys=True)
 
     def mark_committed(self, table: str) -> None:
-        """Note that the numbers pending for a table stand in a commit now."""
+        """Note that the numbers pending for a table are committed."""
         self._pending.pop(table, None)
         self._committed_until = time.monotonic()
 
-    def carry(self, numbers: str) -> None:
-        """Take over the numbers of a commit of an earlier leg, as `describe_pending` wrote them."""
-        self._carried.update(json.loads(numbers))
+    def carry(self, numbers: str, rows: int) -> None:
+        """Add the numbers of an earlier session's commit of `rows` rows, as `describe_pending` wrote them."""
+        counted = json.loads(numbers)
+        counted["rows_in"] = counted.pop(_INPUTS, rows)
+        self._carried.update(counted)
 
-    def fill(
-        self,
-        summary: StageSummary,
-        tables: dict[str, int],
-        *,
-        rejects: str,
-        earlier_rows: int,
-        dropped_rows: int,
-        redone: bool,
-    ) -> None:
-        """Fill a summary with the numbers of the whole run.
-
-        `tables` are this run's rows by table. `earlier_rows` of them are from earlier legs, and
-        `dropped_rows` of those were made again and dropped in this one: the rest of them were inputs that
-        this leg did not take up. A leg that made rows again (`redone`) has counted everything itself; one
-        that went on with what was left adds to what earlier legs counted.
-        """
-        totals = Counter(self._leg)
-        if not redone:
+    def fill(self, summary: StageSummary, tables: dict[str, int], *, rejects: str) -> None:
+        """Fill a summary with the numbers of the whole run; `tables` are its rows by table."""
+        totals = Counter(self._session)
+        if not self._repeats:
             totals.update({name: number for name, number in self._carried.items() if name != _SECONDS})
         summary.tables = {name: rows for name, rows in tables.items() if name != rejects or rows}
         summary.rejected = tables.get(rejects, 0)
         summary.rows_out = sum(rows for name, rows in tables.items() if name != rejects)
-        summary.rows_in = int(self._leg["rows_in"]) + earlier_rows - dropped_rows
+        summary.rows_in = int(totals["rows_in"])
         summary.truncated = int(totals["truncated"])
         summary.truncated_share = summary.truncated / summary.rows_out if summary.rows_out else 0.0
         summary.tokens = int(totals["tokens"])

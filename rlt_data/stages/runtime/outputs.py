@@ -18,18 +18,18 @@ from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.tables.commits import Fence
 from rlt_data.lake.tables.conform import build_rows, conform_rows
 from rlt_data.lake.tables.table import Table
-from rlt_data.stages.runtime.counters import COUNTS_KEY, Tally
+from rlt_data.stages.runtime.counters import COUNTS_KEY, Counters
 
 REJECTS = "rejects"
 COMMIT_SECONDS_VARIABLE = "RLT_DATA_COMMIT_SECONDS"
 COMMIT_SECONDS = 2.0
 FLUSH_ROWS = 20_000
-LOOSE_ROWS = 512
+DICT_ROWS = 512
 FLUSH_BYTES = 64 * 2**20
 
 
 class RunOutputs:
-    """The outputs of one run. A kill costs at most what is buffered.
+    """The outputs of one run. A kill loses at most what is buffered.
 
     Rows are committed every `$RLT_DATA_COMMIT_SECONDS` (2 by default; 0 commits at every append; more makes
     fewer and larger files), and earlier when many have come.
@@ -40,7 +40,7 @@ class RunOutputs:
         self._first = first
         self._fence = Fence(first.run_id, sequence)
         self._buffers: dict[str, list[pa.Table]] = {name: [] for name in self._tables}
-        self._loose: dict[str, list[dict[str, Any]]] = {name: [] for name in self._tables}
+        self._dicts: dict[str, list[dict[str, Any]]] = {name: [] for name in self._tables}
         self._shapes: dict[str, set[frozenset[str]]] = {name: set() for name in self._tables}
         self._buffered_rows = 0
         self._buffered_bytes = 0
@@ -48,9 +48,8 @@ class RunOutputs:
         self._commit_seconds = _read_commit_seconds()
         self._earlier: dict[str, set[str]] = {name: set() for name in self._tables}
         self._appended: dict[str, set[str]] = {name: set() for name in self._tables}
-        self._dropped = dict.fromkeys(self._tables, 0)
-        self.met = 0
-        """Rows left out because another run had committed their keys since this run started."""
+        self.skipped = 0
+        """Rows not committed because another run had committed their keys since this run started."""
         for state in first.outputs:
             if state.table in self._tables:
                 self._tables[state.table].skip_key_check(state.version)
@@ -59,21 +58,6 @@ class RunOutputs:
     def names(self) -> list[str]:
         """The tables that the run may write, `rejects` among them."""
         return list(self._tables)
-
-    @property
-    def earlier_rows(self) -> int:
-        """How many rows, rejects included, earlier legs of this run had committed."""
-        return sum(len(keys) for keys in self._earlier.values())
-
-    @property
-    def dropped_rows(self) -> int:
-        """How many rows, rejects included, this leg made again and dropped."""
-        return sum(self._dropped.values())
-
-    @property
-    def redone(self) -> bool:
-        """Whether this leg made rows again that an earlier one had committed, other than rejects."""
-        return any(number for name, number in self._dropped.items() if name != REJECTS)
 
     def count_rows(self) -> dict[str, int]:
         """Count the rows of the whole run by table."""
@@ -87,8 +71,8 @@ class RunOutputs:
         counts = mine.group_by("reason").len().sort("len", "reason", descending=[True, False]).collect()
         return {f"rejected_{reason}": number for reason, number in counts.iter_rows()}
 
-    def take_over(self) -> Iterator[str]:
-        """Shut older processes out, learn what earlier legs committed, and yield the numbers they counted."""
+    def resume(self) -> Iterator[tuple[str, int]]:
+        """Shut out older sessions and learn what they committed; yield each commit's numbers and its rows."""
         starts = {state.table: state.version for state in self._first.outputs}
         for name, table in self._tables.items():
             table.raise_fence(self._fence)
@@ -97,47 +81,47 @@ class RunOutputs:
             self._earlier[name] = set(keys.to_list())
             for commit in table.list_versions(limit=table.version() - starts.get(name, -1)):
                 if commit.run_id == self._first.run_id and COUNTS_KEY in commit.metadata:
-                    yield commit.metadata[COUNTS_KEY]
+                    yield commit.metadata[COUNTS_KEY], commit.rows_added or 0
 
     def add(self, name: str, rows: pa.Table | pl.DataFrame) -> None:
-        """Buffer rows less those whose key this run holds already.
+        """Buffer rows, except those whose key this run has appended before.
 
         Raises `LakeError` where they do not fit the table.
         """
-        self._settle(name)
-        kept = self._drop_known(name, self._conform(name, rows))
+        self._convert(name)
+        kept = self._drop_repeated(name, self._conform(name, rows))
         if kept.num_rows:
             self._buffers[name].append(kept)
             self._buffered_rows += kept.num_rows
             self._buffered_bytes += kept.nbytes
 
-    def add_loose(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
-        """Buffer rows as they are, to be turned into a table many at a time.
+    def add_dicts(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        """Buffer rows as dictionaries, to be converted to Arrow many at a time.
 
-        Raises `LakeError` where a row does not fit the table: at once for one whose columns are the first
-        of their kind, and else when the rows are turned into a table.
+        Raises `LakeError` where a row does not fit the table: at once for the first row with its set of
+        columns, for others when the batch is converted.
         """
-        shapes, loose = self._shapes[self._check_declared(name)], self._loose[name]
+        shapes, waiting = self._shapes[self._check_declared(name)], self._dicts[name]
         for row in rows:
             if (shape := frozenset(row)) not in shapes:
                 self._conform(name, build_rows([row], self._tables[name].schema.arrow))
                 shapes.add(shape)
-        loose.extend(dict(row) for row in rows)
-        if len(loose) >= LOOSE_ROWS:
-            self._settle(name)
+        waiting.extend(dict(row) for row in rows)
+        if len(waiting) >= DICT_ROWS:
+            self._convert(name)
 
     def is_due(self) -> bool:
         """Whether enough is buffered, or enough time has passed, for a commit."""
         return (
-            self._buffered_rows + sum(map(len, self._loose.values())) >= FLUSH_ROWS
+            self._buffered_rows + sum(map(len, self._dicts.values())) >= FLUSH_ROWS
             or self._buffered_bytes >= FLUSH_BYTES
             or time.monotonic() - self._last_flush >= self._commit_seconds
         )
 
-    def flush(self, pinned: Mapping[str, int], tally: Tally) -> None:
+    def flush(self, pinned: Mapping[str, int], counters: Counters) -> None:
         """Commit what is buffered; the commit says whose it is, from what, and the numbers counted since."""
         for name, chunks in self._buffers.items():
-            self._settle(name)
+            self._convert(name)
             if not chunks:
                 continue
             table = self._tables[name]
@@ -152,13 +136,13 @@ class RunOutputs:
                     "rlt_data.stage": self._first.stage,
                     "rlt_data.fingerprint": self._first.fingerprint,
                     "rlt_data.inputs": json.dumps(dict(pinned), sort_keys=True),
-                    COUNTS_KEY: tally.describe_pending(name),
+                    COUNTS_KEY: counters.describe_pending(name),
                 },
                 fence=self._fence,
             )
             self._appended[name].difference_update(commit.skipped)
-            self.met += len(commit.skipped)
-            tally.mark_committed(name)
+            self.skipped += len(commit.skipped)
+            counters.mark_committed(name)
             chunks.clear()
         self._buffered_rows = self._buffered_bytes = 0
         self._last_flush = time.monotonic()
@@ -172,24 +156,22 @@ class RunOutputs:
         schema = self._tables[self._check_declared(name)].schema
         return conform_rows(rows, schema, run_id=self._first.run_id)
 
-    def _settle(self, name: str) -> None:
-        """Turn loose rows into a table; those of a batch that does not fit are given up with the error."""
-        rows, self._loose[name] = self._loose[self._check_declared(name)], []
+    def _convert(self, name: str) -> None:
+        """Convert waiting dictionaries to Arrow; a batch that does not fit is dropped with the error."""
+        rows, self._dicts[name] = self._dicts[self._check_declared(name)], []
         if rows:
             self.add(name, build_rows(rows, self._tables[name].schema.arrow))
 
-    def _drop_known(self, name: str, rows: pa.Table) -> pa.Table:
-        """Drop rows whose key this run holds already, and remember the keys of the others."""
+    def _drop_repeated(self, name: str, rows: pa.Table) -> pa.Table:
+        """Drop rows whose key this run has appended before, and remember the keys of the others."""
         earlier, appended = self._earlier[name], self._appended[name]
         keep = []
-        for place, key in enumerate(rows.column(self._tables[name].schema.key).to_pylist()):
+        for index, key in enumerate(rows.column(self._tables[name].schema.key).to_pylist()):
             if key in appended:
                 continue
             appended.add(key)
-            if key in earlier:
-                self._dropped[name] += 1
-            else:
-                keep.append(place)
+            if key not in earlier:
+                keep.append(index)
         return rows if len(keep) == rows.num_rows else rows.take(pa.array(keep, pa.int64()))
 
 
@@ -199,5 +181,5 @@ def _read_commit_seconds() -> float:
         return float(text)
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is no number of seconds", where=COMMIT_SECONDS_VARIABLE, remedy="set it to 2, say"
+            f"{text!r} is not a number of seconds", where=COMMIT_SECONDS_VARIABLE, remedy="set it to 2, say"
         ) from error

@@ -1,73 +1,31 @@
-"""What a stage would do, without doing it: `open_run` tells its plan and stops there."""
+"""What a stage would do, without doing it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
-from rlt_data.errors import RltDataError
-from rlt_data.lake import Lake, RunRecord
+from rlt_data.lake import Lake
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
-
-PlannedState = Literal["finished", "interrupted", "new"]
-
-_PLANNING: ContextVar[bool] = ContextVar("planning", default=False)
+from rlt_data.stages.runtime.declaration import StageDeclaration
+from rlt_data.stages.runtime.run import Preparation, draft_run, find_finished, list_runs_of
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """Whether a stage's run finished before, was cut off and goes on, or is new; and that run."""
+    """Whether a stage's run is finished, was interrupted and would resume, or is new; and that run."""
 
-    state: PlannedState
+    state: Literal["finished", "interrupted", "new"]
     run_id: str | None = None
     summary: StageSummary | None = None
 
 
-class PlanMadeError(RltDataError):
-    """Carries a plan out of a stage that was only asked for it; never reaches a user."""
-
-    def __init__(self, plan: StagePlan) -> None:
-        super().__init__("the stage was only planned")
-        self.plan = plan
-
-
-def plan_stage(stage: Callable[..., StageSummary], lake: Lake, config: StageConfig) -> StagePlan:
-    """Ask a stage what it would do. Models are resolved and inputs counted; nothing is run or written.
-
-    Raises what the stage itself raises before its run opens, such as `ModelError` for an unknown model.
-    """
-    try:
-        with _plan_only():
-            stage(lake, config)
-    except PlanMadeError as made:
-        return made.plan
-    raise AssertionError(f"{stage.__name__} did not open a run")
-
-
-def stop_when_planning(records: Sequence[RunRecord], done: RunRecord | None) -> None:
-    """Leave the stage with its plan, by `PlanMadeError`, where only that was asked for.
-
-    `records` are the runs of its fingerprint, in the order of their attempts; `done` is the one whose
-    result stands, if any.
-    """
-    if not _PLANNING.get():
-        return
+def plan_run(lake: Lake, stage: StageDeclaration, config: StageConfig, preparation: Preparation) -> StagePlan:
+    """Say what starting the run of `stage` would do. Nothing is run or written."""
+    existing = list_runs_of(lake, draft_run(lake, stage, config, preparation).fingerprint)
+    done = find_finished(existing, preparation)
     if done is not None:
-        plan = StagePlan("finished", done.run_id, StageSummary.model_validate(done.counts))
-    elif records and not records[-1].finished:
-        plan = StagePlan("interrupted", records[-1].run_id)
-    else:
-        plan = StagePlan("new")
-    raise PlanMadeError(plan)
-
-
-@contextmanager
-def _plan_only() -> Iterator[None]:
-    token = _PLANNING.set(True)
-    try:
-        yield
-    finally:
-        _PLANNING.reset(token)
+        return StagePlan("finished", done.run_id, StageSummary.model_validate(done.counts))
+    if existing and not existing[-1].finished:
+        return StagePlan("interrupted", existing[-1].run_id)
+    return StagePlan("new")

@@ -1,16 +1,18 @@
-"""One run of one stage: what it reads is pinned, what it writes is committed exactly once, and it resumes.
+"""One run of one stage: its inputs are pinned, its rows are committed exactly once, and it resumes.
 
-A run is identified by its fingerprint and its attempt. `open_run` finds out whether that run is finished
-(nothing is done), was cut off (it goes on: same run, same pinned versions), or is new. Two processes with
-the same run do no harm: the newer one raises a fence, and the older one is stopped at its next commit.
+A run is identified by its fingerprint and its attempt. `start_run` finds out whether that run is finished
+(nothing is done), was interrupted (it resumes: same run, same pinned versions), or is new. Two processes
+working on the same run do no harm: the newer one raises a fence, and the older one is stopped at its next
+commit. Each process that works on a run is one session of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
 import polars as pl
@@ -25,30 +27,74 @@ from rlt_data.lake.sql.query import find_named_tables
 from rlt_data.lake.tables.commits import Fence, FenceLostError
 from rlt_data.progress import Reporter, Task
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
-from rlt_data.stages.runtime.counters import Tally
+from rlt_data.stages.runtime.counters import Counters
+from rlt_data.stages.runtime.declaration import StageDeclaration
 from rlt_data.stages.runtime.outputs import REJECTS, RunOutputs
-from rlt_data.stages.runtime.planning import stop_when_planning
 
-__all__ = ["StageConfig", "StageRun", "StageSummary", "open_run"]
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a stage finds out before its run starts: what identifies the run, and the work itself.
+
+    `models` and `identity` enter the fingerprint beside the configuration and the inputs. `execute` is
+    called with the run where there is work to do. `is_intact` is asked whether the result of a finished run
+    still exists outside the lake; where it does not, the run is made again. `scheme_version` is raised when
+    a stage's code starts to give other results for the same configuration.
+    """
+
+    execute: Callable[[StageRun], None]
+    models: Sequence[NamedModel] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    is_intact: Callable[[StageSummary], bool] | None = None
+    scheme_version: int = 1
 
 
 class StageRun:
-    """The hands of a stage: it reads pinned versions and appends rows, rejects, counts and notes."""
+    """A run at work: reads pinned versions, and appends rows, rejects, counts and notes.
+
+    As a context manager it records how the run ended: finished, or failed with the error, which is raised
+    again.
+    """
 
     def __init__(
-        self, lake: Lake, reporter: Reporter, first: RunRecord, sequence: int, outputs: Sequence[str]
+        self,
+        lake: Lake,
+        reporter: Reporter,
+        first: RunRecord,
+        sequence: int,
+        outputs: Sequence[str],
+        *,
+        repeats: bool = True,
+        forced: bool = False,
     ) -> None:
         self.lake = lake
         self.reporter = reporter
         self.run_id = first.run_id
         self.attempt = first.attempt
-        self.already_done = False
+        self.resumed = sequence > 0
+        self.forced = forced
         self.summary = StageSummary(stage=first.stage, run_id=first.run_id)
         self._first = first
         self._sequence = sequence
         self._pinned = {state.table: state.version for state in first.inputs}
         self._outputs = RunOutputs(lake, first, sequence, outputs)
-        self._tally = Tally()
+        self._counters = Counters(repeats=repeats)
+
+    def __enter__(self) -> StageRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                self.flush()
+                self._end("finished")
+            except BaseException as own:
+                self._fail(own)
+                raise
+        else:
+            self._fail(error)
 
     def read(self, table: str) -> pl.LazyFrame:
         """Scan an input at the version that was newest when this run first started.
@@ -65,7 +111,7 @@ class StageRun:
         return {table: self._pinned[table] for table in tables if table in self._pinned}
 
     def written(self, table: str) -> pl.LazyFrame:
-        """Scan the newest version of an output, with what this run appended so far."""
+        """Scan the newest version of an output, with what this run has appended so far."""
         self.flush()
         return self.lake.table(table).scan()
 
@@ -73,14 +119,14 @@ class StageRun:
         """Append rows to an output; a row whose key this run appended before is dropped.
 
         `run_id` and absent nullable columns are filled in. Rows are buffered, and committed every few
-        seconds or when many have come. Numbers that belong to these rows are counted before this call: they
+        seconds or when there are many. Numbers that belong to these rows are counted before this call: they
         are committed together, or lost together. Raises `LakeError` where rows do not fit the schema.
         """
         if isinstance(rows, list):
-            self._outputs.add_loose(table, rows)
+            self._outputs.add_dicts(table, rows)
         else:
             self._outputs.add(table, rows)
-        self._tally.attach(table)
+        self._counters.attach(table)
         self.flush_when_due()
 
     def reject(
@@ -93,10 +139,10 @@ class StageRun:
         key: str | None = None,
         content: str | None = None,
     ) -> None:
-        """Put one input that the stage cannot take into `rejects`; the same reject counts once."""
-        place = (self.run_id, self.summary.stage, source, source_row, key, reason, content)
+        """Put one input that the stage cannot use into `rejects`; the same reject counts once."""
+        origin = (self.run_id, self.summary.stage, source, source_row, key, reason, content)
         row = {
-            "reject_id": hash_content(*place),
+            "reject_id": hash_content(*origin),
             "stage": self.summary.stage,
             "source": source,
             "source_row": source_row,
@@ -110,10 +156,10 @@ class StageRun:
     def count(self, **numbers: int | float) -> None:
         """Add to the summary's numbers: `rows_in`, `truncated`, `tokens`, or any name, which goes to `extra`.
 
-        `rows_in` counts the rows that this call of the stage takes up; rows that an interrupted leg of the
-        same run finished are added by themselves.
+        `rows_in` counts inputs that are processed. Where a resumed run takes what is left, the numbers that
+        earlier sessions committed with their rows are added.
         """
-        self._tally.add(numbers)
+        self._counters.add(numbers)
 
     def note(self, text: str) -> None:
         """Add one sentence to the summary."""
@@ -126,30 +172,23 @@ class StageRun:
 
     def flush(self) -> None:
         """Commit everything that is buffered."""
-        self._outputs.flush(self._pinned, self._tally)
+        self._outputs.flush(self._pinned, self._counters)
 
     def flush_when_due(self) -> None:
-        """Commit what is buffered where its time has come: for a stage that waits for more rows."""
+        """Commit what is buffered once its time has come: for a stage that waits for more rows."""
         if self._outputs.is_due():
             self.flush()
 
-    def take_over(self) -> None:
-        """Go on where earlier legs of this run stopped."""
-        for numbers in self._outputs.take_over():
-            self._tally.carry(numbers)
+    def resume(self) -> None:
+        """Shut out older sessions of this run, and learn what they committed and counted."""
+        for numbers, rows in self._outputs.resume():
+            self._counters.carry(numbers, rows)
 
-    def end(self, status: str, error: str | None = None) -> None:
+    def _end(self, status: str, error: str | None = None) -> None:
         """Sum the whole run up, and record how it ended."""
-        if self._outputs.met:
-            self.note(f"{self._outputs.met} rows were left out: another run committed them in the meantime")
-        self._tally.fill(
-            self.summary,
-            self._outputs.count_rows(),
-            rejects=REJECTS,
-            earlier_rows=self._outputs.earlier_rows,
-            dropped_rows=self._outputs.dropped_rows,
-            redone=self._outputs.redone,
-        )
+        if self._outputs.skipped:
+            self.note(f"skipped {self._outputs.skipped:,} rows that another run committed first")
+        self._counters.fill(self.summary, self._outputs.count_rows(), rejects=REJECTS)
         self.summary.status = status
         self.summary.extra |= self._outputs.count_reasons()
         commit_state(
@@ -164,125 +203,117 @@ class StageRun:
             fence=Fence(self.run_id, self._sequence),
         )
 
+    def _fail(self, error: BaseException) -> None:
+        """Keep what was made and record why it stopped, whatever stopped it."""
+        if isinstance(error, FenceLostError):
+            return  # The run belongs to another process now.
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        with suppress(LakeError, OSError):
+            self.flush()
+        with suppress(LakeError, OSError):
+            self._end("failed", reason)
 
-@contextmanager
-def open_run(
+
+def start_run(
     lake: Lake,
-    stage: str,
+    stage: StageDeclaration,
     config: StageConfig,
+    preparation: Preparation,
     *,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    pinned: Sequence[str] = (),
-    models: Sequence[NamedModel] = (),
-    identity: Mapping[str, Any] | None = None,
-    scheme_version: int = 1,
     force: bool = False,
-    still_there: Callable[[StageSummary], bool] | None = None,
     reporter: Reporter | None = None,
-) -> Iterator[StageRun]:
-    """Open the run that `stage` under `config` is: new, going on, or finished before (`already_done`).
+) -> StageRun | StageSummary:
+    """Start the run of `stage` under `config`, or resume it; the summary of one that is finished already.
 
-    `inputs` are pinned and enter the fingerprint by row count and key digest; `pinned` are pinned only.
-    Tables that the predicates of `config` ask are inputs too, but for those that this or every run writes,
-    which are pinned only: so what a predicate keeps is the same after an interruption.
-    `identity` is whatever else decides the result, such as a format's text. `force` runs a finished stage
-    again as the next attempt (one that was cut off goes on), and so does a finished run whose result is
-    not `still_there`, a question that is asked with its summary. On leaving, the run is recorded as
-    finished, or as failed with the error, which is raised again.
+    `force` runs a finished stage again as the next attempt (an interrupted one resumes), and so does a
+    finished run whose result is no longer intact.
     """
-    asked = find_named_tables(config.list_predicates())
-    written = {*outputs, REJECTS, "runs"}
-    inputs = list(dict.fromkeys([*inputs, *(name for name in asked if name not in written)]))
-    states = {name: lake.table(name).state() for name in dict.fromkeys([*inputs, *pinned, *asked])}
+    draft = draft_run(lake, stage, config, preparation)
+    reporter = reporter or Reporter(quiet=True)
+    while True:
+        existing = list_runs_of(lake, draft.fingerprint)
+        done = find_finished(existing, preparation)
+        if done is not None and not force:
+            summary = StageSummary.model_validate(done.counts)
+            return summary.model_copy(update={"status": "already finished"})
+        run = _claim(lake, stage, draft, existing, reporter, forced=force)
+        if run is not None:
+            return run
+
+
+def draft_run(
+    lake: Lake, stage: StageDeclaration, config: StageConfig, preparation: Preparation
+) -> RunRecord:
+    """Describe the run of `stage` under `config`, with its fingerprint and its inputs pinned as they are now.
+
+    Tables that the predicates of `config` query are inputs too, but for those that this or every run writes,
+    which are pinned only: so what a predicate keeps is the same after an interruption.
+    """
+    queried = find_named_tables(config.list_predicates())
+    written = {*stage.writes, REJECTS, "runs"}
+    inputs = list(dict.fromkeys([*stage.reads, *(name for name in queried if name not in written)]))
+    states = {name: lake.table(name).state() for name in dict.fromkeys([*inputs, *stage.pins, *queried])}
     fingerprint = compute_fingerprint(
-        stage,
-        scheme_version=scheme_version,
+        stage.name,
+        scheme_version=preparation.scheme_version,
         config=config.list_identity(),
         inputs=[states[name] for name in inputs],
-        models=models,
-        identity=identity or {},
+        models=preparation.models,
+        identity=preparation.identity,
     )
-    reporter = reporter or Reporter(quiet=True)
-    draft = draft_record(
-        stage,
+    return draft_record(
+        stage.name,
         config=config.model_dump(mode="json"),
         fingerprint=fingerprint,
-        scheme_version=scheme_version,
+        scheme_version=preparation.scheme_version,
         inputs=list(states.values()),
-        models=models,
+        models=preparation.models,
     )
-    run = _claim_run(lake, draft, reporter, outputs, force=force, still_there=still_there)
-    if run.already_done:
-        yield run
-        return
-    try:
-        yield run
-        run.flush()
-        run.end("finished")
-    except (FenceLostError, GeneratorExit):
-        # The run is another process's now, or the stage was dropped without an end, as a kill does.
-        raise
-    except BaseException as error:
-        # Whatever stopped the stage, also Ctrl-C: keep what it made and say why, then let the error go on.
-        told = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
-        with suppress(LakeError, OSError):
-            run.flush()
-        with suppress(LakeError, OSError):
-            run.end("failed", told)
-        raise
 
 
-def _claim_run(
-    lake: Lake,
-    draft: RunRecord,
-    reporter: Reporter,
-    outputs: Sequence[str],
-    *,
-    force: bool,
-    still_there: Callable[[StageSummary], bool] | None,
-) -> StageRun:
-    """Find the run among those recorded, or start it; each state's number is given to one process only."""
-    while True:
-        known = [record for record in lake.runs() if record.fingerprint == draft.fingerprint]
-        known.sort(key=lambda record: record.attempt)
-        done = _find_done(known, still_there)
-        stop_when_planning(known, done)
-        if done is not None and not force:
-            run = StageRun(lake, reporter, done, -1, outputs)
-            run.already_done = True
-            run.summary = StageSummary.model_validate(done.counts)
-            run.summary.status = "already finished"
-            return run
-        latest = known[-1] if known else None
-        if latest is not None and not latest.finished:
-            first, sequence, status = (
-                read_first_state(lake.table("runs").scan(), latest.run_id),
-                latest.sequence + 1,
-                "resumed",
-            )
-        else:
-            attempt = 0 if latest is None else latest.attempt + 1
-            first = replace(draft, run_id=hash_content(draft.fingerprint, attempt), attempt=attempt)
-            sequence, status = 0, "started"
-        tables = [lake.table(name) for name in dict.fromkeys([*outputs, REJECTS])]
-        starts = [TableState(table.name, table.version(), table.count(), "") for table in tables]
-        if sequence == 0:
-            first = replace(first, outputs=tuple(starts))
-        fence = Fence(first.run_id, sequence)
-        if commit_state(lake, first, sequence=sequence, status=status, outputs=starts, fence=fence):
-            run = StageRun(lake, reporter, first, sequence, outputs)
-            if sequence:
-                run.take_over()
-            return run
+def list_runs_of(lake: Lake, fingerprint: str) -> list[RunRecord]:
+    """List the runs of a fingerprint, in the order of their attempts."""
+    runs = [record for record in lake.runs() if record.fingerprint == fingerprint]
+    return sorted(runs, key=lambda record: record.attempt)
 
 
-def _find_done(
-    known: Sequence[RunRecord], still_there: Callable[[StageSummary], bool] | None
-) -> RunRecord | None:
-    """Find the newest finished run of those `known`; None where its result is gone."""
-    finished = [record for record in known if record.finished]
+def find_finished(existing: Sequence[RunRecord], preparation: Preparation) -> RunRecord | None:
+    """Find the newest finished run of those `existing`; None where its result is no longer intact."""
+    finished = [record for record in existing if record.finished]
     if not finished:
         return None
+    if preparation.is_intact is None:
+        return finished[-1]
     summary = StageSummary.model_validate(finished[-1].counts)
-    return finished[-1] if still_there is None or still_there(summary) else None
+    return finished[-1] if preparation.is_intact(summary) else None
+
+
+def _claim(
+    lake: Lake,
+    stage: StageDeclaration,
+    draft: RunRecord,
+    existing: Sequence[RunRecord],
+    reporter: Reporter,
+    *,
+    forced: bool,
+) -> StageRun | None:
+    """Record the next state of a run as this process's; None where another process was first."""
+    latest = existing[-1] if existing else None
+    if latest is not None and not latest.finished:
+        first = read_first_state(lake.table("runs").scan(), latest.run_id)
+        sequence, status = latest.sequence + 1, "resumed"
+    else:
+        attempt = 0 if latest is None else latest.attempt + 1
+        first = replace(draft, run_id=hash_content(draft.fingerprint, attempt), attempt=attempt)
+        sequence, status = 0, "started"
+    tables = [lake.table(name) for name in dict.fromkeys([*stage.writes, REJECTS])]
+    starts = [TableState(table.name, table.version(), table.count(), "") for table in tables]
+    if sequence == 0:
+        first = replace(first, outputs=tuple(starts))
+    fence = Fence(first.run_id, sequence)
+    if not commit_state(lake, first, sequence=sequence, status=status, outputs=starts, fence=fence):
+        return None
+    run = StageRun(lake, reporter, first, sequence, stage.writes, repeats=stage.repeats, forced=forced)
+    if run.resumed:
+        run.resume()
+    return run

@@ -1,8 +1,8 @@
-"""What a stage takes up: everything in the lake, what an SQL predicate keeps, or one run's rows."""
+"""Which rows a stage works on: all of a table, those that a predicate keeps, the first N, or one run's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -15,7 +15,7 @@ from rlt_data.stages.runtime.run import StageRun
 def select_rows(run: StageRun, table: str, where: str | None) -> pl.LazyFrame:
     """Scan the rows of an input of `run`, at its pinned version, for which `where` holds.
 
-    `where` is an SQL predicate over the table's columns; it may ask other tables in a subquery.
+    `where` is an SQL predicate over the table's columns; it may query other tables in a subquery.
     Tables that it names, and those behind the views that it names, are read at their pinned versions.
     Raises `UsageError` where it is not valid SQL or names an unknown column.
     """
@@ -51,6 +51,17 @@ def keep_rows(
     return rows.join(pl.DataFrame(kept).lazy(), on=key, how="semi", maintain_order="left")
 
 
+def limit_rows(rows: pl.LazyFrame, limit: int | None, *, key: str, order: Sequence[str]) -> pl.LazyFrame:
+    """Keep the first `limit` of `rows` in the order of the columns `order`, all of them where it is None.
+
+    `key` is a column that identifies a row. Only the keys and the columns of the order are held in memory.
+    """
+    if limit is None:
+        return rows
+    first = rows.select(dict.fromkeys([*order, key])).sort(*order, key).head(limit).select(key).collect()
+    return rows.join(first.lazy(), on=key, how="semi", maintain_order="left")
+
+
 def find_run(lake: Lake, stage: str, run_id: str | None) -> RunRecord:
     """Find the run that `run_id` (or a prefix) names, or the newest finished run of `stage`.
 
@@ -60,7 +71,7 @@ def find_run(lake: Lake, stage: str, run_id: str | None) -> RunRecord:
         run = lake.run(run_id)
         if run.stage != stage or not run.finished:
             raise LakeError(
-                f"run {run_id!r} is no finished run of {stage}",
+                f"run {run_id!r} is not a finished run of {stage}",
                 where=f"it is a run of {run.stage}, {run.status}",
                 remedy="rlt-data log lists the runs",
             )

@@ -1,8 +1,8 @@
-"""What `rlt-data score` is told."""
+"""Options of `rlt-data score`."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, assert_never
+from typing import Any, assert_never
 
 from pydantic import Field, model_validator
 
@@ -10,82 +10,84 @@ from rlt_data.engines.openai.options import read_server_options, refuse_secrets
 from rlt_data.engines.vllm.options import select_model_options
 from rlt_data.reward.backends.opening import BACKEND_HELP, BACKENDS, BackendName
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.stages.runtime.contract import (
+    FreeField,
+    LaterRunField,
+    ResolvedField,
+    RowField,
+    RunField,
+    StageConfig,
+)
 
 
 class ScoreConfig(StageConfig):
-    """What `rlt-data score` does."""
+    """Which traces are scored, with which models, and how."""
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {
-            "memory",
-            "pack_tokens",
-            "batch_tokens",
-            "estimate_from",
-            "gap_rows",
-            "max_gap",
-            "base_url",
-            "backend_options",
-        }
+    students: RunField[tuple[str, ...]] = Field(
+        min_length=1, description="Student model that scores the traces; repeatable."
     )
-
-    students: tuple[str, ...] = Field(min_length=1, description="Student that reads the traces; repeatable.")
-    teacher: str = Field(
+    teacher: RunField[str] = Field(
         "auto",
-        description="Whose log-probabilities stand on the teacher's side: auto (whoever wrote the trace; an "
-        "imported trace has none), none (r_SS alone), or a model.",
+        description="Model of the teacher log-probabilities: auto (the one that wrote the trace; an imported "
+        "trace has none), none (score r_SS only), or a model.",
     )
-    where: str | None = Field(None, description="SQL predicate over traces; others are left alone.")
-    format: str | None = Field(
-        None, description="Conversation format; unset takes the trace's own, stratos where it names none."
+    where: RunField[str | None] = Field(None, description="SQL predicate over traces: use only these.")
+    limit: LaterRunField[int | None] = Field(
+        None, ge=1, description="Use only the first N traces, question by question."
     )
-    temperature: float = Field(0.7, gt=0, description="The students' logits are divided by this.")
-    teacher_temperature: float | None = Field(
-        None, gt=0, description="The teacher's logits are divided by this; unset takes the students'."
+    format: RunField[str | None] = Field(
+        None, description="Conversation format; unset: the trace's own, or stratos where it names none."
     )
-    exact: bool = Field(
+    temperature: RowField[float] = Field(0.7, gt=0, description="Student logits are divided by this.")
+    teacher_temperature: RowField[float | None] = Field(
+        None, gt=0, description="Teacher logits are divided by this; unset: the student temperature."
+    )
+    exact: RowField[bool] = Field(
         False,
-        description="Also store the exact divergence over the vocabulary, which ranking prefers. "
-        "Implied by the estimator full.",
+        description="Also store the exact divergence over the vocabulary, which ranking prefers; implied by "
+        "the estimator full.",
     )
-    rescore_teacher: bool = Field(
+    rescore_teacher: RowField[bool] = Field(
         False,
         description="Run the teacher even where the engine stored its log-probabilities with the trace, "
         "under the same weights and temperature.",
     )
-    reward: RewardSettings = Field(default_factory=RewardSettings)
-    noise_check: int = Field(
+    reward: RunField[RewardSettings] = Field(default_factory=RewardSettings)
+    noise_check: RunField[int] = Field(
         0,
         ge=0,
-        description="Score this many rows also in float32, one at a time, and report how far dtype and "
-        "packing move rewards and rankings.",
+        description="Score this many rows again in float32, one at a time, and report how far dtype and "
+        "packing change rewards and rankings.",
     )
-    gap_rows: int = Field(
-        16, ge=0, description="Rows on which the engine's stored log-probabilities are compared with torch's."
+    gap_rows: FreeField[int] = Field(
+        16,
+        ge=0,
+        description="Rows on which log-probabilities stored by the engine are compared with torch's.",
     )
-    max_gap: float = Field(
-        0.1, gt=0, description="Stop where those differ by more than this on average, nats a token."
+    max_gap: FreeField[float] = Field(
+        0.1, gt=0, description="Stop where those differ by more than this on average, in nats a token."
     )
-    backend: BackendName = Field("torch", description=f"Where the models run: {BACKEND_HELP}.")
-    base_url: str | None = Field(
+    backend: RowField[BackendName] = Field("torch", description=f"Where the models run: {BACKEND_HELP}.")
+    base_url: ResolvedField[str | None] = Field(
         None, description="Address of the server of backend openai, such as http://localhost:8000/v1."
     )
-    backend_options: dict[str, Any] = Field(
+    backend_options: ResolvedField[dict[str, Any]] = Field(
         default_factory=dict, description="Options of vLLM, or of the connection to the server."
     )
-    dtype: str = Field("auto", description="auto (float32 on a CPU), float32, bfloat16 or float16.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 and so on.")
-    memory: str | None = Field(
-        None, description="Memory beyond the models' weights, such as 8GiB; sizes of passes follow from it."
+    dtype: RunField[str] = Field(
+        "auto", description="Floating-point type: auto (float32 on a CPU), float32, bfloat16 or float16."
     )
-    pack_tokens: int | None = Field(None, ge=1, description="Tokens of one forward pass, instead.")
-    batch_tokens: int | None = Field(
-        None, ge=1, description="Tokens of the texts prepared together, instead."
+    # Part of fingerprints since the first version, though it does not change what is scored.
+    device: RunField[str] = Field("auto", description="Device: auto, cpu, cuda, cuda:1 and so on.")
+    memory: FreeField[str | None] = Field(
+        None, description="Memory to use beyond the models' weights, such as 8GiB; it sets the sizes below."
     )
-    estimate_from: int = Field(
-        256,
-        ge=1,
-        description="Say time and memory beforehand where at least this many texts are to be scored.",
+    pack_tokens: FreeField[int | None] = Field(None, ge=1, description="Tokens of one forward pass.")
+    batch_tokens: FreeField[int | None] = Field(
+        None, ge=1, description="Tokens of the texts that are prepared together."
+    )
+    estimate_from: FreeField[int] = Field(
+        256, ge=1, description="Print an estimate of time and memory before scoring at least this many texts."
     )
 
     @model_validator(mode="before")
@@ -101,7 +103,7 @@ class ScoreConfig(StageConfig):
     @model_validator(mode="after")
     def _check(self) -> ScoreConfig:
         if len(set(self.students)) < len(self.students):
-            raise ValueError("a student is named twice")
+            raise ValueError("the same student is given twice")
         if self.teacher == "none" and self.stores_divergences:
             raise ValueError("the exact divergence needs a teacher: drop --exact, or name a teacher")
         self._check_backend()
@@ -149,7 +151,7 @@ class ScoreConfig(StageConfig):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """Those backend options that change the models, such as quantisation."""
+        """The backend options that change the models, such as quantisation."""
         match self.backend:
             case "vllm":
                 return select_model_options(self.backend_options)

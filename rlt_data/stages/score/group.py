@@ -16,13 +16,14 @@ from rlt_data.reward.backends.opening import BACKENDS, BackendName
 from rlt_data.reward.forward.memory import parse_memory
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.score.config import ScoreConfig
+from rlt_data.stages.score.progress import ScoredTraces
 from rlt_data.stages.score.rows import (
     ScoreKey,
     append_scores,
     make_request,
     make_row,
     read_sampled,
-    reject_failure,
+    reject_trace,
 )
 from rlt_data.stages.score.trace_groups import ScoreGroup
 
@@ -46,8 +47,9 @@ class GroupWork:
     models: ModelCache
     key: ScoreKey
     dtype: str
+    progress: ScoredTraces
     backends: BackendCache | None = None
-    """Runs the models instead of our own forward passes; see `rlt_data.stages.score.backends`."""
+    """What computes log-probabilities instead of our own forward passes; see `stages.score.backends`."""
 
     @property
     def teacher_backend(self) -> BackendName:
@@ -67,7 +69,7 @@ class GroupWork:
                 [(student, temperature) for student in students],
                 (teacher, teacher_temperature) if teacher is not None else None,
             )
-            self._tell(prompt_scorer.notes)
+            self._note(prompt_scorer.notes)
             return prompt_scorer
         from rlt_data.reward.scoring.scorer import Scorer
 
@@ -80,10 +82,10 @@ class GroupWork:
             exact=config.stores_divergences,
             **(sizes | options),
         )
-        self._tell(scorer.notes)
+        self._note(scorer.notes)
         return scorer
 
-    def _tell(self, notes: Sequence[str]) -> None:
+    def _note(self, notes: Sequence[str]) -> None:
         for note in notes:
             self.run.note(note)
 
@@ -92,13 +94,21 @@ def score_rows(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Data
     """Score traces (joined with their questions, sorted by question) with `students`, and commit the rows."""
     from rlt_data.reward.reuse import score_reusable, split_reusable
     from rlt_data.reward.scoring.scorer import Scorer
+    from rlt_data.reward.scoring.texts import FailedText
 
     by_id = {row["trace_id"]: row for row in rows.iter_rows(named=True)}
-    requests = [r for r in (make_request(work.run, row) for row in by_id.values()) if r is not None]
+    requests: list[ScoreRequest] = []
+    for row in by_id.values():
+        request = make_request(row)
+        if isinstance(request, FailedText):
+            work.run.count(rows_in=work.progress.count(request.key))
+            reject_trace(work.run, request)
+        else:
+            requests.append(request)
     reusable = _find_reusable(work, students, requests, by_id)
     reused, others = split_reusable(requests, reusable)
     names = ", ".join(student.name for student in students)
-    with work.run.track(f"scoring with {names}", len(requests)) as task:
+    with work.run.track(f"score with {names}", len(requests), "traces") as task:
         if reused:
             _check_gap(work, students, reused, reusable)
             scorer = work.open_scorer(students, with_teacher=False)
@@ -125,14 +135,21 @@ def _commit(
     run, config, teacher = work.run, work.config, work.group.teacher
     settings = config.reward
     if teacher is None:
-        # Without a teacher's side the reward is r_ss alone, and its row says so.
+        # Without teacher log-probabilities the reward is r_ss alone, and its row says so.
         settings = settings.model_copy(update={"lambda_kl": 0.0})
     by_name = {student.name: student for student in students}
     buffer: list[dict[str, Any]] = []
+    left = {trace_id: len(students) for trace_id in traces}
     for result in results:
+        key = result.failure.key if isinstance(result, FailedScore) else result.key
+        left[key] -= 1
         if isinstance(result, FailedScore):
-            reject_failure(run, result)
-            task.advance(1)
+            # What was counted for buffered rows must not be committed with this reject.
+            append_scores(run, buffer, settings)
+            buffer = []
+            run.count(rows_in=work.progress.count(key))
+            reject_trace(run, result.failure, result.student)
+            task.advance(int(not left[key]))
             continue
         trace, student = traces[result.key], by_name[result.student]
         first = student is students[0]
@@ -149,10 +166,10 @@ def _commit(
             )
         )
         tokens = result.student_tokens + (result.teacher_tokens or 0 if first else 0)
-        run.count(rows_in=int(first), tokens=tokens, truncated=int(trace["truncated"]))
+        run.count(rows_in=work.progress.count(key), tokens=tokens, truncated=int(trace["truncated"]))
         if teacher_source == "engine" and first:
-            run.count(teacher_sides_reused=1)
-        task.advance(int(first), tokens)
+            run.count(teacher_logprobs_reused=1)
+        task.advance(int(not left[key]), tokens)
         if len(buffer) >= COMMIT_ROWS:
             append_scores(run, buffer, settings)
             buffer = []
@@ -223,17 +240,20 @@ def _check_gap(
     if not gaps:
         return
     mean, largest = sum(gaps) / len(gaps), max(gaps)
-    told = f"{mean:.2g} on average, {largest:.2g} at most (nats a token, {count} traces)"
+    difference = f"{mean:.2g} on average, {largest:.2g} at most (nats a token, {count} traces)"
     scored_by = work.teacher_backend
     name = work.group.teacher.name if work.group.teacher is not None else ""
-    work.run.note(f"the side of teacher {name} is its engine's own; it differs from {scored_by} by {told}")
+    work.run.note(
+        f"log-probabilities of teacher {name} are those that its engine stored; they differ from {scored_by} "
+        f"by {difference}"
+    )
     work.run.summary.extra["engine_gap"] = _join_gaps(
         work.run.summary.extra.get("engine_gap"), {"rows": count, "mean": mean, "largest": largest}
     )
-    # Also where it is no number at all.
+    # Also where it is NaN.
     if not mean <= work.config.max_gap:
         raise StageStoppedError(
-            f"the log-probabilities stored with the traces differ from those of {scored_by} by {told}",
+            f"the log-probabilities stored with the traces differ from those of {scored_by} by {difference}",
             where=f"teacher {name}",
             remedy="score with --rescore-teacher, or allow the gap with --max-gap",
         )

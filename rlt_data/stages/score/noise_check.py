@@ -21,12 +21,14 @@ def check_noise(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Dat
     from rlt_data.reward.noise import compare_rewards
     from rlt_data.reward.rewards import RewardParts, score_texts
     from rlt_data.reward.scoring.loading import ModelCache
+    from rlt_data.reward.scoring.texts import ScoreRequest
 
     run, config = work.run, work.config
     sample = pick_questions(
         rows.filter(pl.col("question").is_not_null(), pl.col("think").is_not_null()), config.noise_check
     )
-    requests = [r for r in (make_request(run, row) for row in sample.iter_rows(named=True)) if r is not None]
+    made = (make_request(row) for row in sample.iter_rows(named=True))
+    requests = [request for request in made if isinstance(request, ScoreRequest)]
     if not requests:
         return
     settings = config.reward
@@ -46,7 +48,7 @@ def check_noise(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Dat
         work.models.keep_only([])
         models = ModelCache(dtype="float32", device=config.device)
     # The model's own attention over one text at a time: nothing of the fast path is in it.
-    plain = GroupWork(run, config, work.group, models, work.key, work.dtype)
+    plain = GroupWork(run, config, work.group, models, work.key, work.dtype, work.progress)
     exact = score(plain, mode="padded", pack_tokens=1)
     keys = [key for key in chosen if key in exact]
     report = compare_rewards(

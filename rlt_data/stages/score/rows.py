@@ -19,27 +19,32 @@ from rlt_data.stages.score.trace_groups import ScoreGroup
 
 if TYPE_CHECKING:
     from rlt_data.reward.reuse import SampledTokens
-    from rlt_data.reward.scoring.scorer import FailedScore, TokenScores
-    from rlt_data.reward.scoring.texts import ScoreRequest
+    from rlt_data.reward.scoring.scorer import TokenScores
+    from rlt_data.reward.scoring.texts import FailedText, ScoreRequest
 
 
 class ScoreKey:
-    """The identity of one score, short of trace and student."""
+    """The key of one score, but for trace and student.
+
+    The parts of the first scheme are hashed by position; fields that came later enter by name.
+    """
 
     def __init__(self, config: ScoreConfig, group: ScoreGroup, dtype: str, attempt: int) -> None:
         student, teacher = config.model_temperatures
-        known = group.teacher is not None
+        later = config.list_later_row_identity()
+        has_teacher = group.teacher is not None
         self._parts = [
             load_format(group.format).identity_text(),
             group.teacher.content_key if group.teacher is not None else None,
             student,
-            teacher if known else None,
+            teacher if has_teacher else None,
             dtype,
-            "exact" if config.stores_divergences and known else "sampled",
+            "exact" if config.stores_divergences and has_teacher else "sampled",
             config.rescore_teacher,
             attempt,
             *([config.backend] if config.backend != "torch" else []),
             *([config.model_options] if config.model_options else []),
+            *([later] if later else []),
         ]
 
     def make_id(self, trace_id: str, student: ModelIdentity) -> str:
@@ -47,18 +52,16 @@ class ScoreKey:
         return hash_content("score", trace_id, student.content_key, *self._parts)
 
 
-def make_request(run: StageRun, row: Mapping[str, Any]) -> ScoreRequest | None:
-    """Make the request of one trace with its question; a trace that has none is rejected."""
-    from rlt_data.reward.scoring.texts import ScoreRequest
+def make_request(row: Mapping[str, Any]) -> ScoreRequest | FailedText:
+    """Make the request of one trace with its question, or say why it cannot be scored."""
+    from rlt_data.reward.scoring.texts import FailedText, ScoreRequest
 
     if row["question"] is None:
         detail = f"question {row['question_id']} is not in the lake"
-        _reject(run, row["trace_id"], "unknown_question", detail)
-        return None
+        return FailedText(row["trace_id"], "unknown_question", detail)
     if row["think"] is None:
-        detail = f"no explanation can be told from the rest of the trace (state {row['state']})"
-        _reject(run, row["trace_id"], "no_explanation", detail)
-        return None
+        detail = f"the trace does not mark which part of it is the explanation (state {row['state']})"
+        return FailedText(row["trace_id"], "no_explanation", detail)
     closed = row["state"] != "missing_close"
     return ScoreRequest(row["trace_id"], row["question"], row["solution"], row["think"], closed)
 
@@ -71,11 +74,14 @@ def read_sampled(row: Mapping[str, Any]) -> SampledTokens | None:
     return SampledTokens(ids, logprobs) if ids is not None and logprobs is not None else None
 
 
-def reject_failure(run: StageRun, result: FailedScore) -> None:
-    """Put a text that cannot be scored into `rejects`."""
-    failure = result.failure
-    content = json.dumps({"trace_id": failure.key, "student": result.student}, ensure_ascii=False)
-    _reject(run, failure.key, failure.reason, failure.detail, content)
+def reject_trace(run: StageRun, failure: FailedText, student: str | None = None) -> None:
+    """Put a trace that cannot be scored, by one student or at all, into `rejects`."""
+    content = None
+    if student is not None:
+        content = json.dumps({"trace_id": failure.key, "student": student}, ensure_ascii=False)
+    run.reject(
+        source="traces", reason=failure.reason, detail=failure.detail, key=failure.key, content=content
+    )
 
 
 def make_row(
@@ -120,8 +126,3 @@ def append_scores(run: StageRun, rows: list[dict[str, Any]], settings: RewardSet
     schema = pl.DataFrame(arrow.empty_table()).select(names).schema
     frame = pl.DataFrame(rows, schema=schema)
     run.append("scores", frame.with_columns(derive_reward(settings)))
-
-
-def _reject(run: StageRun, trace_id: str, reason: str, detail: str, content: str | None = None) -> None:
-    run.count(rows_in=1)
-    run.reject(source="traces", reason=reason, detail=detail, key=trace_id, content=content)

@@ -1,31 +1,25 @@
-"""Score: students read the traces; per-token log-probabilities are stored, rewards derived from them."""
+"""Score: per-token log-probabilities of the traces are stored, and rewards derived from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from rlt_data.formats import Role, check_template, load_format
 from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity, choose_device, choose_dtype, load_tokenizer
-from rlt_data.progress import Reporter
 from rlt_data.reward.backends.opening import BACKENDS
-from rlt_data.stages.runtime.run import StageRun, StageSummary, open_run
-from rlt_data.stages.runtime.selection import keep_rows, select_rows
+from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.selection import keep_rows, limit_rows, select_rows
+from rlt_data.stages.runtime.stage import stage
 from rlt_data.stages.score.backends import open_backends, resolve_student
 from rlt_data.stages.score.config import ScoreConfig
 from rlt_data.stages.score.group import GroupWork, score_rows
 from rlt_data.stages.score.noise_check import check_noise
+from rlt_data.stages.score.progress import ScoredTraces
 from rlt_data.stages.score.rows import ScoreKey
 from rlt_data.stages.score.trace_groups import ScoreGroup, list_groups
-
-if TYPE_CHECKING:
-    from rlt_data.reward.backends.cache import BackendCache
-    from rlt_data.reward.scoring.loading import ModelCache
-
-__all__ = ["ScoreConfig", "score"]
 
 TRACE_COLUMNS = (
     "trace_id", "question_id", "think", "state", "truncated", "teacher_revision", "completion_token_ids",
@@ -33,46 +27,40 @@ TRACE_COLUMNS = (
 )  # fmt: skip
 
 
-def score(
-    lake: Lake, config: ScoreConfig, *, force: bool = False, reporter: Reporter | None = None
-) -> StageSummary:
-    """Let students read the traces: store per-token log-probabilities, and the reward derived from them.
+@stage(ScoreConfig)
+def score(lake: Lake, config: ScoreConfig) -> Preparation:
+    """Score traces with a student model and store per-token log-probabilities and the reward.
 
-    Student texts hold the true solution in place of the teacher's (label substitution). Each student's
-    tokens are compared with the teacher's one by one; a text for which that is impossible, too long for a
-    model, or without an explanation goes to `rejects`. A trace scored before by the same weights, under
-    the same temperatures, format and floating-point type, is not scored again: other reward settings are
-    derived without a model by the reward stage.
+    Student texts contain the true solution in place of the teacher's (label substitution). Student and
+    teacher log-probabilities are compared token by token; a trace for which that is impossible, that is too
+    long for a model, or that has no explanation goes to `rejects`. A trace that was scored before with the
+    same weights, temperatures, format and floating-point type is not scored again: the reward stage derives
+    other rewards without a model.
 
     Raises `UsageError` where teacher and student cut text into different tokens, `ModelError` where a
-    model cannot be had or the teacher's weights are no longer those that wrote the traces, and
-    `StageStoppedError` where log-probabilities stored by an engine are off.
+    model cannot be found or the teacher's weights are not those that wrote the traces, and
+    `StageStoppedError` where log-probabilities stored by an engine differ from those of the scorer.
     """
     students = [resolve_student(name, config) for name in config.students]
     selected = keep_rows(lake, lake.table("traces").scan(), "traces", config.where)
-    groups = list_groups(selected, teacher=config.teacher, format=config.format)
+    groups = list_groups(limit_traces(selected, config), teacher=config.teacher, format=config.format)
     teachers = {group.teacher.content_key: group.teacher for group in groups if group.teacher is not None}
     dtype = choose_dtype(config.dtype, choose_device(config.device))
     formats = {name: load_format(name).identity_text() for name in {group.format for group in groups}}
-    with open_run(
-        lake,
-        "score",
-        config,
-        inputs=("questions", "traces"),
-        outputs=("scores",),
+    return Preparation(
+        lambda run: _score_groups(run, config, students, groups, dtype),
         models=[*students, *teachers.values()],
         identity={
             "dtype": dtype,
             "formats": formats,
             **({"model_options": config.model_options} if config.model_options else {}),
         },
-        force=force,
-        reporter=reporter,
-    ) as run:
-        if run.already_done:
-            return run.summary
-        _score_groups(run, config, students, groups, dtype)
-    return run.summary
+    )
+
+
+def limit_traces(traces: pl.LazyFrame, config: ScoreConfig) -> pl.LazyFrame:
+    """Keep the first `config.limit` traces, question by question."""
+    return limit_rows(traces, config.limit, key="trace_id", order=["question_id", "trace_id"])
 
 
 def _score_groups(
@@ -85,11 +73,18 @@ def _score_groups(
     from rlt_data.reward.scoring.loading import ModelCache
 
     _check_templates(run, students, groups)
-    done = set(run.written("scores").select("score_id").collect().get_column("score_id").to_list())
+    progress = ScoredTraces(run)
     models = ModelCache(dtype=dtype, device=config.device)
     backends = open_backends(config, models, dtype)
+    # A server does not report the type in which it computes.
+    quantised = config.model_options.get("quantization")
+    stored = "unknown" if BACKENDS[config.backend].served else f"{dtype}+{quantised}" if quantised else dtype
     try:
-        _score_on(run, config, students, groups, models, backends, done, dtype)
+        for group in groups:
+            key = ScoreKey(config, group, stored, run.attempt)
+            work = GroupWork(run, config, group, models, key, stored, progress, backends)
+            _score_group(work, students)
+            models.keep_only(students)
     finally:
         if backends is not None:
             backends.close()
@@ -113,50 +108,24 @@ def _check_templates(run: StageRun, students: Sequence[ModelIdentity], groups: S
                 run.note(note)
 
 
-def _score_on(
-    run: StageRun,
-    config: ScoreConfig,
-    students: Sequence[ModelIdentity],
-    groups: Sequence[ScoreGroup],
-    models: ModelCache,
-    backends: BackendCache | None,
-    done: set[str],
-    dtype: str,
-) -> None:
-    # A server does not report the type in which it computes.
-    quantised = config.model_options.get("quantization")
-    stated = "unknown" if BACKENDS[config.backend].served else f"{dtype}+{quantised}" if quantised else dtype
+def _score_group(work: GroupWork, students: Sequence[ModelIdentity]) -> None:
+    run, config, group = work.run, work.config, work.group
     questions = run.read("questions").select("question_id", "question", "solution")
-    for group in groups:
-        traces = group.filter(select_rows(run, "traces", config.where)).select(TRACE_COLUMNS)
-        rows = traces.join(questions, on="question_id", how="left").sort("question_id", "trace_id").collect()
-        key = ScoreKey(config, group, stated, run.attempt)
-        work = GroupWork(run, config, group, models, key, stated, backends)
-        if group.teacher is None and config.teacher == "auto" and rows.height:
-            run.note(
-                f"{rows.height} traces name no teacher, so r_SS alone is scored; --teacher MODEL scores both"
-            )
-        if config.noise_check:
-            check_noise(work, students, rows)
-        missing = _find_missing(rows, students, work.key, done)
-        for names, trace_ids in missing.items():
-            wanted = [student for student in students if student.name in names]
-            score_rows(work, wanted, rows.filter(pl.col("trace_id").is_in(trace_ids)))
-        already = rows.height - sum(len(ids) for ids in missing.values())
-        if already:
-            run.note(
-                f"{already} traces were scored before; other reward settings are derived by rlt-data reward"
-            )
-        models.keep_only(students)
-
-
-def _find_missing(
-    rows: pl.DataFrame, students: Sequence[ModelIdentity], key: ScoreKey, done: set[str]
-) -> dict[tuple[str, ...], list[str]]:
-    """Trace ids by the names of the students that have not scored them."""
-    missing: dict[tuple[str, ...], list[str]] = {}
-    for trace_id in rows.get_column("trace_id").to_list():
-        names = tuple(s.name for s in students if key.make_id(trace_id, s) not in done)
-        if names:
-            missing.setdefault(names, []).append(trace_id)
-    return missing
+    selected = limit_traces(select_rows(run, "traces", config.where), config)
+    traces = group.filter(selected).select(TRACE_COLUMNS)
+    rows = traces.join(questions, on="question_id", how="left").sort("question_id", "trace_id").collect()
+    if group.teacher is None and config.teacher == "auto" and rows.height:
+        run.note(
+            f"{rows.height:,} traces name no teacher, so only r_SS is scored; --teacher MODEL adds the rest"
+        )
+    if config.noise_check:
+        check_noise(work, students, rows)
+    missing = work.progress.list_missing(rows.get_column("trace_id").to_list(), students, work.key)
+    for names, trace_ids in missing.items():
+        wanted = [student for student in students if student.name in names]
+        score_rows(work, wanted, rows.filter(pl.col("trace_id").is_in(trace_ids)))
+    already = work.progress.count_scored_by_others(rows.get_column("trace_id").to_list(), students, work.key)
+    if already:
+        run.note(
+            f"{already:,} traces were scored before; rlt-data reward derives other rewards from their scores"
+        )

@@ -1,45 +1,44 @@
-"""What `rlt-data substitute` is told."""
+"""Options of `rlt-data substitute`."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.stages.runtime.contract import FreeField, LaterRunField, ResolvedField, RunField, StageConfig
 
 
 class SubstituteConfig(StageConfig):
-    """How distillation examples are written."""
+    """Which ranked traces become distillation examples, and how these are written."""
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset(
-        {"student", "format", "ranking", "ranked_by", "context", "batch_size"}
-    )
-
-    student: str | None = Field(
+    student: ResolvedField[str | None] = Field(
         None,
-        description="Model whose chat template and tokenizer are used: alias, path or hub id; unset: the "
-        "student that ranked.",
+        description="Model whose chat template and tokenizer are used: an alias, a hub id or a path; unset: "
+        "the student that the traces were ranked by.",
     )
-    format: str = Field("stratos", description="Conversation format.")
-    ranking: str | None = Field(
-        None, description="Run that ranked (id or prefix); unset: the newest finished."
+    format: ResolvedField[str] = Field("stratos", description="Conversation format.")
+    ranking: ResolvedField[str | None] = Field(
+        None, description="Run of rank to use (id or prefix); unset: the newest finished one."
     )
-    ranked_by: str | None = Field(
-        None,
-        description="Student whose ranking is used, where the run ranked by several; unset: this student.",
+    ranked_by: ResolvedField[str | None] = Field(
+        None, description="Student whose ranking is used, where the run ranked by several; unset: `student`."
     )
-    context: int | None = Field(
-        None, ge=1, description="Longest text in tokens; unset: the context of the student's configuration."
+    where: LaterRunField[str | None] = Field(None, description="SQL predicate over rankings: use only these.")
+    limit: LaterRunField[int | None] = Field(
+        None, ge=1, description="Use only the first N selected traces, question by question."
     )
-    over_context: Literal["drop", "keep", "next-best"] = Field(
+    context: ResolvedField[int | None] = Field(
+        None, ge=1, description="Longest text in tokens; unset: the context of the student model."
+    )
+    over_context: RunField[Literal["drop", "keep", "next-best"]] = Field(
         "drop",
-        description="Texts over the context: drop them, keep them (marked), or take the question's next-best "
-        "trace that fits. What is dropped goes to rejects.",
+        description="Texts longer than the context: drop them (to rejects), keep them (marked), or use the "
+        "question's next-best trace that fits.",
     )
-    control_tokens: Literal["reject", "keep"] = Field(
+    control_tokens: RunField[Literal["reject", "keep"]] = Field(
         "reject",
-        description="Texts that hold a token of the student's chat template, such as <|im_end|>, which would "
-        "end the turn inside the thinking.",
+        description="What to do with texts that contain a token of the student's chat template, such as "
+        "<|im_end|>, which would end the turn early.",
     )
-    batch_size: int = Field(256, ge=1, description="Texts that are tokenized together.")
+    batch_size: FreeField[int] = Field(256, ge=1, description="Texts that are tokenized together.")

@@ -38,7 +38,7 @@ class _Example:
 
 
 class ExampleWriter:
-    """Renders, counts and appends examples; keeps no more than a batch of texts."""
+    """Renders, counts and appends examples; holds one batch of texts at a time."""
 
     def __init__(
         self,
@@ -56,12 +56,13 @@ class ExampleWriter:
         self._identity = identity
         self._limit = limit
         self._format_key = hash_content(format.identity_text())
+        self._replacements: set[str] = set()
 
     def write_examples(self, ranking: pl.DataFrame) -> None:
         """Write an example for every selected row of `ranking`, which is sorted by question and rank."""
         selected = ranking.filter("selected")
         self._run.count(rows_in=selected.height)
-        with self._run.track("writing examples", selected.height, unit="examples") as task:
+        with self._run.track("build examples", selected.height, unit="examples") as task:
             for chunk in selected.iter_slices(READ_ROWS):
                 too_long = []
                 for example in self._measure(self._load(chunk)):
@@ -109,13 +110,15 @@ class ExampleWriter:
         if row["question"] is None:
             reason, detail = "unknown_question", f"question {row['question_id']} is not in the lake"
         elif row["think"] is None or not row["think"].strip():
-            reason, detail = "no_explanation", "the trace holds no explanation that can be told from the rest"
+            reason, detail = "no_explanation", "the trace does not mark which part of it is the explanation"
         elif self._config.control_tokens == "reject":
             for name in ("question", "think", "solution"):
                 found = find_control_token(self._tokenizer, row[name])
                 if found:
                     reason = "control_token"
-                    detail = f"the {name} holds {found!r}, which the student reads as a token of its template"
+                    detail = (
+                        f"the {name} contains {found!r}, which is a control token of the student's template"
+                    )
                     break
         if reason is None:
             try:
@@ -130,12 +133,12 @@ class ExampleWriter:
     def _is_over(self, example: _Example) -> bool:
         return self._limit is not None and example.total_tokens > self._limit
 
-    def _append(self, example: _Example, stands_in_for: str | None = None) -> None:
+    def _append(self, example: _Example, replaces: str | None = None) -> None:
         row = example.row
         over = self._is_over(example)
         messages = build_student_messages(self._format, row["question"], row["think"], row["solution"])
         self._run.count(
-            tokens=example.total_tokens, over_context=int(over), replaced=int(stands_in_for is not None)
+            tokens=example.total_tokens, over_context=int(over), replaced=int(replaces is not None)
         )
         self._run.append(
             "distillation",
@@ -151,35 +154,40 @@ class ExampleWriter:
                     "format": self._format.name,
                     "tokenizer": self._identity.model,
                     "text": example.rendered.text,
+                    "completion_start": example.rendered.spans["assistant"][0],
                     "messages": messages,
                     "prompt_tokens": example.prompt_tokens,
                     "total_tokens": example.total_tokens,
                     "over_context": over,
-                    "stands_in_for": stands_in_for,
+                    "stands_in_for": replaces,
                 }
             ],
         )
 
     def _replace(self, too_long: list[_Example], ranking: pl.DataFrame) -> None:
-        """Give each example that is too long its question's next-best trace that fits and is not used."""
+        """Replace each example that is too long by its question's next-best trace that fits and is unused."""
         if not too_long:
             return
         questions = {example.row["question_id"] for example in too_long}
         others = ranking.filter(~pl.col("selected") & pl.col("question_id").is_in(questions))
         waiting: dict[str, deque[dict[str, Any]]] = {question: deque() for question in questions}
         for row in self._load(others):
-            waiting[row["question_id"]].append(row)
+            if row["trace_id"] not in self._replacements:
+                waiting[row["question_id"]].append(row)
         for example in too_long:
             candidates = waiting[example.row["question_id"]]
-            stand_in = None
-            while candidates and stand_in is None:
-                fitting = [e for e in self._measure([candidates.popleft()]) if not self._is_over(e)]
-                stand_in = fitting[0] if fitting else None
-            if stand_in is None:
+            replacement = None
+            while candidates and replacement is None:
+                row = candidates.popleft()
+                # Whether it fits or not, it is not tried again for an example of a later chunk.
+                self._replacements.add(row["trace_id"])
+                fitting = [e for e in self._measure([row]) if not self._is_over(e)]
+                replacement = fitting[0] if fitting else None
+            if replacement is None:
                 self._reject_length(example, "no other trace of the question fits")
             else:
-                self._append(stand_in, stands_in_for=example.row["trace_id"])
-                self._reject_length(example, f"replaced by {stand_in.row['trace_id']}")
+                self._append(replacement, replaces=example.row["trace_id"])
+                self._reject_length(example, f"replaced by {replacement.row['trace_id']}")
 
     def _reject_length(self, example: _Example, what: str) -> None:
         self._run.reject(

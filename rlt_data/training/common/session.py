@@ -13,7 +13,8 @@ from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity
 from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
-from rlt_data.stages.runtime.run import StageRun, open_run
+from rlt_data.stages.runtime.declaration import StageDeclaration
+from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
 from rlt_data.training.common.callbacks import Callback
 from rlt_data.training.common.checkpoints import CheckpointCallback, find_whole_checkpoint
 from rlt_data.training.common.distributed import World
@@ -134,6 +135,17 @@ class PreparedTraining(Generic[WorkT]):
     identity: Mapping[str, Any] = field(default_factory=dict)
     scheme_version: int = 1
 
+    def declare(self) -> StageDeclaration:
+        """Declare it as a stage: a resumed run takes the steps that are left."""
+        return StageDeclaration(
+            self.stage,
+            help="",
+            reads=tuple(self.reads),
+            pins=tuple(self.pinned),
+            writes=tuple(self.writes),
+            repeats=False,
+        )
+
 
 def run_training(
     lake: Lake,
@@ -165,31 +177,26 @@ def run_training(
         )
         training.train(session, work)
 
+    def execute(run: StageRun) -> None:
+        work = training.select(run)
+        world.send((run.run_id, work))
+        train(run, run.run_id, work)
+
+    prepared = Preparation(
+        execute, [training.base, *training.models], training.identity, scheme_version=training.scheme_version
+    )
     if not world.is_main:
         received = world.receive()
         if received is not None:
             train(None, *received)
         return StageSummary(stage=training.stage, run_id="", status="done in the main process")
     try:
-        with open_run(
-            lake,
-            training.stage,
-            config,
-            inputs=training.reads,
-            pinned=training.pinned,
-            outputs=training.writes,
-            models=[training.base, *training.models],
-            identity=training.identity,
-            scheme_version=training.scheme_version,
-            force=force,
-            reporter=reporter,
-        ) as run:
-            if run.already_done:
-                world.send(None)
-                return run.summary
-            work = training.select(run)
-            world.send((run.run_id, work))
-            train(run, run.run_id, work)
+        run = start_run(lake, training.declare(), config, prepared, force=force, reporter=reporter)
+        if not isinstance(run, StageRun):
+            world.send(None)
+            return run
+        with run:
+            prepared.execute(run)
         return run.summary
     finally:
         world.fail()

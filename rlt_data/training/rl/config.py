@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.stages.runtime.contract import FreeField, RunField, StageConfig
 from rlt_data.training.common.trl_options import select_deciding
-
-# Fields that decide how the work is divided, but not what is learned.
-_NOT_DECIDING = ("output", "micro_batch_size", "save_every", "keep_checkpoints", "sync_limit", "pack_tokens")
 
 
 class GrpoReward(RewardSettings):
@@ -44,53 +41,63 @@ class GrpoSection(StageConfig):
     `trainer` passes options on to `trl.GRPOConfig`, `lora` to `peft.LoraConfig`.
     """
 
-    where: str | None = Field(None, description="SQL predicate over questions: train on these only.")
-    limit: int | None = Field(None, ge=1, description="Train on the first N questions only.")
+    where: RunField[str | None] = Field(
+        None, description="SQL predicate over questions: train on these only."
+    )
+    limit: RunField[int | None] = Field(None, ge=1, description="Train on the first N questions only.")
 
-    steps: int = Field(125, ge=1, description="Optimiser steps.")
-    questions_per_step: int = Field(16, ge=1, description="Questions per generation.")
-    group_size: int = Field(
+    steps: RunField[int] = Field(125, ge=1, description="Optimiser steps.")
+    questions_per_step: RunField[int] = Field(16, ge=1, description="Questions per generation.")
+    group_size: RunField[int] = Field(
         64, ge=2, description="Completions per question; rewards are compared among them."
     )
-    micro_batch_size: int | None = Field(
+    micro_batch_size: FreeField[int | None] = Field(
         None,
         ge=1,
         description="Completions per device in one forward and backward pass; unset: all of the device's.",
     )
-    temperature: float = Field(0.7, gt=0, description="Sampling temperature.")
-    max_tokens: int = Field(16384, ge=1, description="Longest completion, tokens.")
-    max_prompt_tokens: int = Field(16384, ge=1, description="Questions with a longer prompt are rejected.")
-    save_every: int = Field(25, ge=1, description="Optimiser steps between checkpoints.")
-    keep_checkpoints: int = Field(1, ge=1, description="Checkpoints to keep.")
+    temperature: RunField[float] = Field(0.7, gt=0, description="Sampling temperature.")
+    max_tokens: RunField[int] = Field(16384, ge=1, description="Longest completion, tokens.")
+    max_prompt_tokens: RunField[int] = Field(
+        16384, ge=1, description="Questions with a longer prompt are rejected."
+    )
+    save_every: FreeField[int] = Field(25, ge=1, description="Optimiser steps between checkpoints.")
+    keep_checkpoints: FreeField[int] = Field(1, ge=1, description="Checkpoints to keep.")
 
-    reward: GrpoReward = Field(GrpoReward(), description="The reward.")
-    student_temperature: float = Field(0.7, gt=0, description="The students' logits are divided by this.")
-    teacher_temperature: float = Field(0.7, gt=0, description="The teacher's logits are divided by this.")
-    teacher_logprobs: Literal["auto", "policy", "sampled", "reference", "none"] = Field(
+    reward: RunField[GrpoReward] = Field(GrpoReward(), description="The reward.")
+    student_temperature: RunField[float] = Field(
+        0.7, gt=0, description="The students' logits are divided by this."
+    )
+    teacher_temperature: RunField[float] = Field(
+        0.7, gt=0, description="The teacher's logits are divided by this."
+    )
+    teacher_logprobs: RunField[Literal["auto", "policy", "sampled", "reference", "none"]] = Field(
         "auto",
         description="Where the teacher's log-probabilities come from: a forward pass of the policy or of the "
         "reference model, or the sampled tokens; auto avoids the forward pass where it can.",
     )
-    student_dtype: str = Field("auto", description="Floating-point type of the students.")
-    student_device: str = Field("auto", description="Device of the students: auto, cpu, cuda:1 and so on.")
-    student_quantization: Literal["none", "8bit", "4bit"] = Field(
+    student_dtype: RunField[str] = Field("auto", description="Floating-point type of the students.")
+    student_device: FreeField[str] = Field(
+        "auto", description="Device of the students: auto, cpu, cuda:1 and so on."
+    )
+    student_quantization: RunField[Literal["none", "8bit", "4bit"]] = Field(
         "none", description="Quantization of the students, by bitsandbytes."
     )
-    student_server: dict[str, Any] = Field(
+    student_server: FreeField[dict[str, Any]] = Field(
         default_factory=dict,
         description="Use students behind a vLLM server: base_url and other options of the openai engine.",
     )
-    pack_tokens: int | None = Field(
+    pack_tokens: FreeField[int | None] = Field(
         None, ge=1, description="Tokens in one scoring pass; unset: chosen from the free memory."
     )
-    sync_limit: float | None = Field(
+    sync_limit: FreeField[float | None] = Field(
         0.1,
         gt=0,
         description="Stop where the log-probabilities of vLLM and of the trainer differ by more than this on "
         "average, nats per token.",
     )
-    trainer: dict[str, Any] = Field(default_factory=dict, description="Options of trl.GRPOConfig.")
-    lora: dict[str, Any] | None = Field(
+    trainer: RunField[dict[str, Any]] = Field(default_factory=dict, description="Options of trl.GRPOConfig.")
+    lora: RunField[dict[str, Any] | None] = Field(
         None, description="Options of peft.LoraConfig; unset: all weights are trained."
     )
 
@@ -144,15 +151,13 @@ class GrpoSection(StageConfig):
 class GrpoConfig(GrpoSection):
     """A whole GRPO training."""
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({*_NOT_DECIDING, "student_device", "student_server"})
-
-    teacher: str = Field(description="The model to train: an alias, a hub id or a local path.")
-    students: tuple[str, ...] = Field(
+    teacher: RunField[str] = Field(description="The model to train: an alias, a hub id or a local path.")
+    students: RunField[tuple[str, ...]] = Field(
         (), description="Frozen students whose understanding of the explanation is the reward."
     )
-    output: str = Field(description="Directory of checkpoints and of the trained model.")
-    format: str = Field("stratos", description="Conversation format.")
-    seed: int = Field(0, ge=0, description="Seed of the order of questions and of sampling.")
+    output: FreeField[str] = Field(description="Directory of checkpoints and of the trained model.")
+    format: RunField[str] = Field("stratos", description="Conversation format.")
+    seed: RunField[int] = Field(0, ge=0, description="Seed of the order of questions and of sampling.")
 
     @model_validator(mode="after")
     def _check_students(self) -> GrpoConfig:

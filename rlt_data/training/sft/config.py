@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field, model_validator
 
 from rlt_data.formats import Role
-from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.stages.runtime.contract import FreeField, ResolvedField, RunField, StageConfig
 from rlt_data.training.common.trl_options import select_deciding
 
 
 class SftSection(StageConfig):
     """What the model learns from, and how. `trainer` passes options on to `trl.SFTConfig`."""
 
-    where: str | None = Field(
+    where: RunField[str | None] = Field(
         None,
         description="SQL predicate over traces (a teacher) or distillation (a student): learn from these "
         "only. A teacher never learns from truncated traces.",
     )
-    limit: int | None = Field(None, ge=1, description="Learn from the first N examples only.")
-    distillation: str | None = Field(
+    limit: RunField[int | None] = Field(None, ge=1, description="Learn from the first N examples only.")
+    distillation: ResolvedField[str | None] = Field(
         None,
         description="A student's examples: run of substitute (id or prefix); unset: the newest finished.",
     )
-    max_tokens: int | None = Field(
+    max_tokens: RunField[int | None] = Field(
         None, ge=1, description="Longer texts are rejected; unset: the model's context."
     )
-    keep_checkpoints: int = Field(1, ge=1, description="Checkpoints to keep.")
-    trainer: dict[str, Any] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
-    lora: dict[str, Any] | None = Field(
+    keep_checkpoints: FreeField[int] = Field(1, ge=1, description="Checkpoints to keep.")
+    trainer: RunField[dict[str, Any]] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
+    lora: RunField[dict[str, Any] | None] = Field(
         None,
         description="Options of peft.LoraConfig; the adapter is merged at the end. Unset: all weights are "
         "trained.",
@@ -39,17 +39,15 @@ class SftSection(StageConfig):
 class SftConfig(SftSection):
     """A whole supervised fine-tuning."""
 
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"output", "keep_checkpoints", "distillation"})
-
-    role: Role = Field(
+    role: RunField[Role] = Field(
         "teacher",
         description="teacher: learn to explain a solved problem, from traces. student: learn to think and "
         "solve, from distillation examples.",
     )
-    model: str = Field(description="The model to start from: an alias, a hub id or a local path.")
-    output: str = Field(description="Directory of checkpoints and of the trained model.")
-    format: str = Field("stratos", description="Conversation format.")
-    seed: int = Field(0, ge=0, description="Seed of the order of texts.")
+    model: RunField[str] = Field(description="The model to start from: an alias, a hub id or a local path.")
+    output: FreeField[str] = Field(description="Directory of checkpoints and of the trained model.")
+    format: RunField[str] = Field("stratos", description="Conversation format.")
+    seed: RunField[int] = Field(0, ge=0, description="Seed of the order of texts.")
 
     @model_validator(mode="after")
     def _check_distillation(self) -> SftConfig:

@@ -15,7 +15,7 @@ from rlt_data.engines.openai.client import read_retry_after
 from rlt_data.engines.openai.options import hide_secrets, read_server_options
 from rlt_data.engines.openai.protocol import ServerTraits, UnreadableAnswerError, build_body, read_answer
 from rlt_data.errors import UsageError
-from rlt_data.stages.generate.stage import GenerateConfig
+from rlt_data.stages.generate import GenerateConfig
 
 CLOSE = "<|end_of_explanation|>"
 SAMPLING = SamplingParameters(0.7, 1.0, 0, 64, (CLOSE,))

@@ -18,7 +18,7 @@ from rlt_data.lake import Lake
 from rlt_data.models import load_model, load_tokenizer, resolve_model
 from rlt_data.models.identity import ModelIdentity
 from rlt_data.settings import Settings
-from rlt_data.stages.generate.stage import GenerateConfig, generate
+from rlt_data.stages.generate import GenerateConfig, generate
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -47,8 +47,8 @@ def run(
     engine: OpenAIEngine, sampling: SamplingParameters, samples: int = 8
 ) -> dict[str, Completion | FailedRequest]:
     requests = [
-        GenerationRequest(f"{index}.{sample}", prompt, 2**51 + 100 * index + sample)
-        for index, prompt in enumerate(PROMPTS)
+        GenerationRequest(f"{place}.{sample}", prompt, 2**51 + 100 * place + sample)
+        for place, prompt in enumerate(PROMPTS)
         for sample in range(samples)
     ]
     answers = {answer.key: answer for answer in engine.generate(requests, sampling)}
@@ -65,12 +65,9 @@ def test_the_capabilities_of_the_server_are_detected(engine: OpenAIEngine) -> No
 
 def test_completions_have_token_ids_and_log_probabilities(engine: OpenAIEngine, vllm_model: Path) -> None:
     import torch
-    from transformers import AutoTokenizer
 
     identity = resolve_model(str(vllm_model), role="teacher", settings=Settings())
-    network = load_model(identity, dtype="float32", device="cpu")
-    # The server's tokenizer: for this model, not the one that tokenizer.json describes.
-    tokenizer = AutoTokenizer.from_pretrained(vllm_model)
+    tokenizer, network = load_tokenizer(identity), load_model(identity, dtype="float32", device="cpu")
     answers = run(engine, SamplingParameters(TEMPERATURE, 1.0, 0, 12, ("e",)))
     for key, answer in answers.items():
         assert isinstance(answer, Completion)
@@ -121,7 +118,7 @@ def test_every_question_becomes_a_trace(
             "solution_rendered": False,
             "run_id": "test",
         }
-        for question in (f"What is {index} plus 7?" for index in range(10))
+        for question in (f"What is {place} plus 7?" for place in range(10))
     ]
     lake.table("questions").append(pl.DataFrame(rows), run_id="test")
     config = GenerateConfig(
@@ -140,7 +137,7 @@ def test_every_question_becomes_a_trace(
     assert set(traces["logprob_mode"]) == {"processed"}
     assert (traces["completion_token_ids"].list.len() == traces["completion_tokens"]).all()
     assert set(traces["state"]) == {"missing_close" if api == "completions" else "missing_open"}
-    assert any("cannot prefill" in note for note in summary.notes) == (api == "chat")
+    assert any("could not be prefilled" in note for note in summary.notes) == (api == "chat")
 
 
 def test_a_student_scores_on_the_server_as_in_torch(
@@ -164,7 +161,7 @@ def test_a_training_reward_uses_the_student_on_the_server(
     tokenizer = load_tokenizer(resolve_model(str(vllm_model), role="student", settings=Settings()))
     texts = ["First add, then multiply: 3 + 4 = 7.<|end_of_explanation|>", "It is so, and it never ends"]
     ids = [tokenizer(text)["input_ids"] for text in texts]
-    sampled = [[-0.5 - 0.01 * index for index in range(len(written))] for written in ids]
+    sampled = [[-0.5 - 0.01 * place for place in range(len(written))] for written in ids]
     students = [
         open_served_student(str(vllm_model), 1.0, {"base_url": server, "served_model": SERVED}),
         load_student(str(vllm_model), 1.0, dtype="float32", device="cpu"),

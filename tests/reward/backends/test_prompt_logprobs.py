@@ -20,8 +20,8 @@ from rlt_data.reward.backends.openai import ServerBackend, read_prompt_logprobs
 from rlt_data.reward.backends.opening import BACKENDS, BackendName, BackendSettings
 from rlt_data.reward.scoring.loading import ModelCache
 from rlt_data.settings import Settings
+from rlt_data.stages.score import ScoreConfig
 from rlt_data.stages.score.rows import ScoreKey
-from rlt_data.stages.score.stage import ScoreConfig
 from rlt_data.stages.score.trace_groups import ScoreGroup
 
 

@@ -11,7 +11,7 @@ from rlt_data.lake import Lake
 from rlt_data.sources.procedural.arithmetic import classify_explanation, parse_chain
 from rlt_data.sources.procedural.explained_arithmetic import PREFIX, open_arithmetic
 from rlt_data.sources.rows import SourceRow
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.ingest import IngestConfig, ingest
 
 NAME = f"{PREFIX}chain_sum"
 

@@ -15,10 +15,9 @@ from small_lake import make_lake
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake
-from rlt_data.stages.export.stage import ExportConfig, export
-from rlt_data.stages.rank.stage import RankConfig, rank
-from rlt_data.stages.runtime.planning import plan_stage
-from rlt_data.stages.substitute.stage import SubstituteConfig, substitute
+from rlt_data.stages.export import ExportConfig, export
+from rlt_data.stages.rank import RankConfig, rank
+from rlt_data.stages.substitute import SubstituteConfig, substitute
 
 FORMS = ["dataset", "jsonl", "parquet", "sharegpt", "messages"]
 SUFFIX = {"dataset": "", "parquet": ".parquet"}
@@ -164,13 +163,13 @@ def test_an_export_is_done_once_and_again_when_its_files_are_gone(lake: Lake, tm
     again = run_export(lake, path, "dataset")
     assert (again.run_id, again.status) == (first.run_id, "already finished")
     config = ExportConfig(path=str(path))
-    assert plan_stage(export, lake, config).state == "finished"
+    assert export.plan(lake, config).state == "finished"
     content = (path / "README.md").read_bytes()
     for file in (path / "README.md", path / "data" / "train-00000-of-00001.parquet"):
         file.unlink()
     (path / "data").rmdir()
     path.rmdir()
-    assert plan_stage(export, lake, config).state == "new"
+    assert export.plan(lake, config).state == "new"
     third = run_export(lake, path, "dataset")
     assert third.run_id != first.run_id
     assert third.status == "finished"
@@ -197,7 +196,7 @@ def test_what_is_there_is_not_overwritten_unless_asked(lake: Lake, tmp_path: Pat
         path.write_text("mine", encoding="utf-8")
     mine = path / "README.md" if form == "dataset" else path
     for _ in range(2):
-        with pytest.raises(UsageError, match="there already"):
+        with pytest.raises(UsageError, match="exists already"):
             run_export(lake, path, form)
         assert mine.read_text(encoding="utf-8") == "mine"
     run_export(lake, path, form, overwrite=True)
@@ -209,7 +208,7 @@ def test_a_changed_file_is_not_silently_replaced(lake: Lake, tmp_path: Path) -> 
     path = tmp_path / "a.jsonl"
     run_export(lake, path, "jsonl")
     path.write_text("edited by hand", encoding="utf-8")
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="exists already"):
         run_export(lake, path, "jsonl")
     assert path.read_text(encoding="utf-8") == "edited by hand"
     assert run_export(lake, path, "jsonl", overwrite=True).status == "finished"
@@ -228,7 +227,7 @@ def test_nothing_but_an_export_is_ever_replaced(lake: Lake, tmp_path: Path) -> N
 def test_nothing_to_export_is_an_error(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="no finished run of substitute"):
         run_export(Lake(tmp_path / "empty"), tmp_path / "a", "jsonl")
-    with pytest.raises(UsageError, match="this machine's file system"):
+    with pytest.raises(UsageError, match="written to a local path"):
         export(lake, ExportConfig(path="s3://bucket/set"))
 
 
@@ -236,7 +235,7 @@ def test_nothing_to_export_is_an_error(lake: Lake, tmp_path: Path) -> None:
 PROGRAM = """
     import os, signal, sys
     from rlt_data.lake import Lake
-    from rlt_data.stages.export.stage import ExportConfig, export
+    from rlt_data.stages.export import ExportConfig, export
 
     point, uri, path, form = sys.argv[1:]
     placed = False

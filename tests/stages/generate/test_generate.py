@@ -18,8 +18,9 @@ from rlt_data.lake import Lake
 from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
 from rlt_data.progress import Reporter, Task
 from rlt_data.settings import Settings
+from rlt_data.stages.generate import GenerateConfig, generate
 from rlt_data.stages.generate.requests import describe_generation
-from rlt_data.stages.generate.stage import GenerateConfig, TruncationWatch, generate
+from rlt_data.stages.generate.truncation_limit import TruncationLimit
 
 QUESTIONS = [
     ("How many dollars are 3 eggs at $2?", "3 * 2 = 6"),
@@ -172,7 +173,7 @@ def test_a_generation_grows_by_what_is_missing(tmp_path: Path, tiny_model: Path)
     assert first.rows_out == 2
     second = generate(lake, make_config(tiny_model, samples=2))
     assert second.rows_out == 2 * len(QUESTIONS) - 2
-    assert any("2 traces of this generation were in the lake already" in note for note in second.notes)
+    assert any("2 traces of this generation were already in the lake" in note for note in second.notes)
     rows = read_traces(lake)
     assert len({(row["question_id"], row["sample_index"]) for row in rows}) == len(rows) == 8
     assert len({row["generation_id"] for row in rows}) == 1
@@ -217,7 +218,7 @@ def test_where_selects_questions(tmp_path: Path, tiny_model: Path) -> None:
     assert len(read_traces(lake)) == 2 * 3
     with pytest.raises(UsageError, match="not valid SQL"):
         generate(lake, make_config(tiny_model, where="quesion = 'x'"))
-    with pytest.raises(UsageError, match="keeps no question"):
+    with pytest.raises(UsageError, match="contains no question"):
         generate(lake, make_config(tiny_model, where="question = 'x'"))
 
 
@@ -244,7 +245,7 @@ def test_an_empty_lake_and_an_unknown_teacher_are_refused(tmp_path: Path, tiny_m
 def test_too_much_cut_off_stops_with_advice_and_keeps_the_rows(tmp_path: Path, tiny_model: Path) -> None:
     lake = make_lake(tmp_path)
     strict = {"allow_truncated": False, "max_tokens": 4, "samples": 12}
-    with pytest.raises(StageStoppedError, match="cut off at max_tokens 4") as caught:
+    with pytest.raises(StageStoppedError, match="truncated at max_tokens 4") as caught:
         generate(lake, make_config(tiny_model, max_batch_rows=8, **strict))
     assert caught.value.remedy is not None
     assert "raise max_tokens" in caught.value.remedy
@@ -274,10 +275,10 @@ def test_too_much_cut_off_stops_with_advice_and_keeps_the_rows(tmp_path: Path, t
 def test_when_the_truncated_share_stops_the_stage(
     completions: int, truncated: int, on_the_way: bool, at_end: bool
 ) -> None:
-    watch = TruncationWatch(GenerateConfig(teacher="x"))
+    limit = TruncationLimit(GenerateConfig(teacher="x"))
     for place in range(completions):
-        watch.count(truncated=place < truncated)
-    for check, stops in ((watch.check_on_the_way, on_the_way), (watch.check_at_end, at_end)):
+        limit.count(truncated=place < truncated)
+    for check, stops in ((limit.check_during_run, on_the_way), (limit.check_at_end, at_end)):
         if stops:
             with pytest.raises(StageStoppedError):
                 check("run")
@@ -286,7 +287,7 @@ def test_when_the_truncated_share_stops_the_stage(
 
 
 def test_no_completion_at_all_is_no_reason_to_stop() -> None:
-    TruncationWatch(GenerateConfig(teacher="x", max_truncated_share=0.0)).check_at_end("run")
+    TruncationLimit(GenerateConfig(teacher="x", max_truncated_share=0.0)).check_at_end("run")
 
 
 def test_options_that_change_the_teacher_make_a_generation_of_their_own() -> None:

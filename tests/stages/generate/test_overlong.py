@@ -15,7 +15,7 @@ from rlt_data.formats import load_format, render_student_text
 from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.settings import Settings
-from rlt_data.stages.generate.stage import GenerateConfig, generate
+from rlt_data.stages.generate import GenerateConfig, generate
 
 SAMPLES = 8
 LIMIT = 90
@@ -85,7 +85,7 @@ def test_a_run_of_two_teachers_goes_on_where_it_was_cut_off(
 
 
 def test_a_teacher_named_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="named twice"):
+    with pytest.raises(ValueError, match="given twice"):
         GenerateConfig(teacher=("a", "a"))
 
 
@@ -132,7 +132,7 @@ def test_resampled_explanations_are_drawn_until_they_fit(tmp_path: Path, tiny_mo
     recollected = summary.extra["over_long_recollected"]
     assert recollected > 0
     assert recollected + summary.extra.get("over_long_lost", 0) == len(over)
-    assert all("4 draws were all over-long" in row["detail"] for row in rejects)
+    assert all("all 4 draws were over-long" in row["detail"] for row in rejects)
     firsts = {row["seed"]: row["completion"] for row in read_traces(first)}
     assert sum(row["seed"] not in firsts for row in rows) == recollected
     assert all(firsts[row["seed"]] == row["completion"] for row in rows if row["seed"] in firsts)
@@ -157,7 +157,7 @@ def test_resampling_is_a_generation_of_its_own(tmp_path: Path, tiny_model: Path)
 
 
 def test_overlong_needs_a_measure(tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(ValueError, match="needs the student"):
+    with pytest.raises(ValueError, match="needs a student"):
         make_config(tiny_model, overlong="drop")
     whole = make_lake(tmp_path)
     config = make_config(tiny_model, overlong="drop", student=str(tiny_model), samples=1)

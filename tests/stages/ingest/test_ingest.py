@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rlt_data.errors import InputError, UsageError
 from rlt_data.lake import Lake
 from rlt_data.sources.identity import identify_question, normalize_text
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.runtime.run import StageSummary
 
 FILES = ("gsm8k_test.jsonl", "math500.jsonl", "aime24.jsonl", "skyt1_27b_math500.jsonl")

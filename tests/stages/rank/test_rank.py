@@ -8,10 +8,11 @@ from small_lake import append_made, make_lake, make_question, make_score, make_t
 
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
+from rlt_data.stages.rank import RankConfig, rank
+from rlt_data.stages.rank.config import RankingReward
 from rlt_data.stages.rank.filters import ends_in_loop
-from rlt_data.stages.rank.stage import RankConfig, rank
 
-PLAIN = {"alpha": 0.0}
+PLAIN = {"reward": {"alpha": 0.0}}
 
 
 def test_traces_are_ordered_by_reward_and_the_best_is_selected(tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_traces_are_ordered_by_reward_and_the_best_is_selected(tmp_path: Path) -
     assert set(rows["estimator"]) == {"full"}
     assert set(rows["policy"]) == {"best-of-n(1)"}
     assert (summary.rows_in, summary.rows_out, summary.extra["selected"]) == (6, 6, 2)
-    assert summary.extra["judged_by"] == {"full": 6}
+    assert summary.extra["estimators"] == {"full": 6}
 
 
 def test_the_exact_divergence_judges_where_it_was_stored_and_the_sampled_one_elsewhere(
@@ -52,10 +53,10 @@ def test_the_exact_divergence_judges_where_it_was_stored_and_the_sampled_one_els
     assert best["trace_id"].to_list() == ["q0t0", "q1t1", "q2t0"]
     assert best["estimator"].to_list() == ["full", "k1", None]
     assert best["reward"].to_list() == pytest.approx([-1.3, 0.5, -1.0])
-    assert summary.extra["judged_by"] == {"full": 2, "k1": 2, "r_ss": 2}
+    assert summary.extra["estimators"] == {"full": 2, "k1": 2, "r_ss": 2}
     assert any("favours traces that the teacher itself finds unlikely" in note for note in summary.notes)
 
-    forced = rank(lake, RankConfig.model_validate({**PLAIN, "estimator": "k1"}))
+    forced = rank(lake, RankConfig.model_validate({"reward": {"alpha": 0.0, "estimator": "k1"}}))
     rows = read_run(lake, "rankings", forced.run_id)
     assert rows.filter(pl.col("question_id") == "q0").sort("rank")["trace_id"].to_list() == ["q0t1", "q0t0"]
     assert rows.filter(pl.col("question_id") == "q2")["trace_id"].to_list() == ["q2t0"]
@@ -63,10 +64,12 @@ def test_the_exact_divergence_judges_where_it_was_stored_and_the_sampled_one_els
 
     # A threshold compares all questions with each other, so one criterion judges them all.
     across = rank(lake, RankConfig.model_validate({**PLAIN, "policy": "threshold(-1.5)"}))
-    assert across.extra["judged_by"] == {"r_ss": 6}
+    assert across.extra["estimators"] == {"r_ss": 6}
 
     with pytest.raises(UsageError, match="no trace has a reward by the estimator full"):
-        rank(lake, RankConfig.model_validate({"estimator": "full", "where": "question_id = 'q2'"}))
+        rank(
+            lake, RankConfig.model_validate({"reward": {"estimator": "full"}, "where": "question_id = 'q2'"})
+        )
 
 
 def test_lambda_alpha_and_penalty_change_the_order(tmp_path: Path) -> None:
@@ -81,7 +84,7 @@ def test_lambda_alpha_and_penalty_change_the_order(tmp_path: Path) -> None:
     append_made(lake, "score", "scores", scores)
 
     def order(**settings: float) -> list[str]:
-        summary = rank(lake, RankConfig.model_validate({**PLAIN, **settings}))
+        summary = rank(lake, RankConfig.model_validate({"reward": {**PLAIN["reward"], **settings}}))
         return read_run(lake, "rankings", summary.run_id).sort("rank")["trace_id"].to_list()
 
     assert order() == ["q0t0", "q0t2", "q0t1"]
@@ -123,8 +126,10 @@ def test_a_teacher_that_did_not_write_the_trace_is_noted(tmp_path: Path) -> None
     assert not any("did not write" in note for note in rank(lake, RankConfig()).notes)
     other = [make_score(traces[0], -1.0, exact=0.0, label="b", teacher_revision="xyz")]
     append_made(lake, "score", "scores", other, label="other")
-    assert any("1 traces are judged by the divergence" in note for note in rank(lake, RankConfig()).notes)
-    assert not any("did not write" in note for note in rank(lake, RankConfig(lambda_kl=0)).notes)
+    assert any("1 traces are ranked by the divergence" in note for note in rank(lake, RankConfig()).notes)
+    assert not any(
+        "did not write" in note for note in rank(lake, RankConfig(reward=RankingReward(lambda_kl=0))).notes
+    )
 
 
 def test_traces_without_a_score_are_counted_and_named(tmp_path: Path) -> None:
@@ -146,7 +151,7 @@ def test_random_works_before_anything_was_scored(tmp_path: Path) -> None:
     summary = rank(lake, RankConfig(policy="random(2)"))
     rows = read_run(lake, "rankings", summary.run_id)
     assert (rows.height, rows["selected"].sum(), rows["reward"].null_count()) == (4, 2, 4)
-    with pytest.raises(UsageError, match="there is no score"):
+    with pytest.raises(UsageError, match="no selected trace has a score"):
         rank(lake, RankConfig())
 
 
@@ -164,7 +169,7 @@ def test_several_students_rank_each_or_together(tmp_path: Path) -> None:
     assert best(students=["other"]) == {"other": ("q0t1", -2.0)}
     assert best(combine="mean") == {"mean(other, student)": ("q0t1", -2.0)}
     assert best(combine="minimum") == {"minimum(other, student)": ("q0t1", -2.0)}
-    with pytest.raises(UsageError, match="there is no score by 'nobody'") as caught:
+    with pytest.raises(UsageError, match="no selected trace has a score by 'nobody'") as caught:
         best(students=["nobody"])
     assert "other, student" in str(caught.value.where)
 
@@ -193,7 +198,9 @@ def test_filters_compose_with_a_policy_and_count_what_they_leave_out(tmp_path: P
     append_made(lake, "score", "scores", [make_score(t, -1.0 - t["sample_index"], exact=0.0) for t in traces])
 
     def best(*filters: str) -> str:
-        summary = rank(lake, RankConfig.model_validate({**PLAIN, "filters": filters, "penalty": 0}))
+        summary = rank(
+            lake, RankConfig.model_validate({"filters": filters, "reward": {"alpha": 0.0, "penalty": 0}})
+        )
         return str(read_run(lake, "rankings", summary.run_id).filter("selected")["trace_id"].item())
 
     assert best() == "q0t0"

@@ -10,8 +10,8 @@ from stages.score.golden_lake import build_golden_lake
 
 from rlt_data.lake import Lake
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.reward.stage import RewardConfig, reward
-from rlt_data.stages.score.stage import ScoreConfig, score
+from rlt_data.stages.reward import RewardConfig, reward
+from rlt_data.stages.score import ScoreConfig, score
 
 
 @pytest.fixture(scope="module")

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import ClassVar
-
 from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.stages.runtime.run import StageConfig, StageRun, StageSummary, open_run
+from rlt_data.stages.runtime.contract import FreeField, RunField, StageConfig, StageSummary
+from rlt_data.stages.runtime.declaration import StageDeclaration
+from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
 
 Row = dict[str, object]
+COUNT = StageDeclaration("count", "Count.", writes=("questions", "rewards"))
+COUNT_MISSING = StageDeclaration("count", "Count.", writes=("questions", "rewards"), repeats=False)
 
 
 class CountConfig(StageConfig):
-    NOT_IDENTITY: ClassVar[frozenset[str]] = frozenset({"batch"})
-    size: int = 6
-    batch: int = 1
+    size: RunField[int] = 6
+    batch: FreeField[int] = 1
 
 
 def make_row(number: int) -> Row:
@@ -28,28 +28,35 @@ def make_row(number: int) -> Row:
     }
 
 
+def start_count(
+    lake: Lake,
+    config: CountConfig | None = None,
+    *,
+    force: bool = False,
+    declaration: StageDeclaration = COUNT,
+) -> StageRun | StageSummary:
+    preparation = Preparation(lambda run: None)
+    return start_run(lake, declaration, config or CountConfig(), preparation, force=force)
+
+
 def open_count(
-    lake: Lake, config: CountConfig | None = None, *, force: bool = False, pinned: tuple[str, ...] = ()
-) -> AbstractContextManager[StageRun]:
-    return open_run(
-        lake,
-        "count",
-        config or CountConfig(),
-        inputs=(),
-        outputs=("questions", "rewards"),
-        pinned=pinned,
-        force=force,
-    )
+    lake: Lake, config: CountConfig | None = None, *, declaration: StageDeclaration = COUNT
+) -> StageRun:
+    """Start a run that is not finished yet."""
+    run = start_count(lake, config, declaration=declaration)
+    assert isinstance(run, StageRun)
+    return run
 
 
 def count_all(
     lake: Lake, config: CountConfig | None = None, *, stop_at: int | None = None, force: bool = False
 ) -> StageSummary:
-    """Go through all numbers again in each leg, as a stage does that reads a file."""
+    """Go through all numbers again in each session, as a stage does that reads a file."""
     config = config or CountConfig()
-    with open_count(lake, config, force=force) as run:
-        if run.already_done:
-            return run.summary
+    run = start_count(lake, config, force=force)
+    if not isinstance(run, StageRun):
+        return run
+    with run:
         for number in range(config.size):
             if number == stop_at:
                 raise UsageError("stopped here")
@@ -64,17 +71,18 @@ def count_all(
 def count_missing(
     lake: Lake, config: CountConfig | None = None, *, stop_at: int | None = None
 ) -> StageSummary:
-    """Take up only what is left in each leg, as a stage does that generates."""
+    """Process only what is left in each session, as a stage does that generates."""
     config = config or CountConfig()
-    with open_count(lake, config) as run:
-        if run.already_done:
-            return run.summary
+    run = start_count(lake, config, declaration=COUNT_MISSING)
+    if not isinstance(run, StageRun):
+        return run
+    with run:
         done = set(run.written("questions").collect().get_column("question_id"))
-        left = [number for number in range(config.size) if hash_content(number) not in done]
-        run.count(rows_in=len(left))
-        for number in left:
+        for number in range(config.size):
+            if hash_content(number) in done:
+                continue
             if number == stop_at:
                 raise UsageError("stopped here")
-            run.count(tokens=10, evens=number % 2 == 0)
+            run.count(rows_in=1, tokens=10, evens=number % 2 == 0)
             run.append("questions", [make_row(number)])
     return run.summary

@@ -32,7 +32,7 @@ def test_rows_are_visible_to_the_stage_at_once_and_to_others_in_time(
         run.append("questions", [make_row(3)])
         assert lake.table("questions").count() == 3
     monkeypatch.setenv("RLT_DATA_COMMIT_SECONDS", "often")
-    with pytest.raises(UsageError, match="no number"), open_count(lake, CountConfig(size=1)):
+    with pytest.raises(UsageError, match="not a number"), open_count(lake, CountConfig(size=1)):
         pass
 
 
@@ -50,7 +50,7 @@ def test_rows_may_come_in_any_shape_and_the_same_key_counts_once(lake: Lake) -> 
     ("rows", "message"),
     [
         ([{**make_row(1), "colour": "red"}], "no column 'colour'"),
-        ([{"question_id": "x"}], "required and absent"),
+        ([{"question_id": "x"}], "is missing"),
         ([{**make_row(1), "source_row": "three"}], "do not fit"),
         ([make_row(1), {**make_row(2), "question": None}], "null"),
         ([make_row(1), {**make_row(2), "source_row": "three"}], "do not fit"),
@@ -100,4 +100,4 @@ def test_two_runs_may_write_the_same_keys_to_a_set_and_not_to_rows(lake: Lake) -
         run.append("questions", [make_row(1), make_row(2)])
     assert lake.table("questions").count() == 2
     assert run.summary.rows_out == 1
-    assert run.summary.notes == ["1 rows were left out: another run committed them in the meantime"]
+    assert run.summary.notes == ["skipped 1 rows that another run committed first"]

@@ -7,21 +7,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from counting import CountConfig, count_all, count_missing, make_row, open_count
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opened_run import open_run
 
 from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.lake.tables.commits import FenceLostError
-from rlt_data.stages.runtime.run import StageConfig, StageRun, StageSummary, open_run
+from rlt_data.stages.runtime.contract import StageConfig, StageSummary
+from rlt_data.stages.runtime.declaration import StageDeclaration
+from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def test_a_finished_run_is_not_run_again(lake: Lake) -> None:
     assert list_statuses(lake) == [("started", 0), ("finished", 0)]
 
 
-def test_what_does_not_change_the_result_is_no_identity(lake: Lake) -> None:
+def test_fields_that_do_not_change_the_result_are_not_identity(lake: Lake) -> None:
     first = count_all(lake)
     assert count_all(lake, CountConfig(batch=64)).status == "already finished"
     assert count_all(lake, CountConfig(size=7)).run_id != first.run_id
@@ -81,16 +85,14 @@ def test_what_does_not_change_the_result_is_no_identity(lake: Lake) -> None:
 def test_inputs_count_by_their_rows_not_by_their_versions(lake: Lake) -> None:
     count_all(lake)
 
-    def read() -> StageSummary:
-        with open_run(lake, "read", StageConfig(), inputs=("questions",), outputs=("rewards",)) as run:
-            pass
-        return run.summary
+    declaration = StageDeclaration("read", "", reads=("questions",), writes=("rewards",))
+    read = partial(Stage(lambda lake, config: Preparation(lambda run: None), StageConfig, declaration), lake)
 
-    first = read()
+    first = read(StageConfig())
     lake.compact()
-    assert read().status == "already finished"
+    assert read(StageConfig()).status == "already finished"
     count_all(lake, CountConfig(size=9))
-    assert read().run_id != first.run_id
+    assert read(StageConfig()).run_id != first.run_id
 
 
 @pytest.mark.parametrize(
@@ -103,18 +105,9 @@ def test_inputs_count_by_their_rows_not_by_their_versions(lake: Lake) -> None:
 )
 def test_models_count_by_role_and_revision(lake: Lake, model: FakeModel, same: bool) -> None:
     def use(model: FakeModel, scheme: int = 1, text: str = "a") -> str:
-        with open_run(
-            lake,
-            "use",
-            StageConfig(),
-            inputs=(),
-            outputs=(),
-            models=[model],
-            identity={"format": text},
-            scheme_version=scheme,
-        ) as run:
-            pass
-        return run.run_id
+        preparation = Preparation(lambda run: None, [model], {"format": text}, scheme_version=scheme)
+        use = Stage(lambda lake, config: preparation, StageConfig, StageDeclaration("use", ""))
+        return use(lake, StageConfig()).run_id
 
     first = use(FakeModel("student", "s", "m", "r1"))
     assert (use(model) == first) is same
@@ -159,7 +152,7 @@ def test_a_resumed_run_reads_what_it_first_pinned(lake: Lake) -> None:
     count_all(lake, CountConfig(size=3))
 
     def read_and_fail() -> None:
-        with open_count(lake, pinned=("questions",)) as run:
+        with open_run(lake, "count", CountConfig(), outputs=("questions",), pins=("questions",)) as run:
             assert run.read("questions").collect().height == 2
             raise UsageError("stopped")
 
@@ -169,7 +162,7 @@ def test_a_resumed_run_reads_what_it_first_pinned(lake: Lake) -> None:
     assert lake.table("questions").count() == 9
     lake.compact()
     lake.vacuum(retention_hours=0, dry_run=False)
-    with open_count(lake, pinned=("questions",)) as resumed:
+    with open_run(lake, "count", CountConfig(), outputs=("questions",), pins=("questions",)) as resumed:
         assert resumed.read("questions").collect().height == 2
         assert resumed.written("questions").collect().height == 9
     assert list_statuses(lake).count(("resumed", 0)) == 1
@@ -218,19 +211,25 @@ import sys, time
 from pathlib import Path
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
-from rlt_data.stages.runtime.run import StageConfig, open_run
+from rlt_data.stages.runtime.contract import StageConfig
+from rlt_data.stages.runtime.declaration import StageDeclaration
+from rlt_data.stages.runtime.run import Preparation, start_run
+from rlt_data.stages.runtime.stage import Stage
 
 go = Path(sys.argv[2])
 Path(f"{go}.{sys.argv[3]}").touch()
 while not go.exists():
     time.sleep(0.001)
-with open_run(Lake(sys.argv[1]), "race", StageConfig(), inputs=(), outputs=("questions",)) as run:
-    if not run.already_done:
-        for number in range(20):
-            run.count(rows_in=1)
-            run.append("questions", [{"question_id": hash_content(number), "question": "?", "solution": "!",
-                                      "solution_rendered": False}])
-            time.sleep(0.01)
+
+def work(run):
+    for number in range(20):
+        run.count(rows_in=1)
+        run.append("questions", [{"question_id": hash_content(number), "question": "?", "solution": "!",
+                                  "solution_rendered": False}])
+        time.sleep(0.01)
+
+race = StageDeclaration("race", "", writes=("questions",))
+Stage(lambda lake, config: Preparation(work), StageConfig, race)(Lake(sys.argv[1]), StageConfig())
 """
 
 
@@ -269,25 +268,23 @@ def test_processes_that_run_the_same_at_once_do_no_harm(lake: Lake, tmp_path: Pa
 def test_killed_at_any_row_with_any_commits_before_the_whole_is_the_same(
     size: int, kills: list[tuple[int, set[int]]]
 ) -> None:
-    """Each leg commits after some of its rows and is dropped at another; a last one goes through."""
-    dropped: list[Iterator[StageRun] | AbstractContextManager[StageRun]] = []
+    """Each session commits after some of its rows and is dropped at another; a last one goes through."""
+    dropped: list[StageRun] = []
     with tempfile.TemporaryDirectory() as folder:
 
         def work(kill_at: int | None, commits: set[int]) -> StageSummary | None:
-            manager = open_run(Lake(folder), "law", CountConfig(size=size), inputs=(), outputs=("questions",))
-            run = manager.__enter__()
+            run = open_run(Lake(folder), "law", CountConfig(size=size), outputs=("questions",), repeats=False)
             done = set(run.written("questions").collect().get_column("question_id"))
             left = [number for number in range(size) if hash_content(number) not in done]
-            run.count(rows_in=len(left))
-            for place, number in enumerate(left):
-                if place == kill_at:
-                    dropped.append(manager)  # Neither ended nor closed while the law is tested.
+            for index, number in enumerate(left):
+                if index == kill_at:
+                    dropped.append(run)  # Neither ended nor closed while the law is tested.
                     return None
-                run.count(tokens=number)
+                run.count(rows_in=1, tokens=number)
                 run.append("questions", [make_row(number)])
-                if place in commits:
+                if index in commits:
                     run.flush()
-            manager.__exit__(None, None, None)
+            run.__exit__(None, None, None)
             return run.summary
 
         for kill_at, commits in kills:

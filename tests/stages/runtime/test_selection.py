@@ -6,13 +6,14 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from opened_run import open_run
 from small_lake import append_made, make_lake, make_question, make_score, make_trace
 
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
 from rlt_data.lake.sql.query import find_named_tables
-from rlt_data.stages.rank.stage import RankConfig, rank
-from rlt_data.stages.runtime.run import StageConfig, open_run
+from rlt_data.stages.rank import RankConfig, rank
+from rlt_data.stages.runtime.contract import RunField, StageConfig
 from rlt_data.stages.runtime.selection import select_rows
 
 UNEXPLAINED = "question_id NOT IN (SELECT question_id FROM traces)"
@@ -21,7 +22,7 @@ UNEXPLAINED = "question_id NOT IN (SELECT question_id FROM traces)"
 class ExplainConfig(StageConfig):
     """Of a stage that explains every question twice."""
 
-    where: str | None = None
+    where: RunField[str | None] = None
 
 
 def explain(lake: Lake, config: ExplainConfig, *, stop_after: int | None = None) -> list[str]:

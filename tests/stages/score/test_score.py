@@ -13,7 +13,7 @@ from rlt_data.errors import ModelError, StageStoppedError, UsageError
 from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.score.stage import ScoreConfig, score
+from rlt_data.stages.score import ScoreConfig, score
 
 TOLERANCE = 1e-4
 
@@ -221,7 +221,7 @@ def test_log_probabilities_of_the_engine_are_not_computed_again(golden: Path, tm
     assert summary.extra["engine_gap"]["mean"] < 1e-5
     # A completion without its closing tag merges with it in the rendered text, or not: both are right.
     assert sum(row["teacher_source"] == "engine" for row in rows.values()) >= 10
-    assert summary.extra["teacher_sides_reused"] >= 10
+    assert summary.extra["teacher_logprobs_reused"] >= 10
     again = score(sampled, config.model_copy(update={"rescore_teacher": True}))
     assert again.rows_out == 12
     assert "engine_gap" not in again.extra

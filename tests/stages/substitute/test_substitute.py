@@ -16,8 +16,8 @@ from rlt_data.formats import build_student_messages, load_built_in, render_stude
 from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.settings import ModelSettings, Settings, use_settings
-from rlt_data.stages.rank.stage import RankConfig, rank
-from rlt_data.stages.substitute.stage import SubstituteConfig, substitute
+from rlt_data.stages.rank import RankConfig, rank
+from rlt_data.stages.substitute import SubstituteConfig, substitute
 
 STRATOS = load_built_in("stratos")
 
@@ -152,7 +152,7 @@ def test_the_newest_finished_ranking_is_used_unless_one_is_named(
     assert (newest.rows_out, newest.extra["ranking"]) == (6, second.run_id)
     named = substitute(ranked, make_config(tmp_path, tiny_model, ranking=first.run_id[:10]))
     assert (named.rows_out, named.extra["ranking"]) == (3, first.run_id)
-    with pytest.raises(LakeError, match="no finished run of rank"):
+    with pytest.raises(LakeError, match="not a finished run of rank"):
         substitute(ranked, make_config(tmp_path, tiny_model, ranking=newest.run_id))
 
 
@@ -185,7 +185,7 @@ def test_the_student_that_ranked_is_taken_where_none_is_named(
 
 def test_a_ranking_by_no_model_asks_for_one(ranked: Lake, tmp_path: Path) -> None:
     rank(ranked, RankConfig(policy="random(1)", where_scores="false"))
-    with pytest.raises(UsageError, match="names no model") as caught:
+    with pytest.raises(UsageError, match="names no student model") as caught:
         substitute(ranked, SubstituteConfig())
     assert "--student" in str(caught.value.remedy)
 
@@ -235,7 +235,7 @@ PROGRAM = """
     from contextlib import contextmanager
     from rlt_data.lake import Lake
     from rlt_data.progress import Reporter
-    from rlt_data.stages.substitute.stage import SubstituteConfig, substitute
+    from rlt_data.stages.substitute import SubstituteConfig, substitute
 
     uri, config = sys.argv[1:]
 

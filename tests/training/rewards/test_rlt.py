@@ -13,8 +13,8 @@ from rlt_data.formats import load_format, render_teacher_prompt
 from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.generate.stage import GenerateConfig, generate
-from rlt_data.stages.score.stage import ScoreConfig, score
+from rlt_data.stages.generate import GenerateConfig, generate
+from rlt_data.stages.score import ScoreConfig, score
 
 pytest.importorskip("trl")
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rlt_data.errors import InputError, UsageError
 from rlt_data.lake import Lake
-from rlt_data.stages.ingest.stage import IngestConfig, ingest
+from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.training.rl.config import GrpoConfig
 from rlt_data.training.rl.options import list_options

@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 import pytest
+from opened_run import open_run
 
 from rlt_data.lake import Lake
-from rlt_data.stages.runtime.run import open_run
 from rlt_data.training.rl.config import GrpoConfig
 from rlt_data.training.rl.rollouts import RolloutRecorder, count_earlier_rows
 

@@ -1,0 +1,15 @@
+"""JSON lines of messages with role and content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from rlt_data.stages.export.forms.writing import ExportDetails, write_lines
+
+
+def write(draft: Path, batches: Iterator[pa.Table], details: ExportDetails) -> None:
+    """Write one conversation a line."""
+    write_lines(draft, (batch.select(["messages"]) for batch in batches))

@@ -1,0 +1,145 @@
+"""Completions become rows of `traces`, or rejects, as they finish."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from typing import Any
+
+from rlt_data.engines import Completion, Engine, FailedRequest
+from rlt_data.formats import ParsedTrace, parse_teacher_completion
+from rlt_data.progress import Task
+from rlt_data.stages.generate.overlong import StudentContext
+from rlt_data.stages.generate.requests import Generation, Sample, make_requests, reject_sample
+from rlt_data.stages.generate.truncation_limit import TruncationLimit
+from rlt_data.stages.runtime.run import StageRun
+
+
+class TraceWriter:
+    """Sends requests to an engine and appends what comes back, as it comes."""
+
+    def __init__(
+        self,
+        run: StageRun,
+        generation: Generation,
+        engine: Engine,
+        limit: TruncationLimit,
+        student: StudentContext | None,
+        refusals: list[FailedRequest],
+    ) -> None:
+        self._run = run
+        self._generation = generation
+        self._engine = engine
+        self._limit = limit
+        self._student = student
+        self._refusals = refusals
+        self._answers = 0
+        self._began = time.monotonic()
+
+    @property
+    def rows_per_second(self) -> float:
+        """Answers a second since this writer was made, the engine's start included."""
+        return self._answers / max(time.monotonic() - self._began, 1e-6)
+
+    def write(self, samples: Mapping[str, Sample], draw: int, task: Task) -> dict[str, Sample]:
+        """Generate the traces of `samples`; return those to be sampled again because they are over-long."""
+        engine = self._engine
+        requests = make_requests(self._run, self._generation, samples, draw=draw, prefills=engine.prefills)
+        sampling, flush = self._generation.sampling, self._run.flush_when_due
+        with closing(engine.generate(requests, sampling, on_wait=flush)) as answers:
+            return self._write_answers(answers, samples, draw, task)
+
+    def _write_answers(
+        self,
+        answers: Iterable[Completion | FailedRequest],
+        samples: Mapping[str, Sample],
+        draw: int,
+        task: Task,
+    ) -> dict[str, Sample]:
+        run, engine = self._run, self._engine
+        again: dict[str, Sample] = {}
+        for answer in answers:
+            sample = samples[answer.key]
+            self._answers += 1
+            if isinstance(answer, FailedRequest):
+                if answer.reason == "over_context":
+                    self._refusals.append(answer)
+                reject_sample(run, answer.key, sample, answer.reason, answer.detail)
+                task.advance(1)
+                continue
+            parsed = parse_teacher_completion(self._generation.format, answer.text, prefilled=engine.prefills)
+            tokens = answer.token_count or 0
+            run.count(tokens=tokens)
+            if not self._handle_overlong(sample, parsed, answer, draw, again):
+                row = self._build_row(sample, answer, parsed, draw)
+                self._limit.count(truncated=row["truncated"])
+                run.count(rows_in=1, truncated=int(row["truncated"]))
+                run.append("traces", [row])
+            task.advance(0 if answer.key in again else 1, tokens=tokens)
+            self._limit.check_during_run(run.run_id)
+        return again
+
+    def _handle_overlong(
+        self, sample: Sample, parsed: ParsedTrace, answer: Completion, draw: int, again: dict[str, Sample]
+    ) -> bool:
+        """Count an over-long explanation; return whether it is rejected or put into `again`."""
+        student, config = self._student, self._generation.config
+        if student is None or parsed.think is None:
+            return False
+        length = student.count_tokens(sample.question, parsed.think, sample.solution)
+        if length <= student.limit:
+            if draw:
+                self._run.count(over_long_draws=draw, over_long_recollected=1)
+            return False
+        if config.overlong == "keep":
+            self._run.count(over_long_kept=1)
+            return False
+        if config.overlong == "resample" and draw < config.resamples:
+            again[answer.key] = sample
+            return True
+        detail = f"the student text has {length} tokens, the student's context is {student.limit}"
+        if draw:
+            self._run.count(over_long_draws=draw + 1)
+            detail += f"; all {draw + 1} draws were over-long"
+        self._run.count(over_long_lost=1)
+        reject_sample(self._run, answer.key, sample, "over_student_context", detail)
+        return True
+
+    def _build_row(
+        self, sample: Sample, completion: Completion, parsed: ParsedTrace, draw: int
+    ) -> dict[str, Any]:
+        """Build the row of one completion."""
+        generation, engine = self._generation, self._engine
+        config, teacher = generation.config, generation.teacher
+        # Greedy log-probabilities are those of temperature 1: no division took place.
+        mode = "raw" if config.temperature == 0 else engine.logprob_mode
+        return {
+            "trace_id": completion.key,
+            "question_id": sample.question_id,
+            "generation_id": generation.id,
+            "sample_index": sample.sample_index,
+            "origin": "generated",
+            "teacher": teacher.name,
+            "teacher_model": teacher.model,
+            "teacher_revision": teacher.revision,
+            "engine": engine.version,
+            "format": generation.format.name,
+            "completion": completion.text,
+            "think": parsed.think,
+            "trace_solution": parsed.solution,
+            "state": parsed.state,
+            "finish_reason": completion.finish_reason,
+            "truncated": completion.finish_reason == "length",
+            "completion_token_ids": completion.token_ids,
+            "completion_logprobs": completion.logprobs,
+            "logprob_mode": None if completion.logprobs is None else mode,
+            "logprob_dtype": engine.dtype,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.token_count,
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "top_k": config.top_k,
+            "max_tokens": config.max_tokens,
+            "seed": generation.derive_seed(sample, draw),
+        }

@@ -1,0 +1,11 @@
+"""When `rank` is killed; see `tests/faults/kill_case.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faults.kill_case import KillCase
+
+
+def make_case(folder: Path) -> KillCase:
+    return KillCase({"policy": "best-of-n(1)"}, longest=0.4)
