@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Literal
+from typing import Literal, assert_never
 
 import polars as pl
 
@@ -69,13 +69,17 @@ def combine_parts(parts: Sequence[RewardParts], how: Combine) -> RewardParts:
     `mean` takes the mean of every part over the students that have it; `minimum` takes all parts of the
     student with the lowest reward, or of one without a reward.
     """
-    if how == "minimum":
-        return min(parts, key=lambda part: float("-inf") if part.reward is None else part.reward)
-    means = {}
-    for name in PART_COLUMNS:
-        values = [value for part in parts if (value := getattr(part, name)) is not None]
-        means[name] = fmean(values) if values else None
-    return RewardParts(**(asdict(parts[0]) | means))
+    match how:
+        case "minimum":
+            return min(parts, key=lambda part: float("-inf") if part.reward is None else part.reward)
+        case "mean":
+            means = {}
+            for name in PART_COLUMNS:
+                values = [value for part in parts if (value := getattr(part, name)) is not None]
+                means[name] = fmean(values) if values else None
+            return RewardParts(**(asdict(parts[0]) | means))
+        case _:
+            assert_never(how)
 
 
 def score_texts(

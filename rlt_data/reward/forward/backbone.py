@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -93,22 +93,24 @@ def iterate_hidden(
     that text, for t from `offset` on, is row start + t - offset. The rows of a text begin at or before the
     token before its first scored token.
     """
-    if mode == "packed":
-        store = PrefixStore()
-        for pack in build_packs(items, limit, share_prefixes=share_prefixes):
-            hidden = run_packed(model, pack, store)
-            store.keep_only(pack.kept)
-            yield hidden, [(s.index, s.start, s.offset) for s in pack.segments if s.index is not None]
-        return
-    if mode == "dense":
-        for item in items:
-            yield run_dense(model, item), [(item.index, 0, item.first_scored - 1)]
-        return
-    for batch in _gather_alike(items, limit):
-        states = run_padded(model, batch)
-        width = states.shape[1]
-        spans = [(item.index, row * width, 0) for row, item in enumerate(batch)]
-        yield states.reshape(-1, states.shape[-1]), spans
+    match mode:
+        case "packed":
+            store = PrefixStore()
+            for pack in build_packs(items, limit, share_prefixes=share_prefixes):
+                hidden = run_packed(model, pack, store)
+                store.keep_only(pack.kept)
+                yield hidden, [(s.index, s.start, s.offset) for s in pack.segments if s.index is not None]
+        case "padded":
+            for batch in _gather_alike(items, limit):
+                states = run_padded(model, batch)
+                width = states.shape[1]
+                spans = [(item.index, row * width, 0) for row, item in enumerate(batch)]
+                yield states.reshape(-1, states.shape[-1]), spans
+        case "dense":
+            for item in items:
+                yield run_dense(model, item), [(item.index, 0, item.first_scored - 1)]
+        case _:
+            assert_never(mode)
 
 
 def _gather_alike(items: Sequence[PackItem], limit: int) -> Iterator[list[PackItem]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor
@@ -73,11 +73,14 @@ class ModelRunner:
 
     def read_head(self) -> AnyHead:
         """Read the current output layer: a policy in training changes between calls."""
-        if self.mode == "dense":
-            return LogitsHead(
-                self.scoring.model.config.get_text_config().vocab_size, self.scoring.temperature
-            )
-        return read_head(self.scoring.model, self.scoring.temperature)
+        model, temperature = self.scoring.model, self.scoring.temperature
+        match self.mode:
+            case "packed" | "padded":
+                return read_head(model, temperature)
+            case "dense":
+                return LogitsHead(model.config.get_text_config().vocab_size, temperature)
+            case _:
+                assert_never(self.mode)
 
     def score(self, texts: Sequence[ScoringText | None], consume: Callable[[ScoredRows], None]) -> None:
         """Run every text that is not None and pass its rows to `consume`, some texts at a time.
