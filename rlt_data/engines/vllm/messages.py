@@ -20,6 +20,8 @@ class EngineSetup(TypedDict):
 
     model: str
     """Directory of the model."""
+    tokenizer: str
+    """Directory of its tokenizer."""
     adapter: str | None
     """Directory of a LoRA adapter."""
     dtype: str
