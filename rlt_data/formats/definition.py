@@ -1,4 +1,7 @@
-"""A conversation format: what the teacher and the student read and write, as data."""
+"""A conversation format: the prompts and tags of teacher and student, as data.
+
+Built-in formats are the TOML files beside this module; each is named as its file.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,24 @@ from rlt_data.suggestions import suggest_name
 from rlt_data.toml import load_document, parse_document, validate_data
 
 PLACEHOLDER = re.compile(r"\{(question|solution|think)\}")
-BUILT_IN = ("stratos", "r1")
+BUILT_IN = tuple(
+    sorted(
+        file.name.removesuffix(".toml")
+        for file in resources.files(__package__).iterdir()
+        if file.name.endswith(".toml")
+    )
+)
 
 
 class TeacherFormat(BaseModel):
-    """The teacher's side. The teacher goes on from `prefill` until it writes `close`."""
+    """The teacher's prompt and tags. The teacher continues `prefill` until it writes `close`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     system: str = ""
     """System prompt; empty for none."""
     user: str = "{question}"
-    """The user's turn, with `{question}` and, if not in `prefill`, `{solution}`."""
+    """The user's turn, with `{question}`, and with `{solution}` unless `prefill` has it."""
     prefill: str
     """How the assistant's turn begins, up to and including the opened explanation."""
     open: str
@@ -39,12 +48,12 @@ class TeacherFormat(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> TeacherFormat:
         if PLACEHOLDER.findall(self.user + self.prefill).count("think"):
-            raise ValueError("teacher: {think} is what the teacher writes; it cannot stand in its prompt")
+            raise ValueError("teacher: {think} is what the teacher writes, so its prompt cannot contain it")
         for name in ("question", "solution"):
             found = PLACEHOLDER.findall(self.user + self.prefill).count(name)
             if found != 1:
                 raise ValueError(
-                    f"teacher: {{{name}}} must stand exactly once in user and prefill together, found {found}"
+                    f"teacher: {{{name}}} must occur exactly once in user and prefill together, found {found}"
                 )
         if not self.open or not self.close:
             raise ValueError("teacher.open and teacher.close must not be empty")
@@ -54,7 +63,7 @@ class TeacherFormat(BaseModel):
 
 
 class StudentFormat(BaseModel):
-    """The student's side: what it is asked, and how its thinking and solution are marked."""
+    """The student's prompt, and the tags around its thinking and solution."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,8 +89,8 @@ class StudentFormat(BaseModel):
         found = PLACEHOLDER.findall(self.user)
         if found != ["question"]:
             raise ValueError(
-                f"student.user must hold {{question}} once and nothing else, found {found}: the student "
-                "sees neither the solution nor the explanation in its prompt"
+                f"student.user must contain {{question}} once and no other placeholder, found {found}: the "
+                "student sees neither the solution nor the explanation in its prompt"
             )
         if not self.think_open or not self.think_close:
             raise ValueError("student.think_open and student.think_close must not be empty")
@@ -97,9 +106,9 @@ class StudentFormat(BaseModel):
 
 
 class ConversationFormat(BaseModel):
-    """One conversation format. Built in are `stratos` and `r1`; users add their own in TOML.
+    """One conversation format, built in or a user's own.
 
-    Placeholders are filled by position, not by `str.format`, so braces elsewhere stay as they are.
+    Only the placeholders above are replaced, not by `str.format`, so other braces stay as they are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,16 +118,16 @@ class ConversationFormat(BaseModel):
     student: StudentFormat
 
     def identity_text(self) -> dict[str, Any]:
-        """Everything that decides a rendered text, for fingerprints: all but the name."""
+        """Return everything that determines a rendered text, for fingerprints: all but the name."""
         return self.model_dump(exclude={"name"})
 
 
 def load_format(name_or_path: str, settings: Settings | None = None) -> ConversationFormat:
-    """Load a format by name (the user's own first, then built in) or from a TOML file, by its path.
+    """Load a format by name (a user's own before a built-in one) or from a TOML file by its path.
 
-    `settings` default to the nearest `rlt-data.toml`. A user's format may say `base = "stratos"` and
-    then only what differs. Raises `UsageError` for an unknown name, for a key that no format has (with
-    file, line and the nearest right key), and for placeholders that make no sense.
+    `settings` default to the nearest `rlt-data.toml`. A user's format with `base = "stratos"` needs only the
+    keys that differ. Raises `UsageError` for an unknown name, for an unknown key (with file, line and the
+    nearest valid key), and for missing or misplaced placeholders.
     """
     settings = load_settings() if settings is None else settings
     if name_or_path in settings.formats:
@@ -132,7 +141,7 @@ def load_format(name_or_path: str, settings: Settings | None = None) -> Conversa
         return validate_data(ConversationFormat, table, [document])
     raise UsageError(
         f"there is no conversation format {name_or_path!r}",
-        where=f"known formats: {', '.join(list_formats(settings))}",
+        where=f"existing formats: {', '.join(list_formats(settings))}",
         remedy=f"{suggest_name(name_or_path, list_formats(settings))}; or name a TOML file, or add "
         f"[formats.{name_or_path}] to rlt-data.toml",
     )
@@ -146,7 +155,7 @@ def list_formats(settings: Settings | None = None) -> list[str]:
 
 @cache
 def load_built_in(name: str) -> ConversationFormat:
-    """Load a format that comes with the package, whatever the user's settings say."""
+    """Load a built-in format, regardless of the user's settings."""
     text = resources.files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
     document = parse_document(text, f"{name}.toml")
     return validate_data(ConversationFormat, document.data, [document])
@@ -164,7 +173,7 @@ def _build_from_settings(name: str, settings: Settings) -> ConversationFormat:
 
 
 def _inherit(table: dict[str, Any], settings: Settings, where: str) -> dict[str, Any]:
-    """Fill in what `base` says and `table` does not."""
+    """Add the keys of the base format that `table` lacks."""
     base = table.pop("base", None)
     if base is None:
         return table

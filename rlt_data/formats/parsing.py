@@ -1,4 +1,4 @@
-"""What a model wrote, taken apart: the thinking, the solution, and the state of the tags."""
+"""Parse what a model wrote: the thinking, the solution, and the state of the tags."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _OTHER_SOLUTION_TAGS = (("<answer>", "</answer>"),)
 class ParsedTrace:
     """The parts of one completion, verbatim.
 
-    `think` is None where no thinking can be told from the rest, `solution` where none is stated.
-    `state` is that of the thinking's tags, since the solution is replaced by the true one anyway;
-    `solution_closed` says whether the stated solution ends where it should.
+    `think` is None where the thinking cannot be distinguished from the rest, `solution` where none is stated.
+    `state` describes the tags of the thinking, since the solution is replaced by the true one anyway;
+    `solution_closed` is whether the stated solution ends with its closing tag.
     """
 
     think: str | None
@@ -31,12 +31,12 @@ class ParsedTrace:
 def parse_teacher_completion(
     format: ConversationFormat, completion: str, *, prefilled: bool = True
 ) -> ParsedTrace:
-    """Take a teacher's completion apart; the prompt has already opened the explanation.
+    """Parse a teacher's completion, which continues an explanation that the prompt has opened.
 
-    The explanation is everything up to the first closing tag, not stripped; one that never closes is
-    used whole. With `prefilled=False` the completion opens the explanation itself. States, the first
-    that holds: `missing_open` (never opened), `missing_close`, `empty` (blank), `repeated_tags` (opened
-    again inside, or a tag after the first closing one), `closed`.
+    The explanation is everything up to the first closing tag, not stripped; without a closing tag it is the
+    whole completion. With `prefilled=False` the completion opens the explanation itself. The state is the
+    first that applies: `missing_open` (never opened), `missing_close`, `empty` (blank), `repeated_tags`
+    (opened again inside, or a tag after the first closing one), `closed`.
     """
     teacher = format.teacher
     text = completion
@@ -57,19 +57,19 @@ def parse_teacher_completion(
 
 
 def parse_student_completion(format: ConversationFormat, text: str) -> ParsedTrace:
-    """Take a trace apart that holds thinking and solution, such as an imported one.
+    """Parse a trace with thinking and solution, such as an imported one.
 
-    The format's own tags, those of the built-in formats and `<answer>` are recognised; the family whose
-    thinking tag comes first in the text counts. States, the first that holds:
+    The format's own tags, those of the built-in formats and `<answer>` are recognised; of several, those
+    whose thinking tag comes first in the text are used. The state is the first that applies:
 
     - `missing_open`: no opening tag before a closing one. The thinking is what precedes the closing
-      tag (the prompt may have opened it); without any tag there is no telling it, and it is None.
+      tag (the prompt may have opened it); without any tag it is None.
     - `missing_close`: the thinking never closes; it is all that follows the opening tag.
     - `empty`: the thinking is blank.
-    - `repeated_tags`: a tag stands more than once; the first opening and the next closing one count.
+    - `repeated_tags`: a tag occurs more than once; the first opening and the next closing one are used.
     - `closed`.
     """
-    tags = _find_family(format, text)
+    tags = _find_tags(format, text)
     if tags is None:
         return ParsedTrace(None, None, "missing_open", solution_closed=False)
     before, opened, after = text.partition(tags.think_open)
@@ -90,32 +90,32 @@ def parse_student_completion(format: ConversationFormat, text: str) -> ParsedTra
     return ParsedTrace(think, solution, state, solution_closed)
 
 
-def _list_families(format: ConversationFormat) -> list[StudentFormat]:
+def _list_tags(format: ConversationFormat) -> list[StudentFormat]:
     return [format.student, *(load_built_in(name).student for name in BUILT_IN)]
 
 
-def _find_family(format: ConversationFormat, text: str) -> StudentFormat | None:
-    places = [
-        (place, order, family)
-        for order, family in enumerate(_list_families(format))
-        for place in (text.find(family.think_open), text.find(family.think_close))
-        if place >= 0
+def _find_tags(format: ConversationFormat, text: str) -> StudentFormat | None:
+    found = [
+        (position, order, tags)
+        for order, tags in enumerate(_list_tags(format))
+        for position in (text.find(tags.think_open), text.find(tags.think_close))
+        if position >= 0
     ]
-    return min(places, key=lambda found: found[:2])[2] if places else None
+    return min(found, key=lambda match: match[:2])[2] if found else None
 
 
 def _read_solution(format: ConversationFormat, rest: str) -> tuple[str | None, bool, tuple[str, ...]]:
-    """Read the solution after the thinking: its text, whether it closes, and the tags that mark it.
+    """Parse what follows the thinking: the solution, whether it closes, and the tags around it.
 
     Without a solution tag the solution is all that follows, stripped of the separating blank lines.
     """
-    pairs = [(family.solution_open, family.solution_close) for family in _list_families(format)]
+    pairs = [(tags.solution_open, tags.solution_close) for tags in _list_tags(format)]
     found = [
         (rest.find(pair[0]), pair) for pair in (*pairs, *_OTHER_SOLUTION_TAGS) if pair[0] and pair[0] in rest
     ]
     if not found:
         return rest.strip() or None, bool(rest.strip()), ()
-    _, (opening, closing) = min(found, key=lambda place: place[0])
+    _, (opening, closing) = min(found, key=lambda match: match[0])
     inside = rest.partition(opening)[2]
     if not closing:
         return inside, True, (opening,)

@@ -83,8 +83,8 @@ def render_student_text(
 ) -> RenderedText:
     """Render the student's whole conversation: question, explanation and the true solution.
 
-    Label substitution: `solution` is the true one, whatever the teacher wrote. The text ends with what
-    the template writes at the end of the assistant's turn (white space after the end token left out).
+    `solution` is the true one, whatever the teacher wrote (label substitution). The text ends with the end
+    token that the template writes after the assistant's turn; white space after it is left out.
     Raises as `render_teacher_prompt`.
     """
     student = format.student
@@ -111,7 +111,7 @@ def build_student_messages(
 
 
 def build_teacher_messages(format: ConversationFormat, question: str, solution: str) -> list[dict[str, str]]:
-    """Build the teacher's conversation, the last message being the beginning of the assistant's turn."""
+    """Build the teacher's conversation; the last message is the beginning of the assistant's turn."""
     teacher = format.teacher
     values = _check_texts(question=question, solution=solution)
     messages = [{"role": "system", "content": teacher.system}] if teacher.system else []
@@ -136,7 +136,7 @@ def _check_texts(**texts: str) -> dict[str, str]:
         found = _SURROGATE.search(text)
         if found:
             raise InputError(
-                f"the {name} is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X}",
+                f"the {name} is not valid Unicode: it contains the lone surrogate U+{ord(found[0]):04X}",
                 where=f"character {found.start()} of the {name}",
                 remedy="repair the encoding of the source; such text cannot be tokenized or stored",
             )

@@ -1,4 +1,4 @@
-"""From characters to tokens: which tokens lie in a span, and whether two tokenizers agree."""
+"""From characters to tokens: the tokens of a span, and whether two tokenizers split text alike."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from rlt_data.errors import ModelError
+from rlt_data.formats.layout import name_tokenizer
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class EncodedText:
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[EncodedText]:
-    """Tokenize rendered texts with offsets; special tokens are those the text holds, none is added.
+    """Tokenize rendered texts with character offsets; no special tokens are added to those in the text.
 
     Raises `ModelError` where the tokenizer cannot give character offsets.
     """
@@ -28,8 +29,8 @@ def encode_texts(tokenizer: Any, texts: Sequence[str]) -> list[EncodedText]:
         return []
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(
-            "the tokenizer gives no character offsets, so spans cannot be found",
-            where=str(getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__),
+            "the tokenizer gives no character offsets, so spans cannot be assigned to tokens",
+            where=name_tokenizer(tokenizer),
             remedy="save the tokenizer in its fast form (a tokenizer.json beside the model)",
         )
     whole = _find_whole_offsets(tokenizer)
@@ -56,10 +57,10 @@ _whole_offsets: WeakKeyDictionary[Any, tuple[int, Any]] = WeakKeyDictionary()
 
 
 def _find_whole_offsets(tokenizer: Any) -> Any:
-    """A copy of the backend that leaves white space in its tokens' spans; None where it does so already.
+    """Copy the backend so that offsets include white space; None where they do already.
 
-    The tokenizers of Llama 3 and GPT-2 cut the space before a word from its span, and leave a token of
-    spaces none at all.
+    The tokenizers of Llama 3 and GPT-2 leave the space before a word out of its offsets, and give a token
+    of spaces an empty span.
     """
     # Tokens added to a tokenizer make its copy out of date.
     size = len(tokenizer)
@@ -77,7 +78,7 @@ def _find_whole_offsets(tokenizer: Any) -> Any:
 
 
 def _untrim(processor: Any) -> bool:
-    """Switch the trimming of offsets off in a post-processor and those it holds; whether any had it on."""
+    """Switch off the trimming of offsets in a post-processor and its parts; return whether any had it on."""
     if not isinstance(processor, dict):
         return False
     inner = [_untrim(part) for part in processor.get("processors", [])]
@@ -88,10 +89,11 @@ def _untrim(processor: Any) -> bool:
 
 
 def select_token_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int]) -> range:
-    """Select the tokens whose characters lie wholly inside `span`.
+    """Select the tokens whose characters lie wholly inside `span`, a half-open range of characters.
 
-    A token that straddles an edge belongs to neither side, and a zero-width token to none. Tokens that
-    share one character (its bytes apart) are all inside where the character is. Empty where no token is.
+    A token that straddles an edge of the span is outside, and so is a token of zero width. Tokens that share
+    one character (each holds some of its bytes) are inside if the character is. Returns an empty range where
+    no token is inside.
     """
     begin, end = span
     inside = [i for i, (first, last) in enumerate(offsets) if begin <= first < last <= end]
@@ -99,11 +101,11 @@ def select_token_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int])
 
 
 def compare_tokenizers(a: Any, b: Any) -> str | None:
-    """Say why token-by-token comparison of two tokenizers is impossible; None where it is possible.
+    """Return why two tokenizers cannot be compared token by token, or None where they can.
 
-    Possible means that ordinary text becomes the same ids: same vocabulary, merges, normalisation and
-    splitting. Added tokens may differ (a distilled model often adds some): a text that holds one gives
-    different ids, which the scorer sees on that text.
+    They can where ordinary text becomes the same ids: same vocabulary, merges, normalisation and splitting.
+    Added tokens may differ (a distilled model often adds some): a text that contains one becomes different
+    ids, which scoring detects for that text.
     """
     left, right = _describe(a), _describe(b)
     for part, about in _PARTS.items():
@@ -149,7 +151,7 @@ def _describe(tokenizer: Any) -> dict[str, Any]:
 def _count_difference(part: str, left: Any, right: Any) -> str:
     if part == "vocab" and isinstance(left, dict) and isinstance(right, dict):
         apart = sum(right.get(token) != index for token, index in left.items())
-        return f": {len(left)} and {len(right)} tokens, {apart} of the first are absent or numbered otherwise"
+        return f": {len(left)} and {len(right)} tokens, {apart} of the first are absent or have other ids"
     if part == "merges":
         return f": {len(left)} and {len(right)}"
     if part == "type":

@@ -23,14 +23,14 @@ def test_a_turn_that_ends_with_another_token_needs_the_generation_configuration(
     """Llama 3 and Gemma end a turn with a token that is not always the tokenizer's own end token."""
     other = make_tokenizer(extra=("<|eot|>",))
     other.chat_template = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}<|eot|>{% endfor %}"
-    with pytest.raises(ModelError, match=r"<\|eot\|>', which is no end token"):
+    with pytest.raises(ModelError, match=r"<\|eot\|>', which is not an end token"):
         require_end_token(STRATOS, other)
     assert require_end_token(STRATOS, other, (other.convert_tokens_to_ids("<|eot|>"),)) == "<|eot|>"
 
 
 def test_a_template_that_ends_no_turn_is_refused(make_tokenizer: Callable[..., Any]) -> None:
     endless = make_tokenizer("{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}")
-    with pytest.raises(ModelError, match="no end token"):
+    with pytest.raises(ModelError, match="not an end token"):
         require_end_token(STRATOS, endless)
 
 

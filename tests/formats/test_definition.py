@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from rlt_data.errors import UsageError
-from rlt_data.formats import build_student_messages, list_formats, load_built_in, load_format
+from rlt_data.formats import (
+    BUILT_IN,
+    build_student_messages,
+    definition,
+    list_formats,
+    load_built_in,
+    load_format,
+)
+from rlt_data.hashing import hash_content
 from rlt_data.settings import Settings, load_settings
 
 TEACHER = 'prefill = "{solution}\\n<e>"\nopen = "<e>"\nclose = "</e>"\n'
@@ -33,6 +41,21 @@ def test_r1_has_no_system_prompt_and_no_solution_tags() -> None:
         {"role": "user", "content": "1+1?"},
         {"role": "assistant", "content": "<think>\none and one\n</think>\n\n2"},
     ]
+
+
+def test_every_toml_file_of_the_package_is_a_format_of_its_name() -> None:
+    folder = Path(definition.__file__).parent
+    assert tuple(sorted(path.stem for path in folder.glob("*.toml"))) == BUILT_IN
+    assert {load_built_in(name).name for name in BUILT_IN} == set(BUILT_IN)
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [("r1", "c697d05da1602425e3633ff6abd74e57"), ("stratos", "01009bba726305a89cda5f006d7ffc21")],
+)
+def test_the_identity_of_a_built_in_format_does_not_change(name: str, digest: str) -> None:
+    """Runs and rows in existing lakes are named by it."""
+    assert hash_content(load_built_in(name).identity_text()) == digest
 
 
 def test_a_user_adds_a_format_in_settings_and_overrides_one(tmp_path: Path) -> None:
@@ -76,7 +99,7 @@ def test_the_name_is_no_part_of_the_identity_and_every_text_is(tmp_path: Path) -
     assert a != c
 
 
-def test_an_unknown_name_lists_what_is_known() -> None:
+def test_an_unknown_name_lists_the_existing_formats() -> None:
     with pytest.raises(UsageError, match=r"did you mean 'stratos'\?") as caught:
         load_format("stratus", Settings())
     assert "r1, stratos" in str(caught.value)
@@ -89,7 +112,7 @@ def test_an_unknown_name_lists_what_is_known() -> None:
         (f"[teacher]\n{TEACHER}[student]\nthink_open = '<t>'\n", "'student.think_close' is missing"),
         (
             "[teacher]\nprefill = '<e>'\nopen = '<e>'\nclose = '</e>'\n",
-            r"\{solution\} must stand exactly once",
+            r"\{solution\} must occur exactly once",
         ),
         (
             f"[teacher]\n{TEACHER}[student]\nuser = '{{question}} {{solution}}'\n{STUDENT}",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizer_models import PUBLISHED_NAMES, SMALL_NAMES, TokenizerModels
 
 from rlt_data.formats import (
+    BUILT_IN,
     ConversationFormat,
     EncodedText,
     build_student_messages,
@@ -25,7 +26,8 @@ from rlt_data.formats import (
     select_token_span,
 )
 
-BOTH = [load_built_in("stratos"), load_built_in("r1")]
+ALL = [load_built_in(name) for name in BUILT_IN]
+STRATOS, R1 = load_built_in("stratos"), load_built_in("r1")
 PIECES = [
     "<think>", "</think>", "<|ast|>", "</s>", "<s>", " the", "12", "1", "\n\n", "\n", "  ", ".", ">", "\t",
     "e\u0301", "\u4e2d\u6587", "\U0001f600", "\\boxed{7}", "{think}",
@@ -61,7 +63,7 @@ def check_spans(tokenizer: Any, text: str, spans: Any, expected: dict[str, str])
     return encoded
 
 
-@pytest.mark.parametrize("format", BOTH, ids=lambda format: format.name)
+@pytest.mark.parametrize("format", ALL, ids=lambda format: format.name)
 @pytest.mark.parametrize("name", SMALL_NAMES)
 @settings(max_examples=25, deadline=None)
 @given(question=texts, think=texts, solution=texts)
@@ -87,7 +89,7 @@ def test_student_texts_hold_every_part_and_their_spans_hold_nothing_else(
     assert tokenizer.decode(encoded.token_ids) == rendered.text
 
 
-@pytest.mark.parametrize("format", BOTH, ids=lambda format: format.name)
+@pytest.mark.parametrize("format", ALL, ids=lambda format: format.name)
 @pytest.mark.parametrize("name", SMALL_NAMES)
 @settings(max_examples=10, deadline=None)
 @given(question=texts, think=texts, solution=texts)
@@ -112,7 +114,7 @@ def test_teacher_texts_are_prompt_explanation_and_closing(
 def test_every_small_template_ends_a_turn_with_the_end_token(
     tokenizer_models: TokenizerModels, name: str
 ) -> None:
-    for format in BOTH:
+    for format in ALL:
         assert require_end_token(format, tokenizer_models.load(name)) == "</s>"
 
 
@@ -120,27 +122,25 @@ def test_a_default_system_prompt_is_in_the_prompt_and_in_no_scored_span(
     tokenizer_models: TokenizerModels,
 ) -> None:
     tokenizer = tokenizer_models.load("adds_default_system")
-    stratos, r1 = BOTH
-    rendered = render_student_text(r1, tokenizer, "Q", "T", "S")
+    rendered = render_student_text(R1, tokenizer, "Q", "T", "S")
     assert rendered.text == f"<s><|sys|>{DEFAULT_SYSTEM}</s><|usr|>Q</s><|ast|><think>\nT</think>\n\nS</s>"
     begin = rendered.text.index(DEFAULT_SYSTEM)
     assert rendered.spans["prompt"][0] <= begin < begin + len(DEFAULT_SYSTEM) < rendered.spans["prompt"][1]
     for part in ("question", "think", "solution", "assistant"):
         assert rendered.spans[part][0] >= begin + len(DEFAULT_SYSTEM)
-    assert DEFAULT_SYSTEM not in render_student_text(stratos, tokenizer, "Q", "T", "S").text
+    assert DEFAULT_SYSTEM not in render_student_text(STRATOS, tokenizer, "Q", "T", "S").text
 
 
 @pytest.mark.parametrize("name", ["opens_thinking", "always_opens_thinking", "adds_empty_thinking"])
 def test_thinking_opens_once(tokenizer_models: TokenizerModels, name: str) -> None:
     tokenizer = tokenizer_models.load(name)
-    stratos, r1 = BOTH
-    assert render_student_text(r1, tokenizer, "Q", "T", "S").text == (
+    assert render_student_text(R1, tokenizer, "Q", "T", "S").text == (
         "<s><|usr|>Q</s><|ast|><think>\nT</think>\n\nS</s>"
     )
-    assert "think>" not in render_student_text(stratos, tokenizer, "Q", "T", "S").text
+    assert "think>" not in render_student_text(STRATOS, tokenizer, "Q", "T", "S").text
 
 
-@pytest.mark.parametrize("format", BOTH, ids=lambda format: format.name)
+@pytest.mark.parametrize("format", ALL, ids=lambda format: format.name)
 @pytest.mark.parametrize("name", PUBLISHED_NAMES)
 def test_published_tokenizers_hold_the_same_laws(
     tokenizer_models: TokenizerModels, name: str, format: ConversationFormat

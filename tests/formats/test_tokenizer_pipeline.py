@@ -11,6 +11,7 @@ from tokenizer_models import PUBLISHED_NAMES, TokenizerModels
 
 from rlt_data.errors import ModelError
 from rlt_data.formats import (
+    BUILT_IN,
     check_template,
     encode_texts,
     load_built_in,
@@ -25,7 +26,6 @@ from rlt_data.stages.runtime.run import open_run
 from rlt_data.stages.score import ScoreConfig, score
 from rlt_data.stages.substitute import SubstituteConfig, substitute
 
-FORMATS = ("stratos", "r1")
 ROWS = [
     ("First 3,\nthen 4 more.\n\nSo 7.\n", "3 + 4 = 7. The answer is \\boxed{7}."),
     (" \u4e2d\u6587: 12 apples and <think> a </think> tag.\n", "12"),
@@ -56,7 +56,7 @@ def compute_logprobs(model: Any, ids: list[int], tokens: range) -> list[float]:
     return [float(logprobs[i - 1, ids[i]]) for i in tokens]
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", BUILT_IN)
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_those_of_the_parts_and_examples_hold_them(
     tokenizer_models: TokenizerModels, tmp_path: Path, name: str, format_name: str
@@ -106,7 +106,7 @@ def test_scores_are_those_of_the_parts_and_examples_hold_them(
         assert think in example["messages"][-1]["content"]
 
 
-@pytest.mark.parametrize("format_name", FORMATS)
+@pytest.mark.parametrize("format_name", BUILT_IN)
 @pytest.mark.parametrize("name", NAMES)
 def test_training_examples_teach_what_follows_the_prompt(
     tokenizer_models: TokenizerModels, tmp_path: Path, name: str, format_name: str

@@ -215,7 +215,7 @@ def test_a_template_without_an_end_token_is_refused(ranked: Lake, tmp_path: Path
     tokenizer = build_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     tokenizer.save_pretrained(folder)
-    with pytest.raises(ModelError, match="which is no end token"):
+    with pytest.raises(ModelError, match="which is not an end token"):
         substitute(ranked, make_config(tmp_path, folder))
 
 

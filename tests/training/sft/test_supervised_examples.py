@@ -69,7 +69,7 @@ def test_the_end_token_is_the_one_that_the_template_writes(tokenizer: Any) -> No
     other = deepcopy(tokenizer)
     other.eos_token = "<|endoftext|>"
     turn = other.convert_tokens_to_ids("<|im_end|>")
-    with pytest.raises(ModelError, match="no end token"):
+    with pytest.raises(ModelError, match="not an end token"):
         build_teacher_examples(FORMAT, other, [ROW])
     (example,) = build_teacher_examples(FORMAT, other, [ROW], end_token_ids=(turn,))
     assert example.labels[-1] == turn
