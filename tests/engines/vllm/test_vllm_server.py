@@ -137,7 +137,7 @@ def test_every_question_becomes_a_trace(
     assert set(traces["logprob_mode"]) == {"processed"}
     assert (traces["completion_token_ids"].list.len() == traces["completion_tokens"]).all()
     assert set(traces["state"]) == {"missing_close" if api == "completions" else "missing_open"}
-    assert any("could not be prefilled" in note for note in summary.notes) == (api == "chat")
+    assert any("cannot prefill" in note for note in summary.notes) == (api == "chat")
 
 
 def test_a_student_scores_on_the_server_as_in_torch(
