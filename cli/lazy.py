@@ -13,14 +13,15 @@ from typer.main import get_command
 
 from rlt_data.stages.runtime.declaration import StageDeclaration
 from rlt_data.suggestions import find_nearest
+from rlt_data.training.registry import TrainingRole
 
 
 @dataclass(frozen=True)
 class Entry:
     """One command: its name, the section it is listed in, its line of help, and its twin in Python.
 
-    A command is made from its stage's declaration; one without is the function `command` of the module of
-    its name in `commands/`.
+    A command is made from the declaration of its stage, or from the role of the models that it trains; one
+    without either is the function `command` of the module of its name in `commands/`.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Entry:
     help: str
     twin: str
     stage: StageDeclaration | None = None
+    role: TrainingRole | None = None
 
     def load(self) -> Callable[..., None]:
         """Import the function of the command."""
@@ -35,6 +37,10 @@ class Entry:
             from .stage import make_stage_command
 
             return make_stage_command(self.stage)
+        if self.role is not None:
+            from .training import make_training_command
+
+            return make_training_command(self.role)
         name = f"{__package__}.commands.{self.name.replace('-', '_')}"
         command: Callable[..., None] = import_module(name).command
         return command

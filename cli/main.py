@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rlt_data.stages.registry import STAGES
+from rlt_data.training.registry import ROLES
 
 from .lazy import Entry, LazyGroup
 
@@ -30,17 +31,9 @@ COMMANDS = (
     Entry("models", PREPARE, "List the model names of the registry.", "rlt_data.models.describe_models"),
     Entry("run", PIPELINE, "Run the stages of a recipe (TOML).", "rlt_data.recipe.run.run_recipe"),
     *(Entry(stage.name, PIPELINE, stage.help, stage.function, stage) for stage in STAGES),
-    Entry(
-        "train-teacher",
-        PIPELINE,
-        "Train a teacher: SFT, then GRPO with a student's reward.",
-        "rlt_data.recipe.training.run_training_recipe",
-    ),
-    Entry(
-        "train-student",
-        PIPELINE,
-        "Train a student: SFT on distillation examples.",
-        "rlt_data.recipe.training.run_training_recipe",
+    *(
+        Entry(role.command, PIPELINE, role.help, "rlt_data.recipe.training.run_training_recipe", role=role)
+        for role in ROLES
     ),
     Entry("sql", LOOK, "Query the lake in SQL, once or at a prompt.", "rlt_data.lake.Lake.sql"),
     Entry("tables", LOOK, "List the tables, or describe one.", "rlt_data.lake.Lake.tables"),

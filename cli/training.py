@@ -21,9 +21,9 @@ from .common import (
 from .summary import print_summary
 
 if TYPE_CHECKING:
-    from rlt_data.formats import Role
     from rlt_data.lake import Lake
     from rlt_data.recipe.training import LoadedTraining
+    from rlt_data.training.registry import TrainingRole
 
 NOTES = """\
 Run the same command again until it is done: an interrupted training resumes from its last checkpoint. To
@@ -31,9 +31,8 @@ train in several processes: torchrun --nproc-per-node N --no-python rlt-data {na
 launch."""
 
 
-def make_training_command(role: Role, help: str) -> Callable[..., None]:
-    """Make the command that runs training recipes of one role; `help` is its first paragraph of help."""
-    name = f"train-{role}"
+def make_training_command(role: TrainingRole) -> Callable[..., None]:
+    """Make the command that runs the training recipes of one role."""
 
     def command(
         recipes: RecipesArgument,
@@ -64,7 +63,7 @@ def make_training_command(role: Role, help: str) -> Callable[..., None]:
         from rlt_data.progress import Reporter
         from rlt_data.recipe.training import load_training, run_training_recipe
 
-        loaded = load_training(recipes, set or [], role=role)
+        loaded = load_training(recipes, set or [], role=role.name)
         opened = open_lake(lake if lake is not None else loaded.lake, create=True)
         main = os.environ.get("RANK", "0") == "0"
         if dry_run:
@@ -74,7 +73,7 @@ def make_training_command(role: Role, help: str) -> Callable[..., None]:
         if processes is not None:
             raise UsageError(
                 "--processes is for --dry-run",
-                remedy=f"torchrun --nproc-per-node N --no-python rlt-data {name} RECIPE",
+                remedy=f"torchrun --nproc-per-node N --no-python rlt-data {role.command} RECIPE",
             )
         summaries = run_training_recipe(
             loaded,
@@ -86,7 +85,7 @@ def make_training_command(role: Role, help: str) -> Callable[..., None]:
         if json and main:
             print_json([summary.model_dump(mode="json") for summary in summaries])
 
-    command.__doc__ = f"{help}\n\n{NOTES.format(name=name)}"
+    command.__doc__ = f"{role.details}\n\n{NOTES.format(name=role.command)}"
     return command
 
 

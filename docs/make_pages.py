@@ -7,6 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from rlt_data.stages.registry import STAGES
+from rlt_data.training.registry import ROLES
 from rlt_data_cli.main import COMMANDS, app
 
 CLI_PAGE = Path(__file__).with_name("cli.md")
@@ -55,9 +56,9 @@ def build_architecture_page(page: str) -> str:
 
 
 def build_stage_table() -> str:
-    """Build the graph of the stages as a table: what each reads and writes, in the order of the pipeline."""
+    """Build the graph of stages and trainings as a table: what each reads and writes, in order."""
     lines = ["| reads | stage | writes | |", "|---|---|---|---|"]
-    for stage in STAGES:
+    for stage in (*STAGES, *(training for role in ROLES for training in role.trainings)):
         written = set(stage.writes)
         reads = [name for name in (*stage.reads, *stage.pins) if name not in written]
         lines.append(

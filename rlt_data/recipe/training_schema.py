@@ -1,7 +1,7 @@
 """Schema of recipes that train a model: what every role shares, and one class per role.
 
-To add a role: a class here with an entry in `RECIPES`, its case in `rlt_data/training/sft/roles.py`, and its
-command in `cli/commands/`, made by `make_training_command`.
+To add a role: its entry in `rlt_data/training/registry.py`, which gives it a command, a class here with an
+entry in `RECIPES`, and its case in `rlt_data/training/sft/roles.py`.
 """
 
 from __future__ import annotations

@@ -119,32 +119,22 @@ class PreparedTraining(Generic[WorkT]):
     """A training whose configuration is checked and whose models are resolved.
 
     `select` is called in the main process and returns what all processes need to train, as values that can
-    be sent between them; `train` is called in every process. `base` is the model to train, `models` are
-    the others; the content of the tables in `reads` and whatever is in `identity` decide the result, the
-    tables in `pinned` are read only.
+    be sent between them; `train` is called in every process. `base` is the model to train, `models` are the
+    others. `models` and `identity` enter the fingerprint as those of a `Preparation` do.
     """
 
-    stage: str
+    declaration: StageDeclaration
     base: ModelIdentity
     select: Callable[[StageRun], WorkT]
     train: Callable[[TrainingSession, WorkT], None]
-    reads: Sequence[str]
-    writes: Sequence[str]
-    pinned: Sequence[str] = ()
     models: Sequence[ModelIdentity] = ()
     identity: Mapping[str, Any] = field(default_factory=dict)
     scheme_version: int = 1
 
-    def declare(self) -> StageDeclaration:
-        """Declare it as a stage: a resumed run takes the steps that are left."""
-        return StageDeclaration(
-            self.stage,
-            help="",
-            reads=tuple(self.reads),
-            pins=tuple(self.pinned),
-            writes=tuple(self.writes),
-            repeats=False,
-        )
+    @property
+    def stage(self) -> str:
+        """The name under which its runs are recorded."""
+        return self.declaration.name
 
 
 def run_training(
@@ -191,7 +181,7 @@ def run_training(
             train(None, *received)
         return StageSummary(stage=training.stage, run_id="", status="done in the main process")
     try:
-        run = start_run(lake, training.declare(), config, prepared, force=force, reporter=reporter)
+        run = start_run(lake, training.declaration, config, prepared, force=force, reporter=reporter)
         if not isinstance(run, StageRun):
             world.send(None)
             return run

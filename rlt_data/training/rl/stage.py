@@ -22,6 +22,7 @@ from rlt_data.training.common.distributed import World, keep_to_one_device, plac
 from rlt_data.training.common.requirements import refuse
 from rlt_data.training.common.session import PreparedTraining, TrainingSession, run_training
 from rlt_data.training.common.trl_options import build_lora, build_options
+from rlt_data.training.registry import GRPO
 from rlt_data.training.rewards.completions import decode_completion
 from rlt_data.training.rl.config import GrpoConfig
 from rlt_data.training.rl.conflicts import find_conflicts
@@ -70,11 +71,9 @@ def prepare_grpo(config: GrpoConfig) -> PreparedTraining[Sequence[Question]]:
         _train(session, questions, config, format)
 
     return PreparedTraining(
-        stage="grpo",
+        GRPO,
         base=teacher,
         models=students,
-        reads=("questions",),
-        writes=("rollouts", "metrics"),
         identity={"format": format.identity_text()},
         scheme_version=SCHEME_VERSION,
         select=select,

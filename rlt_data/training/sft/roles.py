@@ -9,8 +9,10 @@ import polars as pl
 
 from rlt_data.formats import ConversationFormat, Role
 from rlt_data.lake import Lake
+from rlt_data.stages.runtime.declaration import StageDeclaration
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import find_run
+from rlt_data.training.registry import SFT_STUDENT, SFT_TEACHER
 from rlt_data.training.sft.config import SftConfig
 from rlt_data.training.sft.examples import (
     Explained,
@@ -23,16 +25,15 @@ from rlt_data.training.sft.examples import (
 class SftRole(Protocol):
     """One role. To add one: a class here and a case in `find_role`.
 
-    `table` is the table that `where` selects from. The content of the tables in `reads` decides the result;
-    those in `pinned` are read only, because the identity from `find_source` decides which rows are used.
+    `table` is the table that `where` selects from. What the declaration reads and what `find_source`
+    returns decide the result.
     """
 
+    declaration: StageDeclaration
     table: str
-    reads: tuple[str, ...]
-    pinned: tuple[str, ...]
 
     def find_source(self, lake: Lake, config: SftConfig) -> dict[str, str]:
-        """Return what decides the rows beside the tables in `reads`. Raises `LakeError` if it is missing."""
+        """Return what decides the rows beside the tables read. Raises `LakeError` if it is missing."""
 
     def keep_rows(self, rows: pl.LazyFrame, source: dict[str, str]) -> pl.LazyFrame:
         """Keep the rows of `table` that can be learned from."""
@@ -56,9 +57,8 @@ class SftRole(Protocol):
 class TeacherRole:
     """Learns to explain: question and solution in the prompt, the explanation of a trace to write."""
 
+    declaration = SFT_TEACHER
     table = "traces"
-    reads: tuple[str, ...] = ("questions", "traces")
-    pinned: tuple[str, ...] = ()
 
     def find_source(self, lake: Lake, config: SftConfig) -> dict[str, str]:
         """Return nothing: the tables decide."""
@@ -91,9 +91,8 @@ class TeacherRole:
 class StudentRole:
     """Learns to think and solve: the question in the prompt, a selected explanation and the true solution."""
 
+    declaration = SFT_STUDENT
     table = "distillation"
-    reads: tuple[str, ...] = ()
-    pinned: tuple[str, ...] = ("distillation", "traces", "questions")
 
     def find_source(self, lake: Lake, config: SftConfig) -> dict[str, str]:
         """Return the run of `substitute` whose examples are learned from."""

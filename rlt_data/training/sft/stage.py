@@ -69,11 +69,8 @@ def prepare_sft(lake: Lake, config: SftConfig) -> PreparedTraining[Sequence[Expl
         _train(session, rows, config, role, format)
 
     return PreparedTraining(
-        stage="sft",
+        role.declaration,
         base=base,
-        reads=role.reads,
-        pinned=role.pinned,
-        writes=("metrics",),
         identity={"format": format.identity_text(), **source},
         scheme_version=SCHEME_VERSION,
         select=select,
