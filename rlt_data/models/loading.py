@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rlt_data.errors import ModelError, UsageError, require_module
 from rlt_data.models.identity import ModelIdentity
-from rlt_data.models.tokenizer_file import copy_without_class, follows_file
+from rlt_data.models.tokenizer_file import follows_file
 from rlt_data.suggestions import suggest_name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -69,25 +68,6 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
             remedy="use a model that has a tokenizer.json",
         )
     return tokenizer
-
-
-def write_faithful_tokenizer(identity: ModelIdentity, folder: Path) -> Path | None:
-    """Write the tokenizer so that other programs, such as vLLM, load it as its tokenizer.json says.
-
-    Returns the directory under `folder`; None, and writes nothing, where transformers does so anyway. Raises
-    `ModelError` where the tokenizer cannot be loaded.
-    """
-    transformers = require_module("transformers", "models")
-    directory = (identity.base or identity).require_directory()
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=identity.trust_remote_code
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"the tokenizer cannot be loaded: {error}", where=identity.model) from error
-    if not tokenizer.is_fast or follows_file(tokenizer, directory):
-        return None
-    return copy_without_class(directory, folder)
 
 
 @contextmanager

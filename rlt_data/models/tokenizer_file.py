@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,23 +40,6 @@ def follows_file(tokenizer: Any, directory: Path) -> bool:
     except Exception:  # tokenizers raises plain Exception; the loader reports what is wrong with the file
         return True
     return _describe(filed) == _describe(tokenizer.backend_tokenizer)
-
-
-def copy_without_class(directory: Path, folder: Path) -> Path:
-    """Copy a tokenizer's files to a directory under `folder`, from which it is loaded as tokenizer.json says.
-
-    The configuration names no class of its own, and there is no config.json whose model type implies one.
-    """
-    copy = folder / "tokenizer"
-    copy.mkdir()
-    for name in ("tokenizer.json", "special_tokens_map.json", "chat_template.jinja"):
-        if (directory / name).is_file():
-            shutil.copyfile(directory / name, copy / name)
-    path = directory / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    (copy / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return copy
 
 
 def _describe(backend: Any) -> tuple[str, str]:

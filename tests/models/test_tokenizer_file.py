@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from tokenizer_models import PUBLISHED_NAMES, SMALL, SMALL_NAMES, TokenizerModels
 
-from rlt_data.models import load_tokenizer, resolve_model
-from rlt_data.models.loading import write_faithful_tokenizer
 from rlt_data.models.tokenizer_file import follows_file
 
 TEXTS = ("Hello world, 1234 \n\n\n na\u00efve <think>\nx</think> \u4e2d\u6587", "  two  spaces\n", "")
@@ -44,34 +41,6 @@ def test_a_class_that_splits_otherwise_is_detected(tokenizer_models: TokenizerMo
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again.tokenize(TEXTS[0]) == loaded.tokenize(TEXTS[0])
     assert again.chat_template == loaded.chat_template
-
-
-@pytest.mark.parametrize(("name", "model_type"), [("plain", "qwen2"), ("strips_thinking", "llama")])
-def test_another_program_is_given_a_copy_that_it_loads_rightly(
-    tokenizer_models: TokenizerModels, tmp_path: Path, name: str, model_type: str
-) -> None:
-    """vLLM turns prompts into tokens itself, by the class that configuration or model type imply."""
-    from transformers import AutoTokenizer
-
-    model = tmp_path / "model"
-    shutil.copytree(tokenizer_models.save(name), model)
-    settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    (model / "config.json").write_text(json.dumps({**settings, "model_type": model_type}), encoding="utf-8")
-    assert not follows_file(AutoTokenizer.from_pretrained(model), model)
-    identity = resolve_model(str(model), role="teacher")
-    copy = write_faithful_tokenizer(identity, tmp_path)
-    assert copy is not None
-    loaded, expected = AutoTokenizer.from_pretrained(copy), load_tokenizer(identity)
-    assert loaded(TEXTS[0])["input_ids"] == expected(TEXTS[0])["input_ids"]
-    assert (loaded.eos_token, loaded.chat_template) == (expected.eos_token, expected.chat_template)
-
-
-def test_a_tokenizer_that_is_loaded_rightly_is_not_copied(
-    tokenizer_models: TokenizerModels, tmp_path: Path
-) -> None:
-    (tmp_path / "model").mkdir()
-    assert write_faithful_tokenizer(tokenizer_models.identify("qwen3"), tmp_path / "model") is None
-    assert list((tmp_path / "model").iterdir()) == []
 
 
 def test_a_folder_without_a_readable_file_is_left_to_the_loader(

@@ -178,7 +178,6 @@ def _configure(setup: EngineSetup) -> Any:
     options = parse_options(setup["options"])
     fixed: dict[str, Any] = {
         "model": setup["model"],
-        "tokenizer": setup["tokenizer"],
         "dtype": setup["dtype"],
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rlt_data.engines.base import (
     Completion,
@@ -23,7 +22,6 @@ from rlt_data.engines.vllm.process import HostProcess
 from rlt_data.errors import UsageError
 from rlt_data.models.config import read_model_config
 from rlt_data.models.identity import ModelIdentity
-from rlt_data.models.loading import write_faithful_tokenizer
 
 _REQUESTS_PER_ROW = 4
 
@@ -53,10 +51,7 @@ class VllmEngine:
                 remedy="limit a step by the engine option max_num_batched_tokens, the cache by "
                 "gpu_memory_utilization or kv_cache_memory_bytes",
             )
-        self._folder = TemporaryDirectory(prefix="rlt-data-")
-        self._setup = build_setup(
-            identity, options, tokenizer=write_faithful_tokenizer(identity, Path(self._folder.name))
-        )
+        self._setup = build_setup(identity, options)
         self.dtype = self._setup["dtype"]
         self._limit = options.extra.get("max_model_len", read_model_config(identity).context)
         self._log_path = log_path
@@ -115,7 +110,6 @@ class VllmEngine:
         if self._host is not None:
             self._host.close()
             self._host = None
-        self._folder.cleanup()
 
     def _generate(
         self,
@@ -157,7 +151,6 @@ def build_setup(
     *,
     purpose: Purpose = "generate",
     memory_bytes: int = 0,
-    tokenizer: Path | None = None,
 ) -> EngineSetup:
     """Build what the engine's process needs to start; dtype `auto` means that of the saved weights."""
     config = read_model_config(identity)
@@ -165,7 +158,6 @@ def build_setup(
     directory = (identity.base or identity).require_directory()
     return {
         "model": str(directory),
-        "tokenizer": str(tokenizer or directory),
         "adapter": str(adapter) if adapter is not None else None,
         "dtype": (config.dtype or "auto") if options.dtype == "auto" else options.dtype,
         "device": options.device,

@@ -20,8 +20,6 @@ class EngineSetup(TypedDict):
 
     model: str
     """Directory of the model."""
-    tokenizer: str
-    """Directory of its tokenizer."""
     adapter: str | None
     """Directory of a LoRA adapter."""
     dtype: str

@@ -14,7 +14,6 @@ BOUND_SECONDS = 120.0
 
 SETUP: EngineSetup = {
     "model": "none",
-    "tokenizer": "",
     "adapter": None,
     "dtype": "auto",
     "device": "auto",
