@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rlt_data.reward.derive import (
@@ -129,6 +129,7 @@ logprobs = st.floats(-12, 0, width=32)
 
 
 @given(st.lists(st.tuples(logprobs, logprobs), min_size=1, max_size=20))
+@example([(0.0, -1.0089348943138683e-43)])
 def test_k3_is_never_negative_and_vanishes_where_the_models_agree(pairs: list[tuple[float, float]]) -> None:
     student = [pair[0] for pair in pairs]
     row = make_row(think_student_logprobs=student, think_teacher_logprobs=[pair[1] for pair in pairs])
