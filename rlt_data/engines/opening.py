@@ -68,7 +68,7 @@ def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOption
     """Open an engine by name for one model; `auto` is vLLM if it is installed and can run the model.
 
     Raises `MissingExtraError` where the engine's packages are not installed, `UsageError` for an unknown
-    name, and whatever the engine raises.
+    name, and the errors of the engine itself.
     """
     options = options or EngineOptions()
     arguments: dict[str, Any] = {}

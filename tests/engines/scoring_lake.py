@@ -31,12 +31,12 @@ def build_scoring_lake(folder: Path) -> Lake:
         question_id = hash_content("question", question)
         row = {"question_id": question_id, "question": question, "solution": "The answer is 14."}
         questions.append({**row, "solution_rendered": False, "run_id": "test"})
-        for place, think in enumerate(EXPLANATIONS):
+        for index, think in enumerate(EXPLANATIONS):
             traces.append(
                 {
-                    "trace_id": hash_content("trace", question, place),
+                    "trace_id": hash_content("trace", question, index),
                     "question_id": question_id,
-                    "sample_index": place,
+                    "sample_index": index,
                     "origin": "imported",
                     "format": "stratos",
                     "completion": think,

@@ -87,7 +87,7 @@ def test_answer_does_not_depend_on_batching_or_order(
 
 def test_draws_depend_on_the_seed(engine: TransformersEngine) -> None:
     prompt = PROMPTS[0]
-    requests = [GenerationRequest(str(place), prompt, seed) for place, seed in enumerate((1, 1, 2))]
+    requests = [GenerationRequest(str(index), prompt, seed) for index, seed in enumerate((1, 1, 2))]
     answers = run(engine, requests)
     assert answers["0"].token_ids == answers["1"].token_ids
     assert answers["0"].token_ids != answers["2"].token_ids
@@ -212,17 +212,17 @@ def test_max_tokens_without_room_for_a_prompt_is_refused(engine: TransformersEng
 
 
 def test_requests_are_read_lazily_and_answered_as_they_finish(engine: TransformersEngine) -> None:
-    taken = 0
+    given = 0
 
     def give() -> Iterator[GenerationRequest]:
-        nonlocal taken
+        nonlocal given
         for number in range(20_000):
-            taken += 1
+            given += 1
             yield GenerationRequest(str(number), "a", number)
 
     answers = engine.generate(give(), SamplingParameters(1.0, 1.0, 0, 2))
     next(answers)
-    assert taken < 20_000
+    assert given < 20_000
 
 
 def test_unknown_option_and_device_are_refused(tiny_model: Path) -> None:

@@ -196,7 +196,7 @@ class HostProcess:
             self.log_path.unlink(missing_ok=True)
 
     def _listen(self, descriptor: int) -> None:
-        """Read messages until the stream ends, which None in the inbox marks, whatever ended it."""
+        """Read messages until the stream ends or breaks; None in the inbox marks the end."""
         try:
             with os.fdopen(descriptor, "rb") as stream:
                 for message in read_messages(stream):

@@ -41,7 +41,7 @@ class Plan:
 class FaultServer:
     """The server on a loopback port; `plan` maps a prompt to its plan, `answer` to its text.
 
-    While `broken`, it fails on whatever it is asked; until `back_at`, there is only a gateway before it.
+    While `broken`, it fails every request; until `back_at`, only a gateway answers.
     """
 
     plan: Callable[[str], Plan]

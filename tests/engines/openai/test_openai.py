@@ -70,7 +70,7 @@ def open_server(server: FaultServer, **options: Any) -> Any:
 
 def ask(server: FaultServer, prompts: list[str], **options: Any) -> dict[str, Completion | FailedRequest]:
     engine = open_server(server, **options)
-    requests = (GenerationRequest(prompt, prompt, place) for place, prompt in enumerate(prompts))
+    requests = (GenerationRequest(prompt, prompt, index) for index, prompt in enumerate(prompts))
     answers = list(engine.generate(requests, SAMPLING))
     assert Counter(answer.key for answer in answers) == Counter(prompts)
     return {answer.key: answer for answer in answers}
@@ -163,7 +163,7 @@ def test_questions_end_as_traces_or_rejects_exactly_once(
     assert traces["completion_token_ids"].null_count() == traces.height
     assert traces["logprob_mode"].unique().to_list() == ["processed"]
     assert traces["think"].str.contains(CLOSE, literal=True).sum() == 0
-    # A request sent over a connection that the server has just cut is never seen there.
+    # The server never sees a request sent over a connection that it has just broken.
     # Two more probes came before the work, when the server was asked what it can do.
     seen = sum(faulty.tries.values()) + faulty.probes - 2
     assert seen <= summary.extra["requests_sent"] <= seen + len(questions)
@@ -175,20 +175,20 @@ def test_questions_end_as_traces_or_rejects_exactly_once(
 
 
 def test_requests_are_read_as_connections_become_free(faulty: FaultServer) -> None:
-    taken = 0
+    given = 0
 
     def requests() -> Iterator[GenerationRequest]:
-        nonlocal taken
-        for place in range(200):
-            taken += 1
-            yield GenerationRequest(str(place), f"[good] {place}", place)
+        nonlocal given
+        for index in range(200):
+            given += 1
+            yield GenerationRequest(str(index), f"[good] {index}", index)
 
     engine = open_server(faulty, concurrency=4)
     answers = engine.generate(requests(), SAMPLING)
     next(answers)
-    assert taken <= 2 * 4 + 1
+    assert given <= 2 * 4 + 1
     answers.close()
-    assert taken < 200
+    assert given < 200
     assert len(list(engine.generate(requests(), SAMPLING))) == 200
 
 
@@ -214,7 +214,7 @@ def test_a_server_behind_a_gateway_is_waited_for(faulty: FaultServer) -> None:
 def test_a_server_that_stops_answering_fails_no_request(
     faulty: FaultServer, tmp_path: Path, tiny_model: Path
 ) -> None:
-    lake = make_lake(tmp_path, [f"[good] question {place}" for place in range(30)])
+    lake = make_lake(tmp_path, [f"[good] question {index}" for index in range(30)])
 
     def answer(prompt: str) -> str:
         faulty.broken = sum(faulty.served.values()) > 10
@@ -258,7 +258,7 @@ def test_finished_answers_are_committed_while_others_are_pending(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLT_DATA_COMMIT_SECONDS", "0.1")
-    lake = make_lake(tmp_path, [*(f"early {place}" for place in range(5)), "late"])
+    lake = make_lake(tmp_path, [*(f"early {index}" for index in range(5)), "late"])
     committed = 0
 
     def answer(prompt: str) -> str:

@@ -17,8 +17,8 @@ OPTIONS = ServerOptions(base_url="http://127.0.0.1:9/v1", concurrency=2)
 
 def ask_slowly() -> Iterator[int]:
     """Yield requests that continue after the work has stopped."""
-    for place in range(3):
-        yield place
+    for index in range(3):
+        yield index
         time.sleep(0.2)
 
 

@@ -43,7 +43,7 @@ def test_an_adapter_generates_what_the_merged_model_does(adapter: Path, vllm_mod
     identity = resolve_model(str(adapter), role="teacher", settings=Settings())
     base = resolve_model(str(vllm_model), role="teacher", settings=Settings())
     assert identity.base is not None
-    requests = [GenerationRequest(str(place), PROMPT, place) for place in range(6)]
+    requests = [GenerationRequest(str(index), PROMPT, index) for index in range(6)]
     options = EngineOptions(max_batch_rows=4, extra={"max_model_len": 256, "kv_cache_memory_bytes": 1 << 26})
     engine = VllmEngine(identity, options)
     try:
@@ -93,8 +93,8 @@ def test_adapters_that_vllm_cannot_apply_are_refused_before_it_starts(
         ({"peft_type": "IA3"}, {}, "no LoRA adapter"),
     ]
     asked = []
-    for place, (settings, options, _) in enumerate(cases):
-        directory = tmp_path / str(place)
+    for index, (settings, options, _) in enumerate(cases):
+        directory = tmp_path / str(index)
         directory.mkdir()
         whole = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], **settings}
         (directory / "adapter_config.json").write_text(json.dumps(whole))

@@ -35,7 +35,7 @@ def test_errors_are_found_once_each_without_those_that_point_to_others() -> None
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1 GiB",
     ]
     assert find_errors([]) == []
-    assert len(find_errors(f"KeyError: {place}" for place in range(9))) == 3
+    assert len(find_errors(f"KeyError: {index}" for index in range(9))) == 3
 
 
 def call_within_bound(function: Callable[[], Any]) -> Any:
@@ -147,18 +147,18 @@ for line in sys.stdin:
 
 def test_an_exchange_keeps_the_engine_filled_and_drops_the_rest_when_closed(tmp_path: Path) -> None:
     host = HostProcess(SETUP, program=("-c", ECHO))
-    taken: list[int] = []
+    given: list[int] = []
 
     def give(count: int) -> Any:
         for number in range(count):
-            taken.append(number)
+            given.append(number)
             yield [str(number), [number]]
 
     try:
         call_within_bound(host.await_ready)
         answers = host.exchange("score", "texts", give(50), limit=4, scale=2)
         assert next(answers) == ["0", [0], 2, 4]
-        assert len(taken) == 4
+        assert len(given) == 4
         answers.close()
         again = list(host.exchange("score", "texts", give(1), limit=4, scale=3))
         assert again == [["0", [0], 3, 4]]

@@ -88,8 +88,8 @@ def engine(model: ModelIdentity) -> Iterator[VllmEngine]:
 
 def make_requests(prompts: list[str], samples: int) -> list[GenerationRequest]:
     return [
-        GenerationRequest(f"{place}.{sample}", prompt, 100 * place + sample)
-        for place, prompt in enumerate(prompts)
+        GenerationRequest(f"{index}.{sample}", prompt, 100 * index + sample)
+        for index, prompt in enumerate(prompts)
         for sample in range(samples)
     ]
 
@@ -176,20 +176,20 @@ def test_samples_of_a_question_share_their_prompt(engine: VllmEngine) -> None:
 
 
 def test_requests_are_read_as_others_finish(engine: VllmEngine) -> None:
-    taken = 0
+    given = 0
 
     def requests() -> Iterator[GenerationRequest]:
-        nonlocal taken
+        nonlocal given
         for request in make_requests(PROMPTS, 60):
-            taken += 1
+            given += 1
             yield request
 
     answers = engine.generate(requests(), SAMPLING)
     next(answers)
-    assert taken <= 4 * 8 + 1
+    assert given <= 4 * 8 + 1
     answers.close()
     assert len(run(engine, make_requests(PROMPTS, 2))) == 6
-    assert taken <= 4 * 8 + 1
+    assert given <= 4 * 8 + 1
 
 
 def test_requests_beyond_the_context_fail_with_the_arithmetic(engine: VllmEngine) -> None:
@@ -218,7 +218,7 @@ def test_score_reuses_the_log_probabilities_of_the_engine(
     question, solution = "What is 3 + 4?", "7"
     format, tokenizer = load_format("stratos"), load_tokenizer(model)
     prompt = render_teacher_prompt(format, tokenizer, question, solution).text
-    requests = [GenerationRequest(str(place), prompt, place) for place in range(64)]
+    requests = [GenerationRequest(str(index), prompt, index) for index in range(64)]
     answers = [
         answer
         for answer in engine.generate(requests, SamplingParameters(TEMPERATURE, 1.0, 0, 3))
@@ -355,7 +355,7 @@ def test_a_killed_generation_resumes_and_leaves_no_process(tmp_path: Path, vllm_
             "solution_rendered": False,
             "run_id": "test",
         }
-        for question in (f"What is {place} plus 7?" for place in range(40))
+        for question in (f"What is {index} plus 7?" for index in range(40))
     ]
     lake.table("questions").append(pl.DataFrame(rows), run_id="test")
     options: dict[str, Any] = {"max_model_len": 1024, "kv_cache_memory_bytes": 1 << 28}

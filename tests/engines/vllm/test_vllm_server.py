@@ -47,8 +47,8 @@ def run(
     engine: OpenAIEngine, sampling: SamplingParameters, samples: int = 8
 ) -> dict[str, Completion | FailedRequest]:
     requests = [
-        GenerationRequest(f"{place}.{sample}", prompt, 2**51 + 100 * place + sample)
-        for place, prompt in enumerate(PROMPTS)
+        GenerationRequest(f"{index}.{sample}", prompt, 2**51 + 100 * index + sample)
+        for index, prompt in enumerate(PROMPTS)
         for sample in range(samples)
     ]
     answers = {answer.key: answer for answer in engine.generate(requests, sampling)}
@@ -118,7 +118,7 @@ def test_every_question_becomes_a_trace(
             "solution_rendered": False,
             "run_id": "test",
         }
-        for question in (f"What is {place} plus 7?" for place in range(10))
+        for question in (f"What is {index} plus 7?" for index in range(10))
     ]
     lake.table("questions").append(pl.DataFrame(rows), run_id="test")
     config = GenerateConfig(
@@ -161,7 +161,7 @@ def test_a_training_reward_uses_the_student_on_the_server(
     tokenizer = load_tokenizer(resolve_model(str(vllm_model), role="student", settings=Settings()))
     texts = ["First add, then multiply: 3 + 4 = 7.<|end_of_explanation|>", "It is so, and it never ends"]
     ids = [tokenizer(text)["input_ids"] for text in texts]
-    sampled = [[-0.5 - 0.01 * place for place in range(len(written))] for written in ids]
+    sampled = [[-0.5 - 0.01 * index for index in range(len(written))] for written in ids]
     students = [
         open_served_student(str(vllm_model), 1.0, {"base_url": server, "served_model": SERVED}),
         load_student(str(vllm_model), 1.0, dtype="float32", device="cpu"),
