@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, assert_never
 
 from rlt_data.engines.base import FinishReason, explain_over_context
@@ -15,6 +16,7 @@ from rlt_data.engines.vllm.options import (
     parse_options,
     shorten_validation,
 )
+from rlt_data.engines.vllm.tokenizer import provide_tokenizer
 
 
 class VllmCore:
@@ -28,11 +30,12 @@ class VllmCore:
 
         self._purpose = setup["purpose"]
         self._adapter = make_adapter_request(setup["adapter"])
-        config = _configure(setup)
-        _check_head_size(config)
-        self._config = config
-        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        self._tokenizer = self._engine.get_tokenizer()
+        with provide_tokenizer(Path(setup["tokenizer"])) as tokenizer:
+            config = _configure(setup, tokenizer)
+            _check_head_size(config)
+            self._config = config
+            self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+            self._tokenizer = self._engine.get_tokenizer()
         self._context: int = config.model_config.max_model_len
         self._prompt: tuple[str, list[int]] = ("", [])
 
@@ -63,6 +66,9 @@ class VllmCore:
         failed: list[Item] = []
         for key, prompt, seed in requests:
             token_ids = self._tokenize(prompt)
+            if not token_ids:
+                failed.append([key, "empty_prompt", "the prompt has no tokens"])
+                continue
             problem = explain_over_context(len(token_ids), sampling["max_tokens"], self._context)
             if problem:
                 failed.append([key, "over_context", problem])
@@ -163,7 +169,7 @@ def _describe_quantization(config: Any) -> str | None:
     return weights or (f"cache-{cache}" if str(cache).startswith("fp8") else None)
 
 
-def _configure(setup: EngineSetup) -> Any:
+def _configure(setup: EngineSetup, tokenizer: Path) -> Any:
     """Build vLLM's own configuration, which checks options against each other and against the model."""
     from vllm.engine.arg_utils import EngineArgs
     from vllm.platforms import current_platform
@@ -178,6 +184,7 @@ def _configure(setup: EngineSetup) -> Any:
     options = parse_options(setup["options"])
     fixed: dict[str, Any] = {
         "model": setup["model"],
+        "tokenizer": str(tokenizer),
         "dtype": setup["dtype"],
         "logprobs_mode": "processed_logprobs",
         "disable_log_stats": True,

@@ -156,8 +156,10 @@ def build_setup(
     config = read_model_config(identity)
     adapter = identity.require_directory() if identity.base is not None else None
     directory = (identity.base or identity).require_directory()
+    own_tokenizer = adapter is not None and (adapter / "tokenizer_config.json").is_file()
     return {
         "model": str(directory),
+        "tokenizer": str(adapter if own_tokenizer else directory),
         "adapter": str(adapter) if adapter is not None else None,
         "dtype": (config.dtype or "auto") if options.dtype == "auto" else options.dtype,
         "device": options.device,

@@ -20,6 +20,8 @@ class EngineSetup(TypedDict):
 
     model: str
     """Directory of the model."""
+    tokenizer: str
+    """Directory of the tokenizer: the adapter's own where it has one, else the model's."""
     adapter: str | None
     """Directory of a LoRA adapter."""
     dtype: str

@@ -14,6 +14,7 @@ BOUND_SECONDS = 120.0
 
 SETUP: EngineSetup = {
     "model": "none",
+    "tokenizer": "none",
     "adapter": None,
     "dtype": "auto",
     "device": "auto",

@@ -90,7 +90,7 @@ def test_adapters_that_vllm_cannot_apply_are_refused_before_it_starts(
         ({"modules_to_save": ["lm_head"]}, {}, "lm_head"),
         ({"alpha_pattern": {"q_proj": 3}}, {}, "apply alpha_pattern wrongly"),
         ({"rank_pattern": {"q_proj": 3}}, {}, "apply rank_pattern wrongly"),
-        ({"peft_type": "IA3"}, {}, "no LoRA adapter"),
+        ({"peft_type": "IA3"}, {}, "not a LoRA adapter"),
     ]
     asked = []
     for index, (settings, options, _) in enumerate(cases):

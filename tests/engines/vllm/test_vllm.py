@@ -138,9 +138,8 @@ def test_the_end_token_is_in_the_token_ids_but_not_in_the_text(
 
 def test_log_probabilities_are_those_under_the_temperature(engine: VllmEngine, model: ModelIdentity) -> None:
     import torch
-    from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(model.require_directory())
+    tokenizer = load_tokenizer(model)
     network = load_model(model, dtype="float32", device="cpu")
     assert engine.logprob_mode == "processed"
     for key, answer in run(engine, make_requests(PROMPTS, 2)).items():

@@ -65,9 +65,12 @@ def test_the_capabilities_of_the_server_are_detected(engine: OpenAIEngine) -> No
 
 def test_completions_have_token_ids_and_log_probabilities(engine: OpenAIEngine, vllm_model: Path) -> None:
     import torch
+    from transformers import AutoTokenizer
 
     identity = resolve_model(str(vllm_model), role="teacher", settings=Settings())
-    tokenizer, network = load_tokenizer(identity), load_model(identity, dtype="float32", device="cpu")
+    network = load_model(identity, dtype="float32", device="cpu")
+    # The server's tokenizer: for this model, not the one that tokenizer.json describes.
+    tokenizer = AutoTokenizer.from_pretrained(vllm_model)
     answers = run(engine, SamplingParameters(TEMPERATURE, 1.0, 0, 12, ("e",)))
     for key, answer in answers.items():
         assert isinstance(answer, Completion)
