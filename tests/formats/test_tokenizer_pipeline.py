@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opened_run import open_run
 from small_lake import MadeConfig, append_made, make_question, make_trace, read_run
 from tokenizer_models import PUBLISHED_NAMES, TokenizerModels
 
@@ -22,7 +23,6 @@ from rlt_data.formats import (
 )
 from rlt_data.lake import Lake
 from rlt_data.stages.rank import RankConfig, rank
-from rlt_data.stages.runtime.run import open_run
 from rlt_data.stages.score import ScoreConfig, score
 from rlt_data.stages.substitute import SubstituteConfig, substitute
 
@@ -113,7 +113,7 @@ def test_training_examples_teach_what_follows_the_prompt(
 ) -> None:
     pytest.importorskip("trl")
     from rlt_data.training.rl.config import GrpoConfig
-    from rlt_data.training.rl.stage import select_questions
+    from rlt_data.training.rl.questions import select_questions
     from rlt_data.training.sft.examples import (
         IGNORED,
         Explained,
@@ -137,7 +137,7 @@ def test_training_examples_teach_what_follows_the_prompt(
             assert example.offsets[labelled[0] - 1][0] < begin <= example.offsets[labelled[0]][0]
             assert example.is_aligned == (example.offsets[labelled[0]][0] == begin)
             if build is build_teacher_examples and example.is_aligned:
-                check_example(example, tokenizer, format)
+                check_example(example, tokenizer, format, closing=format.teacher.close)
 
     lake = make_lake(tmp_path)
     for reward in ("rlt", "correctness"):
