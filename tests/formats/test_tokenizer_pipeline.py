@@ -146,7 +146,7 @@ def test_training_examples_teach_what_follows_the_prompt(
             students=("none",) if reward == "rlt" else (),
             output=str(tmp_path / "out"),
             format=format_name,
-            reward=reward,
+            reward={"type": reward},
         )
         identity = tokenizer_models.identify(name)
         made = MadeConfig(label=reward)
