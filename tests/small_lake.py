@@ -61,7 +61,7 @@ def make_score(
     student: str = "student",
     exact: float | None = None,
     k1: float | None = 0.0,
-    label: RunField[str] = "",
+    label: str = "",
     **columns: Any,
 ) -> dict[str, Any]:
     """A score whose r_SS is `quality` (alpha 0): one solution token, one think token."""
@@ -97,7 +97,7 @@ def append_made(
     table: str,
     rows: Sequence[dict[str, Any]],
     *,
-    label: RunField[str] = "",
+    label: str = "",
     finish: bool = True,
 ) -> str:
     """Append rows as a run of `stage` would, and return the run's id; `finish=False` leaves it cut off."""

@@ -58,7 +58,7 @@ def limit_rows(rows: pl.LazyFrame, limit: int | None, *, key: str, order: Sequen
     """
     if limit is None:
         return rows
-    first = rows.select(dict.fromkeys([*order, key])).sort(*order, key).head(limit).select(key).collect()
+    first = rows.select(*dict.fromkeys([*order, key])).sort(*order, key).head(limit).select(key).collect()
     return rows.join(first.lazy(), on=key, how="semi", maintain_order="left")
 
 

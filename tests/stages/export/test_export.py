@@ -11,11 +11,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from small_lake import make_lake
+from small_lake import append_made, make_lake, make_question, make_score, make_trace
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake
 from rlt_data.stages.export import ExportConfig, export
+from rlt_data.stages.export.dataset_card import _write_figure
 from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.substitute import SubstituteConfig, substitute
 
@@ -280,3 +281,42 @@ def test_a_killed_export_leaves_no_half_and_goes_on(
     assert len(load(path, form)) == 4
     left_over = [p.name for p in tmp_path.iterdir() if p.name not in ("out", "cache")]
     assert left_over == []
+
+
+def test_where_and_limit_choose_examples(lake: Lake, tmp_path: Path) -> None:
+    path = tmp_path / "first.jsonl"
+    assert run_export(lake, path, "jsonl", limit=3).extra["examples"] == 3
+    first = [json.loads(line)["question_id"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert first == ["q0", "q1", "q2"]
+    rest = tmp_path / "rest.jsonl"
+    assert run_export(lake, rest, "jsonl", where="question_id = 'q3'").extra["examples"] == 1
+    with pytest.raises(LakeError, match="no examples to export"):
+        run_export(lake, tmp_path / "none.jsonl", "jsonl", where="false")
+
+
+def test_the_card_of_a_combined_ranking_names_the_scoring_runs_and_groups_digits(
+    tmp_path: Path, tiny_model: Path
+) -> None:
+    lake = Lake(tmp_path / "lake")
+    append_made(lake, "ingest", "questions", [make_question(0)])
+    trace = make_trace(0, 0, think="word " * 3000)
+    append_made(lake, "generate", "traces", [trace])
+    runs = [
+        append_made(lake, "score", "scores", [make_score(trace, -1.0, student=name)], label=name)
+        for name in ("one", "two")
+    ]
+    rank(lake, RankConfig(combine="mean"))
+    substitute(lake, SubstituteConfig(student=str(tiny_model), over_context="keep"))
+    path = tmp_path / "set"
+    run_export(lake, path, "dataset")
+    card = (path / "README.md").read_text(encoding="utf-8")
+    assert all(run in card for run in runs)
+    mean = lake.table("distillation").scan().collect().get_column("total_tokens").mean()
+    assert f"{mean:,.0f}" in card
+    assert "e+04" not in card
+
+
+def test_figures_of_the_card_keep_their_digits() -> None:
+    assert [_write_figure(value) for value in (12, 12345, 12345.6, 999.94, 0.12345, -1234.5)] == [
+        "12", "12,345", "12,346", "999.9", "0.1235", "-1,234",
+    ]  # fmt: skip

@@ -275,3 +275,33 @@ def test_a_reward_that_is_no_number_takes_no_part(tmp_path: Path) -> None:
     summary = rank(lake, RankConfig())
     assert read_run(lake, "rankings", summary.run_id)["trace_id"].to_list() == ["q0t2"]
     assert summary.extra["without_score"] == 2
+
+
+def test_a_combined_ranking_keeps_the_scores_of_its_students(tmp_path: Path) -> None:
+    lake, traces = make_lake(tmp_path, questions=1, samples=2)
+    rows = [make_score(trace, -1.0, student="other") for trace in traces]
+    append_made(lake, "score", "scores", rows, label="other")
+    summary = rank(lake, RankConfig(combine="mean"))
+    ranked = read_run(lake, "rankings", summary.run_id)
+    assert ranked.get_column("score_id").null_count() == ranked.height == 2
+    scores = lake.table("scores").scan().collect()
+    for trace_id, score_ids in ranked.select("trace_id", "score_ids").iter_rows():
+        assert score_ids == sorted(scores.filter(pl.col("trace_id") == trace_id).get_column("score_id"))
+    each = read_run(lake, "rankings", rank(lake, RankConfig()).run_id)
+    assert each.get_column("score_ids").null_count() == each.height == 4
+
+
+def test_limit_ranks_the_first_questions_whole(tmp_path: Path) -> None:
+    lake, _ = make_lake(tmp_path, questions=3, samples=2)
+    summary = rank(lake, RankConfig(limit=2))
+    ranked = read_run(lake, "rankings", summary.run_id)
+    assert summary.rows_in == ranked.height == 4
+    assert sorted(set(ranked.get_column("question_id"))) == ["q0", "q1"]
+
+
+def test_the_seed_decides_a_random_selection(tmp_path: Path) -> None:
+    lake, _ = make_lake(tmp_path, questions=3, samples=4)
+    drawn = rank(lake, RankConfig(policy="random(1)", seed=3))
+    assert lake.run(drawn.run_id).config["policy"] == "random(1, seed=3)"
+    assert rank(lake, RankConfig(policy="random(1, seed=3)")).status == "already finished"
+    assert rank(lake, RankConfig(policy="random(1)", seed=4)).run_id != drawn.run_id

@@ -65,3 +65,11 @@ def test_scores_that_lack_what_is_asked_are_rejected(scored: tuple[Lake, Path]) 
 def test_where_narrows_the_scores(scored: tuple[Lake, Path]) -> None:
     lake, _ = scored
     assert reward(lake, RewardConfig(where="not closed")).rows_out == 2
+
+
+def test_limit_takes_the_first_scores(scored: tuple[Lake, Path]) -> None:
+    lake, _ = scored
+    summary = reward(lake, RewardConfig(limit=5))
+    every = lake.table("scores").scan().select("score_id").collect().get_column("score_id").sort()
+    derived = read_rewards(lake, summary.run_id).get_column("score_id").sort()
+    assert derived.to_list() == every.head(5).to_list()

@@ -257,3 +257,13 @@ def test_noise_check_and_estimate(golden: Path, tmp_path: Path) -> None:
     assert set(lake.table("scores").scan().collect().get_column("dtype")) == {"bfloat16"}
     exact = score(lake, config.model_copy(update={"dtype": "float32", "noise_check": 12}))
     assert exact.extra["noise_check"]["parts"]["reward"]["largest"] < 1e-4
+
+
+def test_limit_scores_the_first_traces_question_by_question(golden: Path, tmp_path: Path) -> None:
+    lake, format_path = build_golden_lake(golden, tmp_path)
+    config = ScoreConfig(students=(str(golden / "student"),), format=format_path, limit=4)
+    assert score(lake, config).rows_out == 4
+    traces = lake.table("traces").scan().sort("question_id", "trace_id").collect()
+    assert set(read_scores(lake)) == set(traces.get_column("trace_id").head(4))
+    rest = score(lake, config.model_copy(update={"limit": None}))
+    assert rest.rows_out == 8

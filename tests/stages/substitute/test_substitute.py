@@ -17,7 +17,7 @@ from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.settings import ModelSettings, Settings, use_settings
 from rlt_data.stages.rank import RankConfig, rank
-from rlt_data.stages.substitute import SubstituteConfig, substitute
+from rlt_data.stages.substitute import SubstituteConfig, examples, substitute
 
 STRATOS = load_built_in("stratos")
 
@@ -292,3 +292,41 @@ def test_a_killed_substitution_goes_on_to_the_same_tables(tmp_path: Path, tiny_m
     names = ("rows_in", "rows_out", "rejected", "tokens")
     assert [getattr(resumed, n) for n in names] == [getattr(expected, n) for n in names]
     assert resumed.extra == expected.extra
+
+
+def test_where_and_limit_choose_among_the_selected(ranked: Lake, tmp_path: Path, tiny_model: Path) -> None:
+    config = make_config(tmp_path, tiny_model, limit=2)
+    summary = substitute(ranked, config)
+    rows = read_run(ranked, "distillation", summary.run_id)
+    assert (summary.rows_in, sorted(rows.get_column("question_id"))) == (2, ["q0", "q1"])
+    others = substitute(ranked, make_config(tmp_path, tiny_model, where="question_id <> 'q0'"))
+    rows = read_run(ranked, "distillation", others.run_id)
+    assert sorted(rows.get_column("question_id")) == ["q1", "q2"]
+
+
+def test_the_completion_begins_where_the_assistant_does(
+    ranked: Lake, tmp_path: Path, tiny_model: Path
+) -> None:
+    summary = substitute(ranked, make_config(tmp_path, tiny_model))
+    for row in read_run(ranked, "distillation", summary.run_id).to_dicts():
+        assert row["text"][row["completion_start"] :].startswith(row["messages"][-1]["content"])
+
+
+def test_a_replacement_is_used_once_over_all_chunks(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two selected traces of one question are too long, in different chunks, and one shorter one is left."""
+    monkeypatch.setattr(examples, "READ_ROWS", 1)
+    lake = Lake(tmp_path / "lake")
+    append_made(lake, "ingest", "questions", [make_question(0)])
+    traces = [make_trace(0, sample, think="long " * 400 if sample < 2 else "short") for sample in range(3)]
+    append_made(lake, "generate", "traces", traces)
+    scores = [make_score(trace, -float(number), exact=0.0) for number, trace in enumerate(traces)]
+    append_made(lake, "score", "scores", scores)
+    rank(lake, RankConfig(policy="best-of-n(2)"))
+    config = make_config(tmp_path, tiny_model, context=600, over_context="next-best")
+    summary = substitute(lake, config)
+    rows = read_run(lake, "distillation", summary.run_id)
+    assert rows.select("trace_id", "stands_in_for").rows() == [("q0t2", "q0t0")]
+    assert summary.extra["replaced"] == summary.rows_out == 1
+    assert summary.rejected == 2
