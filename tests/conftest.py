@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 from command_line import Program, QuickProgram
+from hypothesis import HealthCheck, settings
 from tokenizer_models import TokenizerModels
+
+# A law holds however slow the machine is that checks it.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from fault_server import MODEL, FaultServer, Plan
+from engines.openai.fault_server import MODEL, FaultServer, Plan
 
 from rlt_data.engines import (
     Completion,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hosts import BOUND_SECONDS, HOST_WITH_CHILD, SETUP, await_death, kill_all
+from engines.vllm.hosts import BOUND_SECONDS, HOST_WITH_CHILD, SETUP, await_death, kill_all
 
 PARENT = """
 import json, os, signal, sys, time

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import BOUND_SECONDS, HOST_WITH_CHILD, SETUP, await_death, kill_all
+from engines.vllm.hosts import BOUND_SECONDS, HOST_WITH_CHILD, SETUP, await_death, kill_all
 
 from rlt_data.engines.vllm.process import HostProcess, find_errors
 from rlt_data.errors import EngineError

@@ -19,7 +19,7 @@ from typing import Any
 import polars as pl
 import psutil
 import pytest
-from scoring_lake import build_scoring_lake, compare_with_torch
+from engines.scoring_lake import build_scoring_lake, compare_with_torch
 
 from rlt_data.engines import (
     Completion,

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scoring_lake import build_scoring_lake, compare_with_torch
-from vllm_server import SERVED, run_server
+from engines.scoring_lake import build_scoring_lake, compare_with_torch
+from engines.vllm_server import SERVED, run_server
 
 from rlt_data.engines import Completion, EngineOptions, FailedRequest, GenerationRequest, SamplingParameters
 from rlt_data.engines.openai.engine import OpenAIEngine

@@ -7,7 +7,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from test_generate import StoppingReporter, make_config, make_lake, read_rejects, read_traces, strip_run
+from stages.generate.test_generate import (
+    StoppingReporter,
+    make_config,
+    make_lake,
+    read_rejects,
+    read_traces,
+    strip_run,
+)
 from tiny_models import save_tiny_model
 
 from rlt_data.errors import UsageError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from counting import CountConfig, Row, make_row, open_count
+from stages.runtime.counting import CountConfig, Row, make_row, open_count
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.hashing import hash_content

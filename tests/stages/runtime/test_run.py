@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from counting import CountConfig, count_all, count_missing, make_row, open_count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opened_run import open_run
+from stages.runtime.counting import CountConfig, count_all, count_missing, make_row, open_count
 
 from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
