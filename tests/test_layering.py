@@ -114,8 +114,3 @@ def test_no_modules_import_one_another():
 def test_the_walk_sees_relative_and_nested_imports():
     modules = {module for _, module in iterate_imports(ROOT / "cli" / "main.py")}
     assert {"cli.lazy.LazyGroup", "cli.failures.report_failure"} <= modules
-
-
-def test_every_test_file_has_a_unique_name():
-    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
-    assert sorted({name for name in names if names.count(name) > 1}) == []
