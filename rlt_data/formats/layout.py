@@ -18,7 +18,7 @@ from rlt_data.errors import ModelError
 SENTINELS = {role: f"Rlt5entinel{role.capitalize()}9b1f4c07" for role in ("system", "user", "assistant")}
 """Contents that no template rewrites: letters and digits, nothing to trim, split on or escape."""
 
-# Some templates put thinking tags before an answer that holds none: an empty block (Qwen3), the closing
+# Some templates put thinking tags before an answer that has none: an empty block (Qwen3), the closing
 # tag (DeepSeek-V3.1) or the opening one. Our formats write the thinking with its tags themselves.
 _THINKING_TAGS = re.compile(r"(?:<think>\s*)?(?:</think>\s*)?\Z")
 
@@ -39,7 +39,7 @@ class ChatTokenizer(Protocol):
 class TemplateLayout:
     """A rendered template without its contents.
 
-    `before_system` is None where the system prompt is no message of its own; `system_problem` then says
+    `before_system` is None where the system prompt is not a message of its own; `system_problem` then states
     what the template does with one (empty where none was rendered). `thinking_tags` are those that the
     template writes before the assistant's content, which are left out of `before_assistant`.
     """

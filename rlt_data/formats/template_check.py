@@ -189,11 +189,11 @@ def _name_difference(theirs: str, ours: str, layout: TemplateLayout) -> str:
     header, tags = layout.before_assistant, layout.thinking_tags
     if tags and theirs == ours.replace(header, header + tags, 1):
         return f"writes {tags!r} before an answer, besides the thinking tags of the format"
-    place = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), len(ours))
-    before = max(0, place - 20)
+    start = next((i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b), len(ours))
+    before = max(0, start - 20)
     return (
-        f"changes a conversation: it writes {theirs[before : place + 20]!r} where the format has "
-        f"{ours[before : place + 20]!r}"
+        f"changes a conversation: it writes {theirs[before : start + 20]!r} where the format has "
+        f"{ours[before : start + 20]!r}"
     )
 
 
