@@ -9,7 +9,7 @@ import polars as pl
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
-from rlt_data.lake.runs import RunRecord, find_run, list_runs
+from rlt_data.lake.runs import RunRecord, find_run, list_runs, read_log_positions
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,17 @@ def find_makers(
     for state in record.inputs:
         table = catalog.table(state.table)
         try:
-            frame = table.scan(state.version)
+            makers = _list_writers(table.scan(state.version))
         except LakeError:
-            frame = table.scan()
-        makers = frame.select(pl.col("run_id").unique()).collect().get_column("run_id").to_list()
-        made_by[state.table] = tuple(
-            sorted(
-                (m for m in makers if m not in records or records[m].started_at <= record.started_at),
-                key=lambda maker: (maker not in records, maker),
-            )
-        )
+            positions = read_log_positions(catalog)
+            started = positions.get(record.run_id, (-1, -1))[0]
+            makers = [m for m in _list_writers(table.scan()) if positions.get(m, (-1, -1))[0] <= started]
+        made_by[state.table] = tuple(sorted(makers, key=lambda maker: (maker not in records, maker)))
     return made_by
+
+
+def _list_writers(rows: pl.LazyFrame) -> list[str]:
+    return rows.select(pl.col("run_id").unique()).collect().get_column("run_id").to_list()
 
 
 def find_trainings(record: RunRecord, records: Mapping[str, RunRecord]) -> dict[str, tuple[str, ...]]:

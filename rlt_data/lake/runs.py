@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -59,6 +59,33 @@ def list_runs(catalog: Catalog) -> list[RunRecord]:
     newest = catalog.table("runs").scan().sort("sequence").group_by("run_id", maintain_order=True).last()
     rows = newest.sort("started_at", "run_id").collect().to_dicts()
     return [_read_record(row) for row in rows]
+
+
+def sort_by_end(catalog: Catalog, runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """Sort runs by when their last state was committed, the newest last.
+
+    The order is that of the log of `runs`, so that a clock that was set back changes nothing. Runs that the
+    log no longer lists (Delta removes old entries) are older than all others, and sorted by their times.
+    """
+    unsorted = list(runs)
+    if len(unsorted) < 2:
+        return unsorted
+    positions = read_log_positions(catalog)
+
+    def order(run: RunRecord) -> tuple[int, str, str]:
+        return positions.get(run.run_id, (-1, -1))[1], str(run.ended_at), run.run_id
+
+    return sorted(unsorted, key=order)
+
+
+def read_log_positions(catalog: Catalog) -> dict[str, tuple[int, int]]:
+    """Return the versions of `runs` that hold the first and the last state of each run in its log."""
+    positions: dict[str, tuple[int, int]] = {}
+    for entry in catalog.table("runs").versions():  # the newest first
+        if entry.run_id is not None:
+            _, last = positions.get(entry.run_id, (entry.version, entry.version))
+            positions[entry.run_id] = (entry.version, last)
+    return positions
 
 
 def find_run(catalog: Catalog, run_id: str) -> RunRecord:

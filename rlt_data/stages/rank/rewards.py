@@ -8,6 +8,7 @@ import polars as pl
 
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
+from rlt_data.lake.runs import sort_by_end
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.estimators import RANKING_ORDER
 from rlt_data.stages.rank.config import Criterion, RankConfig
@@ -26,7 +27,7 @@ def list_finished_writers(lake: Lake, table: str) -> list[str]:
     finished = [
         run for run in lake.runs() if run.finished and any(state.table == table for state in run.outputs)
     ]
-    return [run.run_id for run in sorted(finished, key=lambda run: (str(run.ended_at), run.run_id))]
+    return [run.run_id for run in sort_by_end(lake, finished)]
 
 
 def reward_traces(

@@ -8,6 +8,7 @@ import polars as pl
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
+from rlt_data.lake.runs import sort_by_end
 from rlt_data.lake.sql.query import find_named_tables, quote_name
 from rlt_data.stages.runtime.run import StageRun
 
@@ -63,7 +64,7 @@ def limit_rows(rows: pl.LazyFrame, limit: int | None, *, key: str, order: Sequen
 
 
 def find_run(lake: Lake, stage: str, run_id: str | None) -> RunRecord:
-    """Find the run that `run_id` (or a prefix) names, or the newest finished run of `stage`.
+    """Find the run that `run_id` (or a prefix) names, or the run of `stage` that finished last.
 
     Raises `LakeError` where there is none, or where the named one is another stage's or not finished.
     """
@@ -76,7 +77,7 @@ def find_run(lake: Lake, stage: str, run_id: str | None) -> RunRecord:
                 remedy="rlt-data log lists the runs",
             )
         return run
-    finished = [run for run in lake.runs() if run.stage == stage and run.finished and run.ended_at]
+    finished = [run for run in lake.runs() if run.stage == stage and run.finished]
     if not finished:
         raise LakeError(f"there is no finished run of {stage}", where=lake.uri, remedy=f"rlt-data {stage}")
-    return max(finished, key=lambda run: (str(run.ended_at), run.run_id))
+    return sort_by_end(lake, finished)[-1]
