@@ -50,8 +50,11 @@ def _describe(entry: RegistryEntry) -> ModelDescription:
     elif path.is_absolute() or entry.model.startswith((".", "~")):
         state, snapshot, revision = "missing", None, entry.revision
     else:
-        snapshot = find_cached_snapshot(entry.model, entry.revision, weights=True)
-        state = "cached" if snapshot else "not cached"
+        try:
+            snapshot = find_cached_snapshot(entry.model, entry.revision, weights=True)
+            state = "cached" if snapshot else "not cached"
+        except ModelError:
+            snapshot, state = None, "unreadable"
         revision = snapshot.name if snapshot else entry.revision
     parameters, context = entry.parameters, entry.context
     if snapshot is not None:

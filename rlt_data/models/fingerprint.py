@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from rlt_data.hashing import hash_content, hash_file
+from rlt_data.models.weight_files import list_index_entries
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt", "tokenizer.model")
+# Loaded in place of chat_template.jinja where it exists; other templates there are never rendered.
+DEFAULT_TEMPLATE = "additional_chat_templates/default.jinja"
 # Trainers write these beside a model; they do not change what it computes.
 IGNORED = frozenset({"trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"})
 SMALL_FILE = 4 << 20
@@ -18,19 +20,29 @@ SMALL_FILE = 4 << 20
 SETTLED_AFTER = 2.0
 
 
-def hash_model_directory(directory: Path) -> str:
+def hash_model_directory(directory: Path, *, code: bool = False) -> str:
     """Hash the files of a local model that decide what it computes: their names and contents, not the folder.
 
-    The hashes of large files are cached in the user's cache directory, by path, size and modification time.
+    A link counts as the file that it leads to. With `code`, the Python files of a model whose own code is
+    trusted count too. The hashes of large files are cached in the user's cache directory, by path, size and
+    modification time. Raises `ModelError` where the weight index names files outside `directory`.
     """
+    files = list_model_files(directory, code=code)
     return hash_content(
-        "model-directory", [(path.name, _hash_file_once(path)) for path in _list_files(directory)]
+        "model-directory",
+        [(path.relative_to(directory).as_posix(), _hash_file_once(path)) for path in files],
     )
 
 
-def _list_files(directory: Path) -> Iterator[Path]:
+def list_model_files(directory: Path, *, code: bool = False) -> list[Path]:
+    """List the files that loading a model from `directory` reads. Raises as `hash_model_directory`."""
     found = {path for pattern in PATTERNS for path in directory.glob(pattern) if path.is_file()}
-    yield from sorted(path for path in found if path.name not in IGNORED)
+    found |= {directory / name for name in list_index_entries(directory) if (directory / name).is_file()}
+    if (default := directory / DEFAULT_TEMPLATE).is_file():
+        found.add(default)
+    if code:
+        found |= {path for path in directory.rglob("*.py") if path.is_file()}
+    return sorted(path for path in found if path.name not in IGNORED)
 
 
 def _hash_file_once(path: Path) -> str:

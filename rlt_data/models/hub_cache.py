@@ -11,9 +11,8 @@ import re
 from pathlib import Path
 
 from rlt_data.errors import ModelError, require_module
-from rlt_data.models.files import read_json
+from rlt_data.models.weight_files import list_missing_weights
 
-WEIGHTS_INDEX = "model.safetensors.index.json"
 TEXT_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
 NETWORK_TIMEOUT = 10.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -53,15 +52,6 @@ def find_cached_snapshot(model: str, revision: str | None, *, weights: bool) -> 
     if not (snapshot / "config.json").is_file() and not (snapshot / "adapter_config.json").is_file():
         return None
     return snapshot if not weights or list_missing_weights(snapshot) == [] else None
-
-
-def list_missing_weights(directory: Path) -> list[str]:
-    """List the safetensors files that are missing from `directory`."""
-    index = directory / WEIGHTS_INDEX
-    if index.is_file():
-        named = set(read_json(index).get("weight_map", {}).values())
-        return sorted(name for name in named if not (directory / name).is_file())
-    return [] if any(directory.glob("*.safetensors")) else ["model.safetensors"]
 
 
 def fetch_snapshot(model: str, revision: str | None, *, weights: bool) -> Path:

@@ -9,9 +9,10 @@ from typing import Literal, assert_never
 
 from rlt_data.errors import ModelError
 from rlt_data.models.files import read_json
-from rlt_data.models.fingerprint import hash_model_directory
-from rlt_data.models.hub_cache import fetch_snapshot, find_cached_snapshot, list_missing_weights
+from rlt_data.models.fingerprint import hash_model_directory, list_model_files
+from rlt_data.models.hub_cache import fetch_snapshot, find_cached_snapshot
 from rlt_data.models.registry import RegistryEntry, list_registry
+from rlt_data.models.weight_files import list_missing_weights, refuse_links_outside
 from rlt_data.settings import Settings, load_settings
 from rlt_data.suggestions import find_nearest
 
@@ -85,6 +86,7 @@ def resolve_model(
     weights = _needs_weights(need)
     snapshot = find_cached_snapshot(entry.model, entry.revision, weights=weights)
     snapshot = snapshot or fetch_snapshot(entry.model, entry.revision, weights=weights)
+    refuse_links_outside(snapshot, list_model_files(snapshot, code=entry.trust_remote_code))
     revision = snapshot.name
     base = _find_base(snapshot, role, settings, need)
     return ModelIdentity(role, name, entry.model, revision, snapshot, entry.trust_remote_code, base)
@@ -136,7 +138,7 @@ def _identify_directory(
             else "copy the model again, with every *.safetensors file",
         )
     base = _find_base(path, role, settings, need)
-    revision = hash_model_directory(path)
+    revision = hash_model_directory(path, code=entry.trust_remote_code)
     return ModelIdentity(role, name, str(path), revision, path, entry.trust_remote_code, base)
 
 
