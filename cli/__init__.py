@@ -1,1 +1,1 @@
-"""The command line of rlt-data: one thin file a command."""
+"""The command line of rlt-data: one thin file per command."""

@@ -69,7 +69,7 @@ ForceOption = Annotated[
 def open_lake(uri: str | None, *, create: bool = False) -> Lake:
     """Open the lake named by `uri`, else by rlt-data.toml, else ./lake.
 
-    Without `create`, raises `NoLakeError` where there is no lake, so that a misspelt path does not make one.
+    Without `create`, raises `NoLakeError` where there is no lake, so that a misspelled path creates none.
     """
     from rlt_data.lake import Lake
     from rlt_data.settings import load_settings
@@ -91,7 +91,7 @@ def make_console() -> Console:
     return Console(highlight=False, markup=False, width=PIPE_WIDTH)
 
 
-# The least width of the column that wraps, in characters.
+# Minimum width of the column that wraps, in characters.
 _WRAPPED_WIDTH = 24
 
 

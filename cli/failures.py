@@ -73,7 +73,7 @@ def report_failure(error: BaseException) -> int:
 
 
 def _silence_stdout() -> None:
-    # The reader has gone; otherwise the interpreter's last flush would fail and print an error.
+    # The reader has closed the pipe: without this the interpreter's last flush would print an error.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

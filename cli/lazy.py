@@ -18,7 +18,7 @@ from rlt_data.training.registry import TrainingRole
 
 @dataclass(frozen=True)
 class Entry:
-    """One command: its name, the section it is listed in, its line of help, and its twin in Python.
+    """One command: its name, its section in the help, its line of help, and the function that it calls.
 
     A command is made from the declaration of its stage, or from the role of the models that it trains; one
     without either is the function `command` of the module of its name in `commands/`.
@@ -69,7 +69,7 @@ class LazyGroup(TyperGroup):
     entries: ClassVar[Sequence[Entry]] = ()
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Give the names of all commands, in the order of the table."""
+        """List the names of all commands, in the order of the table."""
         return [entry.name for entry in self.entries]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -80,7 +80,7 @@ class LazyGroup(TyperGroup):
         return None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command that `args` begin with; a misspelt name gets the nearest ones."""
+        """Find the command that `args` begin with; the error for an unknown name suggests the nearest one."""
         try:
             return super().resolve_command(ctx, args)
         except typer.TyperException as error:

@@ -13,7 +13,7 @@ from rlt_data.training.registry import ROLES
 
 from .lazy import Entry, LazyGroup
 
-PREPARE, PIPELINE, LOOK, KEEP = "Prepare", "Pipeline, in order", "Look", "Keep"
+PREPARE, PIPELINE, LOOK, KEEP = "Setup", "Pipeline, in order", "Inspection", "Maintenance"
 
 COMMANDS = (
     Entry(
@@ -67,7 +67,7 @@ app = typer.Typer(
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and leave."""
+    """Print the version and exit."""
     if wanted:
         import rlt_data
 
@@ -79,17 +79,17 @@ def show_version(wanted: bool) -> None:
 def accept_common_options(
     lake: Annotated[
         str | None,
-        typer.Option(help="The lake: a directory or URI. Here it holds for any command."),
+        typer.Option(help="The lake: a directory or URI. Most commands also accept it after their name."),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before the command; commands look `lake` up by themselves."""
+    """Declare the options that precede the command; `choose_lake` reads `--lake` from the context."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with 0 (done), 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
+    """Run the command line and exit with 0 (done), 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
     try:
         code = app(args=arguments, prog_name="rlt-data", standalone_mode=False) or 0
         if code == 130:  # how Typer returns a KeyboardInterrupt

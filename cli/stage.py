@@ -1,4 +1,4 @@
-"""The command of a stage: its configuration gives the options, its summary is what is printed."""
+"""The command of a stage: its configuration defines the options, and its summary is printed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMON = {"lake": LakeOption, "json": JsonOption, "force": ForceOption, "quiet":
 def make_stage_command(declaration: StageDeclaration) -> Callable[..., None]:
     """Make the command of one stage.
 
-    Each field of its configuration is an option; the declaration says which have another name and which are
+    Each field of its configuration is an option; the declaration lists those with another name and those
     given by position. The help text is the first paragraph of the stage's docstring.
     """
     from rlt_data.stages.runtime.stage import load_stage

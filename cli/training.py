@@ -1,4 +1,4 @@
-"""A command made from the role of a training recipe: `train-teacher` and its like."""
+"""The commands `train-teacher` and `train-student`, made from the roles of training recipes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ def make_training_command(role: TrainingRole) -> Callable[..., None]:
             bool,
             typer.Option(
                 "--dry-run",
-                help="Show the whole recipe, its steps, tokens and memory, and what would be refused; run "
-                "nothing.",
+                help="Show the whole recipe, its steps, tokens and memory, and any problems; run nothing.",
             ),
         ] = False,
         processes: Annotated[
@@ -99,9 +98,9 @@ def _print_plan(loaded: LoadedTraining, lake: Lake, processes: int | None, *, as
     print_json(plan["recipe"])
     for section, lines in plan["sections"].items():
         print(f"\n{section}")
-        print_rows([{"what": name, "how much": text} for name, text in lines.items()])
+        print_rows([{"quantity": name, "value": text} for name, text in lines.items()])
     print()
     for refusal in plan["refused"]:
-        print(f"would be refused: {refusal}")
+        print(f"problem: {refusal}")
     if not plan["refused"]:
-        print("nothing would be refused")
+        print("no problems found")

@@ -34,7 +34,7 @@ Each command calls the Python function named below it, which you can call as wel
 | `RLT_DATA_DEBUG` | 1 shows the traceback of an unexpected error instead of writing it to a file |
 | `HF_HOME`, `HF_HUB_CACHE` | where models of the Hugging Face hub are cached |
 | `HF_HUB_OFFLINE` | 1 turns the network off |
-| `NO_COLOR` | no colours |
+| `NO_COLOR` | no colors |
 
 Summaries and query results go to stdout, progress and messages to stderr. In a terminal, progress is a bar;
 elsewhere it is a line every 30 seconds. `--quiet` turns it off. `--json` prints JSON and nothing else.

@@ -9,7 +9,7 @@ _SIMILARITY = 0.6
 
 
 def find_nearest(word: str, names: Iterable[str]) -> str | None:
-    """Find the one of `names` that is spelt most like `word`, regardless of case; None where none is near."""
+    """Find the one of `names` spelled most like `word`, regardless of case; None where none is near."""
     folded = {name.casefold(): name for name in names}
     near = get_close_matches(word.casefold(), folded, n=1, cutoff=_SIMILARITY)
     return folded[near[0]] if near else None

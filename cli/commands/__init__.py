@@ -1,1 +1,1 @@
-"""One thin file a command that is not a stage."""
+"""One thin file per command that is not a stage."""

@@ -27,7 +27,7 @@ HELP = """\\d          list the tables and views
 \\f FORMAT   write results as table, csv or json
 \\x          show long cells in full, or shorten them again
 \\h          this help
-\\q          leave (so does Ctrl-D)
+\\q          quit (so does Ctrl-D)
 A query ends with ; and may span several lines. "traces@3" is version 3 of the table traces."""
 
 
@@ -67,7 +67,7 @@ class Prompt:
         self.full = False
 
     def handle(self, text: str) -> str | None:
-        """Handle one input; return the text to print, or None to leave."""
+        """Handle one input; return the text to print, or None to quit."""
         text = text.strip().rstrip(";").strip()
         try:
             if text.startswith("\\"):
@@ -104,7 +104,7 @@ class Prompt:
 
 
 def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path | None = None) -> None:
-    """Read queries until the user leaves; an error is printed and does not end the session."""
+    """Read queries until the user quits; an error is printed and does not end the session."""
     prompt = Prompt(lake, format, allow_files=allow_files)
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(history or find_history_file())),

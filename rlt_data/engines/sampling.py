@@ -39,14 +39,14 @@ def sample_tokens(
     scaled = logits.float()
     if sampling.temperature > 0 and sampling.temperature != 1:
         scaled = scaled / sampling.temperature
-    normaliser = torch.logsumexp(scaled, dim=-1)
-    if not bool(torch.isfinite(normaliser).all()):
+    normalizer = torch.logsumexp(scaled, dim=-1)
+    if not bool(torch.isfinite(normalizer).all()):
         raise FloatingPointError("the model's logits are not finite")
     if sampling.temperature == 0:
         chosen = scaled.argmax(dim=-1)
     else:
         chosen = _draw(_filter_tokens(scaled, sampling), seeds, steps)
-    logprobs = scaled.gather(1, chosen.unsqueeze(1)).squeeze(1) - normaliser
+    logprobs = scaled.gather(1, chosen.unsqueeze(1)).squeeze(1) - normalizer
     return chosen.tolist(), logprobs.tolist()
 
 

@@ -48,7 +48,7 @@ CPU_CACHE_BYTES = 2 << 30
 DEVICE_CACHE_SHARE = 0.6
 DEFAULT_ROWS = {"cpu": 32}
 DEFAULT_DEVICE_ROWS = 256
-# For smaller models, synchronising threads costs more than they save: up to fourfold on a busy machine.
+# For smaller models, synchronizing threads costs more than they save: up to fourfold on a busy machine.
 THREADS_PAY_FROM = 3_000_000
 
 

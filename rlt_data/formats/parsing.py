@@ -59,7 +59,7 @@ def parse_teacher_completion(
 def parse_student_completion(format: ConversationFormat, text: str) -> ParsedTrace:
     """Parse a trace with thinking and solution, such as an imported one.
 
-    The format's own tags, those of the built-in formats and `<answer>` are recognised; of several, those
+    The format's own tags, those of the built-in formats and `<answer>` are recognized; of several, those
     whose thinking tag comes first in the text are used. The state is the first that applies:
 
     - `missing_open`: no opening tag before a closing one. The thinking is what precedes the closing

@@ -103,7 +103,7 @@ def select_token_span(offsets: Sequence[tuple[int, int]], span: tuple[int, int])
 def compare_tokenizers(a: Any, b: Any) -> str | None:
     """Return why two tokenizers cannot be compared token by token, or None where they can.
 
-    They can where ordinary text becomes the same ids: same vocabulary, merges, normalisation and splitting.
+    They can where ordinary text becomes the same ids: same vocabulary, merges, normalization and splitting.
     Added tokens may differ (a distilled model often adds some): a text that contains one becomes different
     ids, which scoring detects for that text.
     """
@@ -116,7 +116,7 @@ def compare_tokenizers(a: Any, b: Any) -> str | None:
 
 _PARTS = {
     "type": "kind or settings",
-    "normalizer": "how they normalise text",
+    "normalizer": "how they normalize text",
     "pre_tokenizer": "how they split text before the vocabulary applies",
     "vocab": "vocabulary",
     "merges": "merges",

@@ -88,7 +88,7 @@ def fetch_snapshot(model: str, revision: str | None, *, weights: bool) -> Path:
         )
     except errors.GatedRepoError as error:
         raise ModelError(
-            "the model is gated: you must accept its licence first",
+            "the model is gated: you must accept its license first",
             where=where,
             remedy=f"accept it at https://huggingface.co/{model}, then: hf auth login",
         ) from error

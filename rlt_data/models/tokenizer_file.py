@@ -1,7 +1,7 @@
 """Check whether a loaded tokenizer splits text as its tokenizer.json defines.
 
 transformers 5 rebuilds a tokenizer from its vocabulary where `tokenizer_config.json` names a class such as
-`LlamaTokenizerFast`, and takes normaliser and pre-tokenizer from that class, not from tokenizer.json.
+`LlamaTokenizerFast`, and takes normalizer and pre-tokenizer from that class, not from tokenizer.json.
 DeepSeek's tokenizers, and those of the Llama models distilled from R1, name that class although they split
 text otherwise: loaded so, they lose every space.
 """
@@ -18,7 +18,7 @@ _NO_EFFECT = re.compile(r"(?:, )?trim_offsets=(?:True|False)")
 
 
 def follows_file(tokenizer: Any, directory: Path) -> bool:
-    """Return whether a fast tokenizer normalises and splits text as `directory`/tokenizer.json defines.
+    """Return whether a fast tokenizer normalizes and splits text as `directory`/tokenizer.json defines.
 
     True where there is no such file, or where it cannot be read.
     """

@@ -21,7 +21,7 @@ ConfigT = TypeVar("ConfigT", bound=StageConfig)
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A combination that makes no sense: the step and the key where it shows, the reason, and what to do."""
+    """A combination that makes no sense: the step and the key concerned, the reason, and what to do."""
 
     step: Step
     key: str | None
@@ -59,7 +59,7 @@ def _find_greedy_samples(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _find_estimators_without_scores(recipe: Recipe) -> Iterator[Contradiction]:
-    """Traces cannot be ranked by a divergence that the recipe's own scores do not store."""
+    """Find rewards that need a divergence which the scores of the recipe do not store."""
     scores = [config for _, config in _pair(recipe, ScoreConfig)]
     if not scores:
         return
@@ -84,18 +84,18 @@ def _find_estimators_without_scores(recipe: Recipe) -> Iterator[Contradiction]:
                 step,
                 "reward",
                 f"{step.section} needs a divergence, but score stores none (teacher = 'none')",
-                "name a teacher in [score], or leave the estimator out",
+                "set score.teacher, or remove the estimator",
             )
 
 
 def _find_gaps(recipe: Recipe) -> Iterator[Contradiction]:
-    """A stage that works on a set would use an older one where the stage that makes it is left out."""
+    """Find stages that would use an older set because the recipe lacks the stage that makes a new one."""
     for step in recipe.list_steps("rank"):
         assert isinstance(step.config, RankConfig)
         if recipe.list_configs("score") or not recipe.list_configs("generate"):
             break
         if parse_policy(step.config.policy).needs_rewards:
-            reason = "rank would not see what [generate] makes: there is no [score] between them"
+            reason = "rank would ignore the traces of [generate]: there is no [score] between them"
             yield Contradiction(step, None, reason, "add [score]")
     for section, before in (("substitute", "score"), ("export", "rank")):
         for step in recipe.list_steps(section):
@@ -108,7 +108,7 @@ def _find_gaps(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _find_unpaired(recipe: Recipe) -> Iterator[Contradiction]:
-    """Several sets and several stages that use them are paired, so there must be as many of each."""
+    """Find stages that cannot be paired: where there are several sets, each needs one stage that uses it."""
     for step in recipe.list_steps():
         made_by = step.declaration.made_by
         if made_by is None or getattr(step.config, made_by.field) is not None:
@@ -119,7 +119,7 @@ def _find_unpaired(recipe: Recipe) -> Iterator[Contradiction]:
                 step,
                 None,
                 f"{makers} [[{made_by.stage}]] and {users} [[{step.section}]] cannot be paired",
-                f"have as many of each, or name the run: {step.section}.{step.index}.{made_by.field}",
+                f"write the same number of both, or set {step.section}.{step.index}.{made_by.field} to a run",
             )
 
 
@@ -133,7 +133,7 @@ def _find_shared_targets(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _pair(recipe: Recipe, config: type[ConfigT]) -> list[tuple[Step, ConfigT]]:
-    """List the steps whose configuration is a `config`, with it."""
+    """List the steps whose configuration is of the class `config`, each with its configuration."""
     return [(step, step.config) for step in recipe.list_steps() if isinstance(step.config, config)]
 
 

@@ -8,37 +8,37 @@ from pathlib import Path
 from typing import Any
 
 from rlt_data.errors import UsageError
+from rlt_data.recipe.built_in import find_recipe
 from rlt_data.recipe.check import Contradiction, find_contradictions
 from rlt_data.recipe.overrides import apply_override, parse_override
 from rlt_data.recipe.schema import Recipe, build_recipe_model
-from rlt_data.recipe.shipped import find_recipe
 from rlt_data.settings import ModelSettings, Settings, load_settings
 from rlt_data.toml import TomlDocument, compose_documents, load_document, validate_data
 
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe with the settings that hold while it runs."""
+    """A recipe and the settings under which it runs."""
 
     recipe: Recipe
     settings: Settings
 
     @property
     def lake(self) -> str | None:
-        """The lake that the recipe names, or else the one of the user's settings."""
+        """The lake of the recipe, else that of the user's settings."""
         if self.recipe.lake is not None:
             return self.recipe.lake
         return self.settings.lake
 
 
 def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Load recipe files, or shipped recipes by name; a later one wins over those before it, key by key.
+    """Load recipe files, or built-in recipes by name; a later one overrides earlier ones, key by key.
 
-    `overrides` are texts such as `generate.samples=8` and win over all. Paths in a recipe are relative to
-    the working directory, as they are on the command line.
+    `overrides` are texts such as `generate.samples=8`, and override all files. Paths in a recipe are
+    relative to the working directory, as they are on the command line.
 
-    Raises `UsageError` with file, line and the nearest right key for one that is unknown, and with the
-    reason for stages that make no sense together.
+    Raises `UsageError` for an unknown key (with file, line and the nearest valid key) and for a combination
+    of stages that makes no sense (with the reason).
     """
     data, documents = read_documents(names, overrides)
     if {"sft", "grpo"} & data.keys():
@@ -49,7 +49,7 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
     recipe = validate_data(build_recipe_model(), data, documents)
     if not recipe.list_steps():
         raise UsageError(
-            "the recipe holds no stage", where=documents[0].name, remedy="add a section such as [ingest]"
+            "the recipe has no stage", where=documents[0].name, remedy="add a section such as [ingest]"
         )
     contradictions = find_contradictions(recipe)
     if contradictions:
@@ -62,12 +62,12 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
 def read_documents(
     names: Sequence[str | Path], overrides: Sequence[str]
 ) -> tuple[dict[str, Any], list[TomlDocument]]:
-    """Read recipe files, composed from left to right with overrides on top; also the documents, in order.
+    """Read and merge recipe files, then apply the overrides; return the values and the documents, in order.
 
     Raises `UsageError` where none is named, one is missing or is not TOML, or an override sets nothing.
     """
     if not names:
-        raise UsageError("no recipe is named", remedy="name a TOML file, or a recipe that is shipped")
+        raise UsageError("no recipe is named", remedy="name a TOML file or a built-in recipe")
     documents = [load_document(find_recipe(str(name))) for name in names]
     data = compose_documents(documents)
     for text in overrides:
@@ -78,7 +78,7 @@ def read_documents(
 
 
 def _locate(contradiction: Contradiction, documents: Sequence[TomlDocument]) -> str:
-    """Say where a contradiction shows, by file and line; a later document wins."""
+    """Return file and line of a contradiction, in the last document that sets its key."""
     step, key = contradiction.step, contradiction.key
     ends: list[tuple[str, ...]] = [(key,), ()] if key else [()]
     starts: list[tuple[str | int, ...]] = [(step.section, step.index), (step.section,)]
@@ -93,7 +93,7 @@ def _locate(contradiction: Contradiction, documents: Sequence[TomlDocument]) -> 
 def merge_settings(
     models: Mapping[str, ModelSettings], formats: Mapping[str, Mapping[str, Any]], own: Settings
 ) -> Settings:
-    """Lay a recipe's models and formats over the user's own; paths are made absolute on the way."""
+    """Add a recipe's models and formats to the user's settings, whose paths become absolute."""
     theirs = {
         name: model.model_copy(update={"model": own.resolve_path(model.model)})
         for name, model in own.models.items()

@@ -11,8 +11,8 @@ from rlt_data.toml import TomlDocument, parse_typed_value
 def parse_override(text: str) -> TomlDocument:
     """Read `a.b=c` as a document that sets one key.
 
-    The value is typed as in TOML where it is valid there (`8`, `true`, `["a", "b"]`), else a string, so that
-    names need no quotes. A number in the key is a place in an array of tables: `ingest.1.source=...`.
+    The value is parsed as TOML where it is valid TOML (`8`, `true`, `["a", "b"]`), else it is a string, so
+    that names need no quotes. A number in the key is an index into an array of tables: `ingest.1.source=...`.
     Raises `UsageError` where there is no key or no `=`.
     """
     key, sign, value = text.partition("=")
@@ -26,9 +26,9 @@ def parse_override(text: str) -> TomlDocument:
 
 
 def apply_override(data: dict[str, Any], change: dict[str, Any], *, name: str) -> dict[str, Any]:
-    """Merge `change` into `data`; a key of digits enters an array of tables at that place, from 0.
+    """Merge `change` into `data`; a key of digits is an index, from 0, into an array of tables.
 
-    Raises `UsageError` where the array has no such place.
+    Raises `UsageError` where the array has no such index.
     """
     merged = dict(data)
     for key, value in change.items():
@@ -44,14 +44,14 @@ def apply_override(data: dict[str, Any], change: dict[str, Any], *, name: str) -
 
 def _change_array(array: list[Any], change: dict[str, Any], key: str, name: str) -> list[Any]:
     changed = list(array)
-    for place, value in change.items():
-        if not place.isdigit() or int(place) >= len(array):
+    for position, value in change.items():
+        if not position.isdigit() or int(position) >= len(array):
             raise UsageError(
-                f"{key} holds {len(array)} tables; {place!r} is none of them",
+                f"{key} has {len(array)} tables, and none with the index {position!r}",
                 where=name,
-                remedy=f"write {key}.0 for the first",
+                remedy=f"indices start at 0: {key}.0 is the first",
             )
-        at = int(place)
-        inner = isinstance(value, dict) and isinstance(array[at], dict)
-        changed[at] = apply_override(array[at], value, name=name) if inner else value
+        index = int(position)
+        inner = isinstance(value, dict) and isinstance(array[index], dict)
+        changed[index] = apply_override(array[index], value, name=name) if inner else value
     return changed

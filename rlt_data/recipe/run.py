@@ -39,9 +39,9 @@ def run_recipe(
     reporter: Reporter | None = None,
     on_summary: Callable[[StageSummary], None] | None = None,
 ) -> list[StageSummary]:
-    """Run every stage of a recipe; one that finished before is not run again unless `force`.
+    """Run every stage of a recipe; a finished stage is not run again unless `force`.
 
-    `on_summary` is called after each stage. An error of a stage stops the recipe; running it again resumes.
+    `on_summary` is called after each stage. An error in a stage stops the recipe; running it again resumes.
     """
     summaries: list[StageSummary] = []
     tiny = loaded.recipe.tiny_models
@@ -58,10 +58,10 @@ def run_recipe(
 
 
 def plan_recipe(loaded: LoadedRecipe, lake: Lake) -> list[PlannedStep]:
-    """Say for every stage whether it is finished, resumes, or is new; nothing is run or written.
+    """Find out for every stage whether it is finished, resumes, or is new; nothing is run or written.
 
-    A stage that reads what an earlier one has not written yet, or needs a tiny model that is not made yet,
-    waits.
+    A stage that reads what an earlier one has not written yet, or needs a tiny model that does not exist
+    yet, waits.
     """
     planned: list[PlannedStep] = []
     finished: list[StageSummary] = []
@@ -81,7 +81,7 @@ def plan_recipe(loaded: LoadedRecipe, lake: Lake) -> list[PlannedStep]:
 
 
 def _link_config(recipe: Recipe, step: Step, summaries: list[StageSummary]) -> StageConfig:
-    """Let a stage that works on another stage's set use the set that this recipe made."""
+    """Make a stage that reads another stage's set use the one that this recipe made."""
     index, made_by = recipe.find_maker(step), step.declaration.made_by
     if index is None or made_by is None:
         return step.config

@@ -1,7 +1,7 @@
 """What a recipe is: the lake, models and formats of its own, and the stages with their configurations.
 
-The sections of a recipe are the configurations of the registered stages, the same classes that the command
-line makes its options from. They run in the order of the registry, in whatever order a file has them.
+The sections of a recipe are the configurations of the registered stages, from which the command line makes
+its options too. They run in the order of the registry, whatever their order in the file.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class Recipe(BaseModel):
     lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE override it.")
     tiny_models: TinyModels | None = Field(None, description="Tiny models to make first.")
     models: Mapping[str, ModelSettings] = Field(
-        default_factory=dict, description="Models by name, beside those of rlt-data.toml."
+        default_factory=dict, description="Models by name, in addition to those of rlt-data.toml."
     )
     formats: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict,
-        description="Conversation formats by name, beside those of rlt-data.toml.",
+        description="Conversation formats by name, in addition to those of rlt-data.toml.",
     )
 
     def list_configs(self, section: str) -> tuple[StageConfig, ...]:

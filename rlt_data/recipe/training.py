@@ -24,27 +24,27 @@ from rlt_data.training.from_scratch.arithmetic_model import build_arithmetic_mod
 
 @dataclass(frozen=True)
 class LoadedTraining:
-    """A training recipe with the settings that hold while it runs."""
+    """A training recipe and the settings under which it runs."""
 
     recipe: TrainingRecipe
     settings: Settings
 
     @property
     def lake(self) -> str | None:
-        """The lake that the recipe names, or else the one of the user's settings."""
+        """The lake of the recipe, else that of the user's settings."""
         return self.recipe.lake if self.recipe.lake is not None else self.settings.lake
 
 
 def load_training(
     names: Sequence[str | Path], overrides: Sequence[str] = (), *, role: Role = "teacher"
 ) -> LoadedTraining:
-    """Load training recipes, composed from left to right, with overrides such as `grpo.steps=10` on top.
+    """Load and merge training recipes, then apply overrides such as `grpo.steps=10`.
 
-    Raises `UsageError` with file, line and the nearest key for one that is unknown, and for a recipe of
+    Raises `UsageError` for an unknown key (with file, line and the nearest valid key) and for a recipe of
     another role.
     """
     data, documents = read_documents(names, overrides)
-    # The key of the model to start from bears the role's name.
+    # The key of the model to start from is named after the role.
     for other in RECIPES:
         if other in data and role not in data:
             raise UsageError(
@@ -65,11 +65,11 @@ def run_training_recipe(
     reporter: Reporter | None = None,
     on_summary: Callable[[StageSummary], None] | None = None,
 ) -> list[StageSummary]:
-    """Run a training recipe; what finished before is not run again, what was interrupted resumes.
+    """Run a training recipe; a finished training is not run again, and an interrupted one resumes.
 
     Where `accelerate launch` or `torchrun` started several processes, each of them calls this, and the main
     one alone reads and writes the lake. The trained model is `output`/teacher or `output`/student, by the
-    recipe's role. Raises `UsageError`, before anything runs, for whatever any section would refuse.
+    recipe's role. Raises `UsageError`, before anything runs, where any section is invalid.
     """
     recipe = loaded.recipe
     summaries: list[StageSummary] = []
@@ -90,7 +90,7 @@ def run_training_recipe(
 
 
 def check_result(recipe: TrainingRecipe) -> None:
-    """Raise `UsageError` where publishing the trained model would replace something that is not ours.
+    """Raise `UsageError` where the trained model would replace something that rlt-data did not publish.
 
     The model under that path must not be one that the recipe uses, either: the next training of the same
     recipe would start from another model.
@@ -107,7 +107,7 @@ def check_result(recipe: TrainingRecipe) -> None:
 
 
 def _find_location(path: Path) -> Path:
-    """Return an absolute path, links followed but for the last."""
+    """Return an absolute path, following all links but that of the last component."""
     return path.parent.resolve() / path.name
 
 
@@ -124,7 +124,7 @@ def _prepare(
 
 
 def _check(recipe: TrainingRecipe) -> None:
-    """Refuse what the last section would refuse before the first one has run for hours."""
+    """Check every section, so that an invalid one is not found after others have run for hours."""
     load_format(recipe.format)
     for step in recipe.list_steps():
         step.check(step.make_config(recipe.resolve_name(recipe.base)))

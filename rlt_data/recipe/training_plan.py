@@ -1,4 +1,4 @@
-"""What a training recipe would do, without doing it: `--dry-run`."""
+"""The dry run of a training recipe: steps, tokens, memory and problems."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ ValueT = TypeVar("ValueT")
 
 
 def plan_training(loaded: LoadedTraining, lake: Lake, *, processes: int | None = None) -> dict[str, Any]:
-    """Resolve a recipe, forecast its steps, tokens and memory, and list what would be refused.
+    """Resolve a recipe, forecast its steps, tokens and memory, and list its problems.
 
-    `processes` is the number of processes that the training will have; None takes the number of those that
-    run now. Keys: `recipe` (every key with its value), `sections` (by section, lines of text), `refused`
-    (sentences). Nothing is run or written.
+    `processes` is the number of processes that the training will have; None means the number that run now.
+    Keys: `recipe` (every key with its value), `sections` (by section, lines of text), `refused` (the
+    problems, as sentences). Nothing is run or written.
     """
     recipe = loaded.recipe
     with use_settings(loaded.settings):
@@ -65,10 +65,7 @@ class _Plan:
         sections = []
         for step in self.recipe.list_steps():
             config = step.make_config(self.recipe.resolve_name(self.recipe.base))
-            lines = (
-                self._describe_sft(config) if isinstance(config, SftConfig) else self._describe_grpo(config)
-            )
-            sections.append((step.section, lines))
+            sections.append((step.section, self._describe(config)))
         return sections
 
     def _describe(self, config: SftConfig | GrpoConfig) -> dict[str, str]:
@@ -131,7 +128,7 @@ class _Plan:
         return min(found, config.limit or found)
 
     def _measure(self, name: str) -> ModelSize | None:
-        """Measure a model; one that is not on this machine is refused, and measured by the registry."""
+        """Measure a model; one that is not on this machine is a problem, and its size is the registry's."""
         if name == FRESH and self.recipe.fresh is not None:
             return measure_arithmetic_model(self.recipe.fresh)
         size = self._try(lambda: measure_model(resolve_model(name, role="teacher", need="tokenizer")))
@@ -152,7 +149,7 @@ class _Plan:
             self._try(partial(refuse_other_tokens, teacher, tokenizer, where=f"student {name}"))
 
     def _try(self, act: Callable[[], ValueT]) -> ValueT | None:
-        """Call `act`; where it is refused, keep the refusal as a sentence and return None."""
+        """Call `act`; where it raises an error, record it as a sentence and return None."""
         try:
             return act()
         except RltDataError as error:

@@ -30,15 +30,15 @@ from rlt_data.training.sft.options import check_options as check_sft_options
 from rlt_data.training.sft.stage import train_sft
 
 FRESH = "fresh"
-"""The name by which models of a recipe mean the one that [fresh] trains from scratch."""
+"""The name of a recipe's model that [fresh] trains from scratch."""
 
 
 @dataclass(frozen=True)
 class TrainingStep:
     """One training of a recipe.
 
-    `make_config` takes the model to start from; `check` raises `UsageError` for a configuration that would
-    be refused; `train` runs it.
+    `make_config` takes the model to start from; `check` raises `UsageError` for an invalid configuration;
+    `train` runs it.
     """
 
     section: str
@@ -53,15 +53,16 @@ class TrainingRecipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     role: ClassVar[Role]
 
-    lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE win over it.")
+    lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE override it.")
     output: str = Field(description="Directory of all models that are trained.")
     format: str = Field("stratos", description="Conversation format.")
     seed: int = Field(0, ge=0, description="Seed of all trainings.")
     models: Mapping[str, ModelSettings] = Field(
-        default_factory=dict, description="Models by name, over those of rlt-data.toml."
+        default_factory=dict, description="Models by name, in addition to those of rlt-data.toml."
     )
     formats: Mapping[str, Mapping[str, Any]] = Field(
-        default_factory=dict, description="Conversation formats by name, over those of rlt-data.toml."
+        default_factory=dict,
+        description="Conversation formats by name, in addition to those of rlt-data.toml.",
     )
     fresh: ArithmeticModelConfig | None = Field(None, description="A tiny model to train from scratch first.")
     ingest: Tables[IngestConfig] = ()

@@ -1,1 +1,1 @@
-"""Sources of questions and traces: files, public data sets, the hub, and generators of problems."""
+"""Sources of questions and traces: files, public datasets, the hub, and generators of problems."""

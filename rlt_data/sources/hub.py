@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, loaded with the package `datasets`."""
+"""Datasets of the Hugging Face hub, loaded with the package `datasets`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubPart:
-    """One split of a hub data set; `rows` is the `datasets.Dataset`, memory-mapped."""
+    """One split of a hub dataset; `rows` is the `datasets.Dataset`, memory-mapped."""
 
     name: str
     rows: Any
@@ -60,7 +60,7 @@ def is_hub_id(text: str) -> bool:
 def load_hub_parts(
     hub_id: str, *, subset: str | None = None, split: str | None = None, revision: str | None = None
 ) -> list[HubPart]:
-    """Load the splits of a hub data set, from the local cache or over the network.
+    """Load the splits of a hub dataset, from the local cache or over the network.
 
     Raises `InputError` where neither has it, `UsageError` for an unknown subset or split, and
     `MissingExtraError` where `datasets` is not installed.
@@ -75,7 +75,7 @@ def load_hub_parts(
     except ValueError as error:
         # An unknown subset or split; the message of `datasets` lists those that exist.
         raise UsageError(
-            f"the data set {hub_id} cannot be loaded: {_shorten(error)}",
+            f"the dataset {hub_id} cannot be loaded: {_shorten(error)}",
             remedy="choose an existing subset (--subset) and split (--split)",
         ) from error
     if split is not None:
@@ -113,7 +113,7 @@ def _name_part(hub_id: str, subset: str | None, split: str) -> str:
 
 def _explain_missing(hub_id: str, error: Exception) -> InputError:
     return InputError(
-        f"the data set {hub_id!r} was not found: it is not a file or directory here, not in the local "
+        f"the dataset {hub_id!r} was not found: it is not a file or directory here, not in the local "
         "cache, and could not be fetched from the hub",
         where=_shorten(error),
         remedy="check the name and the network; or run, on a machine with network access, "

@@ -51,7 +51,7 @@ def open_source(
     split: str | None = None,
     revision: str | None = None,
 ) -> Source:
-    """Open the file, directory, hub data set or generator that `source` names.
+    """Open the file, directory, hub dataset or generator that `source` names.
 
     A file or directory takes precedence over a hub id of the same name. Raises `InputError` where nothing
     is found, `UsageError` where an argument does not apply to the source.
@@ -61,7 +61,7 @@ def open_source(
             _refuse("generated problems", subset=subset, split=split, revision=revision)
             count = DEFAULT_SIZE if size is None else size
             return Source([open_generator(source, size=count, seed=seed, options=options or {})])
-    _refuse("files and data sets; use --limit N for the first rows", size=size, options=options or None)
+    _refuse("files and datasets; use --limit N for the first rows", size=size, options=options or None)
     path = Path(source).expanduser()
     if path.is_file():
         _refuse("a file", subset=subset, split=split, revision=revision)

@@ -33,7 +33,7 @@ def validate_data(model: type[ModelT], data: Mapping[str, Any], documents: Seque
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
-        # A misspelt required key is reported as missing, too; the misspelling explains more.
+        # A misspelled required key is reported as missing, too; the misspelling explains more.
         items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
         problems = [_explain_problem(model, item, documents) for item in items]
         what, where, remedy = problems[0]

@@ -48,7 +48,7 @@ def test_no_arguments_shows_help_and_is_wrong_usage(program: Program):
     assert "Usage: rlt-data" in program.fail(2)
 
 
-def test_a_misspelt_command_gets_the_nearest(program: Program):
+def test_a_misspelled_command_gets_the_nearest(program: Program):
     assert "Did you mean 'generate'?" in program.fail(2, "genrate")
 
 

@@ -46,7 +46,7 @@ def test_top_k_and_top_p_truncate_the_distribution() -> None:
     check_shares(draw(logits, SamplingParameters(1.0, 1e-9, 0, 1)), [1, 0, 0, 0])
 
 
-def test_neighbouring_seeds_steps_and_tokens_are_independent() -> None:
+def test_neighboring_seeds_steps_and_tokens_are_independent() -> None:
     streams = torch.arange(200).unsqueeze(1)
     noise = make_gumbel_noise(streams, torch.arange(500).unsqueeze(0))
     assert noise.mean().item() == pytest.approx(0.5772, abs=0.02)

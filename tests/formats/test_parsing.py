@@ -97,7 +97,7 @@ def test_an_imported_trace_is_taken_apart_whichever_family_its_tags_are_of(
     assert parsed.solution_closed == solution_closed
 
 
-def test_a_users_own_tags_are_recognised() -> None:
+def test_a_users_own_tags_are_recognized() -> None:
     own = STRATOS.model_copy(
         update={
             "student": STRATOS.student.model_copy(

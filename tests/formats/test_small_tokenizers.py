@@ -49,7 +49,7 @@ def check_spans(tokenizer: Any, text: str, spans: Any, expected: dict[str, str])
     encoded = encode_texts(tokenizer, [text])[0]
     covered = 0
     for first, last in encoded.offsets:
-        # Qwen's normaliser composes letter and accent, and its offset is the letter's.
+        # Qwen's normalizer composes letter and accent, and its offset is the letter's.
         missed = text[covered:first]
         assert all(unicodedata.combining(character) for character in missed), missed
         covered = max(covered, last)

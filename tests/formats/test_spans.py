@@ -150,7 +150,7 @@ def test_the_golden_texts_and_token_counts_match_exactly(
         assert len(select_token_span(teacher_offsets, written.spans["think"])) == expected["think_tokens"]
 
 
-def test_a_tokenizer_that_normalises_still_gives_spans_of_the_text_as_it_was(
+def test_a_tokenizer_that_normalizes_still_gives_spans_of_the_text_as_it_was(
     make_tokenizer: Callable[..., Any],
 ) -> None:
     """Qwen's tokenizer composes letters and accents first: one token may stand for two characters."""
@@ -167,7 +167,7 @@ def test_a_tokenizer_that_normalises_still_gives_spans_of_the_text_as_it_was(
     decoded = composing.decode([encoded.token_ids[i] for i in selected])
     assert decoded == unicodedata.normalize("NFC", think)
     assert compare_tokenizers(make_tokenizer(), composing) == (
-        "the two tokenizers differ in how they normalise text"
+        "the two tokenizers differ in how they normalize text"
     )
 
 

@@ -129,13 +129,13 @@ def test_training_examples_teach_what_follows_the_prompt(
     for build in (build_teacher_examples, build_student_examples):
         for row, example in zip(rows, build(format, tokenizer, rows), strict=True):
             text, begin = example.rendered.text, example.rendered.spans["prompt"][1]
-            labelled = [i for i, label in enumerate(example.labels) if label != IGNORED]
-            assert [example.labels[i] for i in labelled] == [example.token_ids[i] for i in labelled]
-            assert labelled == list(range(labelled[0], len(example.labels)))
+            labeled = [i for i, label in enumerate(example.labels) if label != IGNORED]
+            assert [example.labels[i] for i in labeled] == [example.token_ids[i] for i in labeled]
+            assert labeled == list(range(labeled[0], len(example.labels)))
             assert example.labels[-1] == tokenizer.eos_token_id
             assert row.think in text[begin:]
-            assert example.offsets[labelled[0] - 1][0] < begin <= example.offsets[labelled[0]][0]
-            assert example.is_aligned == (example.offsets[labelled[0]][0] == begin)
+            assert example.offsets[labeled[0] - 1][0] < begin <= example.offsets[labeled[0]][0]
+            assert example.is_aligned == (example.offsets[labeled[0]][0] == begin)
             if build is build_teacher_examples and example.is_aligned:
                 check_example(example, tokenizer, format, closing=format.teacher.close)
 

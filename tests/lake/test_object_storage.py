@@ -1,4 +1,4 @@
-"""A lake on S3-compatible storage: a real server on this machine that honours conditional puts."""
+"""A lake on S3-compatible storage: a real server on this machine that honors conditional puts."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlt_data.errors import UsageError
+from rlt_data.recipe.built_in import find_recipe, list_built_in_recipes
 from rlt_data.recipe.load import load_recipe
 from rlt_data.recipe.overrides import apply_override, parse_override
-from rlt_data.recipe.shipped import find_recipe, list_shipped_recipes
 from rlt_data.recipe.training import load_training
 
 BASE = """
@@ -70,7 +70,7 @@ def test_a_later_file_wins_key_by_key(base: Path, tmp_path: Path):
     assert recipe.score[0].reward.lambda_kl == 1.0
 
 
-def test_overrides_win_over_files_and_are_typed(base: Path):
+def test_overrides_take_precedence_over_files_and_are_typed(base: Path):
     loaded = load_recipe(
         [base],
         ["generate.samples=3", "generate.teacher=qwen7b", 'score.students=["small", "qwen7b"]', "lake=other"],
@@ -81,15 +81,15 @@ def test_overrides_win_over_files_and_are_typed(base: Path):
     assert loaded.lake == "other"
 
 
-def test_a_stage_may_stand_several_times_and_be_changed_by_place(tmp_path: Path):
+def test_a_stage_may_occur_several_times_and_be_overridden_by_index(tmp_path: Path):
     path = write(tmp_path, "two.toml", '[[ingest]]\nsource = "a.jsonl"\n[[ingest]]\nsource = "b.jsonl"\n')
     recipe = load_recipe([path], ["ingest.1.source=c.jsonl"]).recipe
     assert [config.source for config in recipe.ingest] == ["a.jsonl", "c.jsonl"]
-    with pytest.raises(UsageError, match="holds 2 tables"):
+    with pytest.raises(UsageError, match="has 2 tables"):
         load_recipe([path], ["ingest.2.source=c.jsonl"])
 
 
-def test_models_of_the_recipe_win_over_those_of_the_user(base: Path, tmp_path: Path):
+def test_models_of_the_recipe_override_those_of_the_user(base: Path, tmp_path: Path):
     own = 'lake = "lake"\n[models.small]\nmodel = "Owner/other"\n[models.mine]\nmodel = "./mine"\n'
     write(tmp_path, "rlt-data.toml", own)
     with chdir(tmp_path):
@@ -164,7 +164,7 @@ def test_contradictions_are_refused_with_the_reason(
 @pytest.mark.parametrize(
     ("kept", "reason"),
     [
-        (("generate", "rank", "substitute", "export"), "rank would not see what [generate] makes"),
+        (("generate", "rank", "substitute", "export"), "rank would ignore the traces of [generate]"),
         (
             ("generate", "score", "substitute", "export"),
             "substitute would use an older set: there is no [rank] after [score]",
@@ -255,13 +255,13 @@ def test_an_absent_recipe_is_named():
         load_recipe(["absent.toml"])
 
 
-def test_a_misspelt_shipped_recipe_gets_the_nearest():
+def test_a_misspelled_built_in_recipe_gets_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'quickstart'"):
         load_recipe(["quickstrat"])
 
 
-@pytest.mark.parametrize("name", sorted(list_shipped_recipes()))
-def test_every_shipped_recipe_loads_by_name_and_by_path(name: str):
+@pytest.mark.parametrize("name", sorted(list_built_in_recipes()))
+def test_every_built_in_recipe_loads_by_name_and_by_path(name: str):
     load = load_training if name.startswith("teacher-") else load_recipe
     assert load([name]).recipe == load([find_recipe(name)]).recipe
 

@@ -108,7 +108,7 @@ def test_recipes_that_make_no_sense_are_refused(tmp_path: Path, text: str, messa
         load_training([path])
 
 
-def test_the_output_of_a_shipped_recipe_does_not_hide_it(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_output_of_a_built_in_recipe_does_not_hide_it(tmp_path: Path, monkeypatch: Any) -> None:
     """Run the same command again: the output of teacher-cpu bears the recipe's name."""
     monkeypatch.chdir(tmp_path)
     Path(load_training(["teacher-cpu"]).recipe.output).mkdir()
@@ -124,7 +124,7 @@ def test_a_dry_run_shows_steps_memory_and_refusals(recipe: Path, tmp_path: Path)
     assert "8" in plan["sections"]["grpo"]["passes"]
     assert plan["sections"]["grpo"]["memory in all"].startswith("about ")
     assert plan["sections"]["sft"]["texts per step"] == "8, in 1 process"
-    assert plan["sections"]["sft"]["optimiser steps"] == "2"
+    assert plan["sections"]["sft"]["optimizer steps"] == "2"
     assert plan["recipe"]["grpo"]["reward"]["alpha"] == 0.01
     assert lake.table("runs").count() == 0
     assert not Path("out").exists()

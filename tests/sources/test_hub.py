@@ -1,4 +1,4 @@
-"""Hub data sets from the local cache, and what is said without a network."""
+"""Hub datasets from the local cache, and what is said without a network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load(cache: Path, *arguments: str, **environment: str) -> str:
 
 
 def fill_cache(cache: Path) -> None:
-    """Put a data set into the cache as `datasets` leaves it there after a download."""
+    """Put a dataset into the cache as `datasets` leaves it there after a download."""
     import datasets
     from datasets.info import DatasetInfo
     from datasets.splits import SplitDict, SplitInfo
@@ -82,14 +82,14 @@ def test_an_unknown_split_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_without_network_and_cache_the_message_says_what_to_do(tmp_path: Path) -> None:
     told = load(tmp_path, "acme/unheard-of")
-    assert told.startswith("InputError the data set 'acme/unheard-of'")
+    assert told.startswith("InputError the dataset 'acme/unheard-of'")
     assert "hf download acme/unheard-of --repo-type dataset" in told
 
 
 def test_a_hub_that_cannot_be_looked_up_is_not_waited_for(tmp_path: Path) -> None:
     # A name that no resolver knows (RFC 2606): `datasets` alone would try for half a minute.
     told = load(tmp_path, "acme/unheard-of", HF_HUB_OFFLINE="0", HF_ENDPOINT="https://hub.invalid")
-    assert told.startswith("InputError the data set 'acme/unheard-of'")
+    assert told.startswith("InputError the dataset 'acme/unheard-of'")
 
 
 @pytest.mark.parametrize(

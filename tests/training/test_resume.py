@@ -98,7 +98,7 @@ def read_metrics(lake: Lake) -> pl.DataFrame:
 def test_grpo_resumes_where_it_was_killed(
     models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
 ) -> None:
-    """Weights, optimiser, order of questions, moving reference and rows: all as if nothing had happened."""
+    """Weights, optimizer, order of questions, moving reference and rows: all as if nothing had happened."""
     config = GrpoConfig(
         teacher=models["teacher"],
         students=(models["student"],),

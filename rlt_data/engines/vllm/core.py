@@ -163,7 +163,7 @@ class VllmCore:
 
 
 def _describe_quantization(config: Any) -> str | None:
-    """Return how weights or cache are quantised; None where they are not."""
+    """Return how weights or cache are quantized; None where they are not."""
     cache = config.cache_config.cache_dtype
     weights = config.model_config.quantization
     return weights or (f"cache-{cache}" if str(cache).startswith("fp8") else None)

@@ -24,7 +24,7 @@ TABLE_PROPERTIES = {
     "delta.logRetentionDuration": "interval 36500 days",
 }
 
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 _FRAMES = re.compile(r"^\s*(?:0: |stack backtrace:|backtrace:)", re.MULTILINE | re.IGNORECASE)
 
 # Updating a snapshot becomes slower with each commit; reading it anew from a checkpoint does not.
@@ -32,8 +32,8 @@ _REOPEN_EVERY = 25
 
 
 def describe_failure(error: Exception) -> str:
-    """Describe a storage error in one line, without the colours, arrows and stack frames of its message."""
-    lines = [line.strip(" ↳") for line in _COLOURS.sub("", _FRAMES.split(str(error), 1)[0]).splitlines()]
+    """Describe a storage error in one line, without the colors, arrows and stack frames of its message."""
+    lines = [line.strip(" ↳") for line in _COLORS.sub("", _FRAMES.split(str(error), 1)[0]).splitlines()]
     return ": ".join(line for line in lines if line)
 
 

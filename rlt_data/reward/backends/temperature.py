@@ -1,6 +1,6 @@
 """A temperature divided into a model's weights, for an engine that scores prompts without one.
 
-Logits are the output layer applied to the normalised hidden state, and the norm multiplies by its weight
+Logits are the output layer applied to the normalized hidden state, and the norm multiplies by its weight
 last; so dividing that weight by T divides every logit by T, exactly up to the rounding of the weight's
 type. The weight is stored in float32 if the engine computes in float32.
 """

@@ -40,7 +40,7 @@ def find_body(model: Any) -> nn.Module:
 
 
 def run_packed(model: Any, pack: Pack, store: PrefixStore) -> Tensor:
-    """Hidden states after the final normalisation for every token of a pack: [tokens, hidden]."""
+    """Hidden states after the final normalization for every token of a pack: [tokens, hidden]."""
     device = model.device
     # On a CPU a kernel is compiled, and kept, for every length: round lengths keep them few.
     padding = -len(pack.token_ids) % ROUND_TOKENS if device.type == "cpu" else 0

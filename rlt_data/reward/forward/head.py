@@ -195,7 +195,7 @@ def score_divergences(
 
     One pass over both heads: with logits l and partition sums Z,
     KL = sum_v p_T(v) (l_T(v) - l_S(v)) - log Z_T + log Z_S.
-    If one weight matrix is padded to more entries than the other, each model is normalised over all of its
+    If one weight matrix is padded to more entries than the other, each model is normalized over all of its
     entries, and the divergence is summed over those that both have.
     """
     count = targets.shape[0]

@@ -1,4 +1,4 @@
-"""The two texts of a trace that are scored: rendered, tokenised, with the tokens that count.
+"""The two texts of a trace that are scored: rendered, tokenized, with the tokens that count.
 
 A token counts when its characters lie wholly inside the explanation or the solution, tags excluded.
 """
@@ -31,7 +31,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class ScoringText:
-    """One tokenised text, truncated after its last scored token.
+    """One tokenized text, truncated after its last scored token.
 
     `total_tokens` counts the whole text. `think` and `solution` index `token_ids`; the character spans
     are half-open and relative to the explanation and to the solution.
@@ -72,7 +72,7 @@ def build_student_texts(
     *,
     context: int | None = None,
 ) -> list[ScoringText | FailedText]:
-    """Render and tokenise student texts: question, explanation, true solution.
+    """Render and tokenize student texts: question, explanation, true solution.
 
     A text of more than `context` tokens fails.
     """
@@ -87,7 +87,7 @@ def build_teacher_texts(
     *,
     context: int | None = None,
 ) -> list[ScoringText | FailedText]:
-    """Render and tokenise teacher texts: question, true solution, explanation.
+    """Render and tokenize teacher texts: question, true solution, explanation.
 
     A text of more than `context` tokens fails. An explanation that never closed is rendered with a closing
     tag at its end.

@@ -1,6 +1,6 @@
 """Arithmetic problems with one explanation each, of mixed quality: `arithmetic:chain_sum`.
 
-A teacher can be fine-tuned on them where no data set can be downloaded. They need nothing but Python.
+A teacher can be fine-tuned on them where no dataset can be downloaded. They need nothing but Python.
 """
 
 from __future__ import annotations

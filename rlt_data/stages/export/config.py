@@ -33,6 +33,6 @@ class ExportConfig(StageConfig):
         None, description="Title of the dataset card; unset: the name of the directory."
     )
     license: RunField[str | None] = Field(
-        None, description="Licence that the dataset card states, such as apache-2.0."
+        None, description="License that the dataset card states, such as apache-2.0."
     )
     overwrite: FreeField[bool] = Field(False, description="Replace an existing export at that path.")

@@ -110,7 +110,7 @@ class GenerateConfig(StageConfig):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """The engine options that change the teacher, such as quantisation."""
+        """The engine options that change the teacher, such as quantization."""
         return {} if self.is_served else select_model_options(self.engine_options)
 
     def make_engine_options(self) -> EngineOptions:

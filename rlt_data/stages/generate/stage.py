@@ -2,7 +2,7 @@
 
 Left out of a generation's identity: the engine, its floating-point type and batching. They change speed
 and, by rounding, single draws, not what is sampled from; each row says what made it. Engine options that
-change the model, such as quantisation, are part of it.
+change the model, such as quantization, are part of it.
 """
 
 from __future__ import annotations

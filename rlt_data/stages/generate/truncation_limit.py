@@ -40,9 +40,9 @@ class TruncationLimit:
         """Compute the lower bound of Wilson's 95% interval of the truncated share."""
         n, z = self.completions, _CONFIDENCE
         share = self.truncated / n
-        centre = share + z * z / (2 * n)
+        center = share + z * z / (2 * n)
         spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-        return (centre - spread) / (1 + z * z / n)
+        return (center - spread) / (1 + z * z / n)
 
     def _stop_above(self, run_id: str, share: float) -> None:
         config = self._config

@@ -19,7 +19,7 @@ class IngestConfig(StageConfig):
     )
     layout: ResolvedField[str | None] = Field(
         None,
-        description="Layout of the rows; unset: recognised by the columns. "
+        description="Layout of the rows; unset: recognized by the columns. "
         "One of: " + ", ".join(layout.name for layout in LAYOUTS) + ".",
     )
     map: RunField[Mapping[str, str]] = Field(

@@ -22,7 +22,7 @@ def ingest(lake: Lake, config: IngestConfig) -> Preparation:
     `extra` counts rejected questions and traces by reason, and traces by state.
 
     Raises `InputError` where the source cannot be read at all, `UsageError` where its layout cannot be
-    recognised or an option does not apply to it.
+    recognized or an option does not apply to it.
     """
     source = open_source(
         config.source,

@@ -1,6 +1,6 @@
 """Rank: order each question's traces by how much they help the student, and select some of them.
 
-The sampled estimate k1 of the divergence is right for the policy gradient but favours traces that the
+The sampled estimate k1 of the divergence is right for the policy gradient but favors traces that the
 teacher itself finds unlikely; so traces are ranked by the exact divergence wherever it was stored.
 """
 
@@ -87,7 +87,7 @@ def _sum_up(run: StageRun, ranked: pl.DataFrame) -> None:
         run.note(f"in {flat} questions all traces have the same reward, so their order means nothing")
     if "k1" in estimators:
         run.note(
-            f"{estimators['k1']} traces are ranked by the sampled divergence k1, which favours traces that "
+            f"{estimators['k1']} traces are ranked by the sampled divergence k1, which favors traces that "
             "the teacher itself finds unlikely; score with --exact to rank by the exact one"
         )
     if "r_ss" in estimators:

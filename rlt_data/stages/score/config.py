@@ -151,7 +151,7 @@ class ScoreConfig(StageConfig):
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """The backend options that change the models, such as quantisation."""
+        """The backend options that change the models, such as quantization."""
         match self.backend:
             case "vllm":
                 return select_model_options(self.backend_options)

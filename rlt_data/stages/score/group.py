@@ -209,7 +209,7 @@ def _samples_teacher(row: Mapping[str, Any], teacher: ModelIdentity, temperature
     """Whether a trace's log-probabilities are of these weights, at this temperature, over all words."""
     return bool(
         row["logprob_mode"] == "processed"
-        # An engine names quantisation here: those are not quite these weights.
+        # An engine names quantization here: those are not quite these weights.
         and "+" not in (row["logprob_dtype"] or "")
         and row["teacher_revision"] is not None
         and row["teacher_revision"] == teacher.revision

@@ -77,8 +77,8 @@ def _score_groups(
     models = ModelCache(dtype=dtype, device=config.device)
     backends = open_backends(config, models, dtype)
     # A server does not report the type in which it computes.
-    quantised = config.model_options.get("quantization")
-    stored = "unknown" if BACKENDS[config.backend].served else f"{dtype}+{quantised}" if quantised else dtype
+    quantized = config.model_options.get("quantization")
+    stored = "unknown" if BACKENDS[config.backend].served else f"{dtype}+{quantized}" if quantized else dtype
     try:
         for group in groups:
             key = ScoreKey(config, group, stored, run.attempt)

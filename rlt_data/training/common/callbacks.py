@@ -25,7 +25,7 @@ def _ignore_event(*arguments: Any, **values: Any) -> None:
 
 
 class ProgressCallback(Callback):
-    """Counts optimiser steps on a progress bar."""
+    """Counts optimizer steps on a progress bar."""
 
     def __init__(self, task: Task) -> None:
         self.task = task

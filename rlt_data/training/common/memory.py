@@ -78,11 +78,11 @@ def estimate_state(size: ModelSize, *, weight: float, lora: Mapping[str, Any] | 
     if lora is None:
         return {
             "trained weights": size.parameters * weight,
-            "gradients and optimiser": size.parameters * weight * 3,
+            "gradients and optimizer": size.parameters * weight * 3,
         }
     # PEFT keeps adapters in float32.
     adapter = count_adapter_parameters(size, lora)
-    return {"base weights": size.parameters * weight, "adapter and its optimiser": adapter * 4 * 4}
+    return {"base weights": size.parameters * weight, "adapter and its optimizer": adapter * 4 * 4}
 
 
 def estimate_pass(

@@ -34,7 +34,7 @@ def find_missing_packages(options: Any) -> list[str]:
     if options.use_liger_kernel and find_spec("liger_kernel") is None:
         found.append("use_liger_kernel needs the package 'liger-kernel': pip install liger-kernel")
     if "8bit" in str(options.optim) and find_spec("bitsandbytes") is None:
-        found.append("an 8-bit optimiser needs the package 'bitsandbytes': pip install bitsandbytes")
+        found.append("an 8-bit optimizer needs the package 'bitsandbytes': pip install bitsandbytes")
     return found
 
 

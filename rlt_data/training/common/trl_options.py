@@ -20,7 +20,7 @@ RESERVED = {
     "resume_from_checkpoint": "nothing: running the same command again resumes",
     "overwrite_output_dir": "nothing: running the same command again resumes",
     "save_only_model": "nothing: a checkpoint holds everything that resuming needs",
-    "remove_unused_columns": "nothing: the data set holds the columns that training needs",
+    "remove_unused_columns": "nothing: the dataset holds the columns that training needs",
     "eval_strategy": _NO_EVALUATION,
     "eval_on_start": _NO_EVALUATION,
     "seed": "the recipe's seed",

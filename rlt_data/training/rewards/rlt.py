@@ -6,7 +6,7 @@ It scores with the code of `rlt-data score`. In a training loop of your own:
     trainer = GRPOTrainer(model, reward_funcs=[reward], ...)
     reward.follow(trainer)
 
-The data set needs the columns `question` and `solution` beside `prompt`.
+The dataset needs the columns `question` and `solution` beside `prompt`.
 """
 
 from __future__ import annotations
@@ -152,13 +152,13 @@ class RltReward:
     ) -> list[float | None]:
         """Score completions; None for one that cannot be scored, which TRL leaves out of its group.
 
-        Raises `UsageError` where the data set lacks `question` or `solution`.
+        Raises `UsageError` where the dataset lacks `question` or `solution`.
         """
         if question is None or solution is None:
             missing = "question" if question is None else "solution"
             raise UsageError(
-                f"the reward needs the column {missing!r}, which the data set lacks",
-                remedy="give the data set the columns prompt, question and solution",
+                f"the reward needs the column {missing!r}, which the dataset lacks",
+                remedy="give the dataset the columns prompt, question and solution",
             )
         texts = read_completions(self.tokenizer, completions, completion_ids)
         self.last = self.score(question, solution, texts, completion_ids, completion_logprobs)

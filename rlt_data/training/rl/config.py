@@ -46,7 +46,7 @@ class GrpoSection(StageConfig):
     )
     limit: RunField[int | None] = Field(None, ge=1, description="Train on the first N questions only.")
 
-    steps: RunField[int] = Field(125, ge=1, description="Optimiser steps.")
+    steps: RunField[int] = Field(125, ge=1, description="Optimizer steps.")
     questions_per_step: RunField[int] = Field(16, ge=1, description="Questions per generation.")
     group_size: RunField[int] = Field(
         64, ge=2, description="Completions per question; rewards are compared among them."
@@ -61,7 +61,7 @@ class GrpoSection(StageConfig):
     max_prompt_tokens: RunField[int] = Field(
         16384, ge=1, description="Questions with a longer prompt are rejected."
     )
-    save_every: FreeField[int] = Field(25, ge=1, description="Optimiser steps between checkpoints.")
+    save_every: FreeField[int] = Field(25, ge=1, description="Optimizer steps between checkpoints.")
     keep_checkpoints: FreeField[int] = Field(1, ge=1, description="Checkpoints to keep.")
 
     reward: RunField[GrpoReward] = Field(GrpoReward(), description="The reward.")
@@ -139,7 +139,7 @@ class GrpoSection(StageConfig):
 
     @property
     def updates_per_generation(self) -> int:
-        """Optimiser steps per generation."""
+        """Optimizer steps per generation."""
         return int(self.trainer.get("num_iterations", 1))
 
     @property

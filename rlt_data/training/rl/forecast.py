@@ -30,7 +30,7 @@ def count_work(config: GrpoConfig, *, world: int) -> dict[str, str]:
     return {
         "generations": f"{config.generations}, each {config.questions_per_step} questions x "
         f"{config.group_size} completions = {config.generation_size:,}",
-        "optimiser steps": f"{config.steps}, {config.updates_per_generation} per generation",
+        "optimizer steps": f"{config.steps}, {config.updates_per_generation} per generation",
         "passes": f"{passes} of {micro} completions per step, in each of {format_processes(world)}",
         "completions": f"{completions:,} in all, at most {completions * config.max_tokens:,} tokens",
         "longest text": f"{config.max_prompt_tokens + config.max_tokens:,} tokens "

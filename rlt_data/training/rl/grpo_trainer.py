@@ -1,6 +1,6 @@
 """TRL's GRPOTrainer with three additions: seeded sampling, recorded rollouts, and a check of the engine.
 
-The loss, the advantages, the reference model and the optimiser are TRL's, unchanged.
+The loss, the advantages, the reference model and the optimizer are TRL's, unchanged.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Record = Callable[[list[dict[str, Any]]], None]
 class RltTrainer(GRPOTrainer):
     """GRPO that records its rollouts.
 
-    Rows of the data set need `group_index`, the index of their group in the whole training, and the option
+    Rows of the dataset need `group_index`, the index of their group in the whole training, and the option
     `remove_unused_columns` must be off. After each generation `record` is called in the main process with
-    one dictionary per completion of all processes: the data set's columns except the prompt, `step`,
+    one dictionary per completion of all processes: the dataset's columns except the prompt, `step`,
     `sample_index`, `completion_ids`, `prompt_tokens`, `truncated` (whether the length limit ended it),
     `advantage`, and `scored`, the completion's entry of the reward function's `last`. A completion ends at
     the model's end tokens, and once it contains `stop`.

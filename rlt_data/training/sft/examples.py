@@ -117,17 +117,15 @@ def check_example(
 
 
 def describe_example(example: SupervisedExample, *, limit: int = 2000) -> str:
-    """Describe one example: its text with the labelled part between ⟦ and ⟧, its spans and token counts."""
+    """Describe one example: its text with the labeled part between ⟦ and ⟧, its spans and token counts."""
     text = example.rendered.text
     begin = example.rendered.spans["prompt"][1]
-    labelled = sum(label != IGNORED for label in example.labels)
+    labeled = sum(label != IGNORED for label in example.labels)
     shown = f"{text[:begin]}⟦{text[begin:]}⟧"
     if len(shown) > limit:
         shown = f"{shown[: limit // 2]} [...] {shown[-limit // 2 :]}"
     spans = ", ".join(f"{name} {a}:{b}" for name, (a, b) in sorted(example.rendered.spans.items()))
-    return (
-        f"{shown}\nspans (characters): {spans}\n{len(example.token_ids)} tokens, {labelled} of them labelled"
-    )
+    return f"{shown}\nspans (characters): {spans}\n{len(example.token_ids)} tokens, {labeled} of them labeled"
 
 
 def _label_texts(tokenizer: Any, texts: Sequence[RenderedText]) -> list[SupervisedExample]:

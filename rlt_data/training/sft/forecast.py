@@ -20,7 +20,7 @@ from rlt_data.training.sft.config import SftConfig
 
 
 def count_steps(config: SftConfig, examples: int, *, world: int) -> int:
-    """Count the optimiser steps on so many examples in so many processes.
+    """Count the optimizer steps on so many examples in so many processes.
 
     Raises `UsageError` for a number of epochs that is not above 0.
     """
@@ -46,7 +46,7 @@ def count_work(config: SftConfig, options: Any, examples: int, *, world: int) ->
         "texts": f"{examples:,} in the lake now",
         "texts per step": f"{batch}, in {format_processes(world)}",
         "epochs": f"{options.num_train_epochs:g}" if options.max_steps <= 0 else "as many as the steps take",
-        "optimiser steps": steps,
+        "optimizer steps": steps,
         "learning rate": f"{options.learning_rate:g}, {options.lr_scheduler_type.value}",
     }
 

@@ -112,7 +112,7 @@ def _train(
     examples = _prepare_examples(session, rows, tokenizer, config, role, format)
     if session.run is not None and not session.reporter.quiet:
         shown = describe_example(examples[0])
-        print(f"first example, with the labelled part between ⟦ and ⟧:\n{shown}\n", file=sys.stderr)
+        print(f"first example, with the labeled part between ⟦ and ⟧:\n{shown}\n", file=sys.stderr)
     options = list_options(config, session.directory)
     # TRL loads the model, after its own configuration, so that a process never holds all of a sharded one.
     init = {"dtype": "float32", "local_files_only": True, **place_model(options)}

@@ -121,7 +121,7 @@ def test_every_request_is_answered_once_whatever_the_server_does(faulty: FaultSe
     assert good.token_ids is None
 
 
-def test_retry_after_is_honoured_by_all_requests() -> None:
+def test_retry_after_is_honored_by_all_requests() -> None:
     with FaultServer(lambda prompt: Plan(("busy",)) if prompt == "first" else Plan()) as server:
         ask(server, ["first", *map(str, range(20))], concurrency=1)
         tries = server.moments["first"]

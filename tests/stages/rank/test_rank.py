@@ -54,7 +54,7 @@ def test_the_exact_divergence_judges_where_it_was_stored_and_the_sampled_one_els
     assert best["estimator"].to_list() == ["full", "k1", None]
     assert best["reward"].to_list() == pytest.approx([-1.3, 0.5, -1.0])
     assert summary.extra["estimators"] == {"full": 2, "k1": 2, "r_ss": 2}
-    assert any("favours traces that the teacher itself finds unlikely" in note for note in summary.notes)
+    assert any("favors traces that the teacher itself finds unlikely" in note for note in summary.notes)
 
     forced = rank(lake, RankConfig.model_validate({"reward": {"alpha": 0.0, "estimator": "k1"}}))
     rows = read_run(lake, "rankings", forced.run_id)

@@ -12,7 +12,7 @@ pytest.importorskip("trl")
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
-def test_quantised_students_name_the_package_that_they_need(models: dict[str, str]) -> None:
+def test_quantized_students_name_the_package_that_they_need(models: dict[str, str]) -> None:
     from rlt_data.training.rewards.students import load_student
 
     with pytest.raises(MissingExtraError, match="pip install bitsandbytes"):

@@ -203,7 +203,7 @@ def test_a_long_prompt_is_a_reject(models: dict[str, str], lake: Lake, tmp_path:
         ({"num_generations": 8}, "decided by grpo.group_size"),
         ({"output_dir": "x"}, "decided by the recipe's output"),
         ({"loss_type": "dapo", "epsilon": "many"}, None),
-        ({"optim": "no such optimiser"}, "refuses its options"),
+        ({"optim": "no such optimizer"}, "refuses its options"),
     ],
 )
 def test_options_are_checked_against_trl(

@@ -53,7 +53,7 @@ class Gsm8k(Layout):
 
 
 class Math(Layout):
-    """Competition problems with LaTeX solutions: hendrycks/competition_math and similar data sets."""
+    """Competition problems with LaTeX solutions: hendrycks/competition_math and similar datasets."""
 
     name = "math"
     about = "problem, solution or answer (the answer is the last \\boxed{} of the solution), level, type"
