@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content, hash_file
+
+WAIT_SECONDS = 0.2
+"""How often a process looks whether the one before it is done."""
+
+OnWait = Callable[[str], None]
+
+_KINDS: Mapping[str, Callable[[int], bool]] = {
+    "a file": stat.S_ISREG,
+    "a directory": stat.S_ISDIR,
+    "a symbolic link": stat.S_ISLNK,
+    "a named pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+}
 
 
 def hash_files(target: Path, name: str | None = None) -> dict[str, str]:
@@ -26,31 +44,127 @@ def is_intact(target: Path, files: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def write_aside(target: Path) -> Iterator[Path]:
-    """Give a path beside `target` to write to; it takes the target's place when the block ends well."""
+def write_aside(target: Path, on_wait: OnWait | None = None) -> Iterator[Path]:
+    """Give a path beside `target` to write to; it takes the target's place when the block ends well.
+
+    Processes that write the same target take turns (see `lock_target`). Only a regular file is replaced by a
+    file, and only a directory by a directory: raises `UsageError` for devices, links and the like.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    stem = f".{target.name}.{hash_content(str(target))[:8]}"
-    draft, old = target.with_name(f"{stem}.partial"), target.with_name(f"{stem}.replaced")
-    if old.exists() and not target.exists():
-        old.rename(target)
-    for left_over in (draft, old):
-        _remove(left_over)
+    check_kind(target)
+    with lock_target(target, on_wait):
+        draft, old = name_draft(target), _name_beside(target, "replaced")
+        if os.path.lexists(old) and not os.path.lexists(target):
+            old.rename(target)
+        for left_over in (draft, old):
+            remove(left_over)
+        try:
+            yield draft
+            _flush_to_disk(draft)
+            check_kind(target, directory=draft.is_dir())
+            replace(draft, target)
+        finally:
+            remove(draft)
+
+
+def replace(draft: Path, target: Path) -> None:
+    """Move `draft` to `target`, whole or not at all; the caller holds the target's lock."""
+    old = _name_beside(target, "replaced")
     try:
-        yield draft
-        _flush_to_disk(draft)
-        if target.is_dir():
+        if target.is_dir() and not target.is_symlink():
             # A directory cannot be replaced in one step: the old one is put back if the second step fails.
             target.rename(old)
         draft.rename(target)
         _flush_directory(target.parent)
     finally:
-        if old.exists() and not target.exists():
+        if os.path.lexists(old) and not os.path.lexists(target):
             old.rename(target)
-        for left_over in (draft, old):
-            _remove(left_over)
+        remove(old)
 
 
-def _remove(path: Path) -> None:
+def check_kind(target: Path, *, directory: bool | None = None) -> None:
+    """Raise `UsageError` where `target` is something that is never replaced.
+
+    Absent targets, regular files and directories pass; `directory` requires one of the two.
+    """
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    kind = next((name for name, test in _KINDS.items() if test(mode)), "a special file")
+    allowed = {None: ("a file", "a directory"), False: ("a file",), True: ("a directory",)}[directory]
+    if kind not in allowed:
+        raise UsageError(
+            f"the path is {kind} and is not replaced",
+            where=str(target),
+            remedy=f"name another path; only {' or '.join(allowed)} is ever replaced",
+        )
+
+
+def name_draft(target: Path) -> Path:
+    """Return the path at which `write_aside` lets the next content of `target` be written."""
+    return _name_beside(target, "partial")
+
+
+@contextmanager
+def lock_target(target: Path, on_wait: OnWait | None = None) -> Iterator[None]:
+    """Hold the exclusive right to replace `target` while the block runs; another process's turn is awaited.
+
+    `on_wait` is called once with the id of the process that is waited for, where it is known. The right
+    ends with the process that holds it, also where that process is killed.
+    """
+    path = _name_beside(target, "lock")
+    handle = _acquire(path, on_wait)
+    try:
+        yield
+    finally:
+        # Removed while it is held: whoever opened it meanwhile finds that it is no longer the same file.
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _acquire(path: Path, on_wait: OnWait | None) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            if _try_lock(handle) and _is_same_file(handle, path):
+                os.ftruncate(handle, 0)
+                os.write(handle, str(os.getpid()).encode())
+                return handle
+            owner = os.pread(handle, 20, 0).decode("ascii", "replace")
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        if on_wait is not None and owner:
+            on_wait(owner)
+            on_wait = None
+        time.sleep(WAIT_SECONDS)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # A file system without locks: one process at a time is up to the user.
+    return True
+
+
+def _is_same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _name_beside(target: Path, suffix: str) -> Path:
+    return target.with_name(f".{target.name}.{hash_content(str(target))[:8]}.{suffix}")
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a directory with its content; nothing where there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

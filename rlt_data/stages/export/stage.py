@@ -6,9 +6,11 @@ nothing under its name. A finished export is not made again while its files exis
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
-from rlt_data.atomic_files import hash_files, is_intact, write_aside
+from rlt_data.atomic_files import check_kind, hash_files, is_intact, write_aside
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
 from rlt_data.stages.export.config import ExportConfig
@@ -18,6 +20,9 @@ from rlt_data.stages.export.forms.writing import ExportDetails
 from rlt_data.stages.runtime.run import Preparation, StageRun
 from rlt_data.stages.runtime.selection import find_run
 from rlt_data.stages.runtime.stage import stage
+
+# The files of an exported dataset directory; see `forms/dataset.py`.
+_EXPORTED = re.compile(r"README\.md|data/train-\d{5}-of-\d{5}\.parquet")
 
 
 @stage(ExportConfig)
@@ -42,16 +47,21 @@ def export(lake: Lake, config: ExportConfig) -> Preparation:
 
 def _export(run: StageRun, config: ExportConfig, source: RunRecord, target: Path) -> None:
     again = config.overwrite or run.forced
-    if target.exists():
-        _check_replaceable(target, config.form)
-        if not again and not run.resumed:
-            raise _explain_existing(target)
-    with write_aside(target) as draft:
+    _check_replaceable(target, config.form)
+    if target.exists() and not again and not run.resumed:
+        raise _explain_existing(target)
+
+    def note_wait(process: str) -> None:
+        run.reporter.message(f"waiting for process {process}, which is writing {target}")
+
+    with write_aside(target, note_wait) as draft:
         _write_form(run, config, source, target, draft)
+        files = hash_files(draft, target.name)
         # A run that was killed after its files were in place finds what it is about to write.
-        if target.exists() and not again and hash_files(draft, target.name) != hash_files(target):
+        if target.exists() and not again and files != hash_files(target):
             raise _explain_existing(target)
-    run.summary.extra |= {"path": str(target), "distillation": source.run_id, "files": hash_files(target)}
+        _check_replaceable(target, config.form)
+    run.summary.extra |= {"path": str(target), "distillation": source.run_id, "files": files}
 
 
 def _find_target(path: str) -> Path:
@@ -88,17 +98,36 @@ def _write_form(run: StageRun, config: ExportConfig, source: RunRecord, target: 
 
 def _check_replaceable(target: Path, form: Form) -> None:
     """Refuse to replace anything that is not an export of the same form, also with `overwrite`."""
-    if FORMS[form].is_directory:
-        others = ["a file"] if target.is_file() else [path.name for path in target.iterdir()]
-        wrong = sorted(set(others) - {"README.md", "data"})
-    else:
+    check_kind(target)
+    if not os.path.lexists(target):
+        return
+    if not FORMS[form].is_directory:
         wrong = ["a directory"] if target.is_dir() else []
+    elif target.is_dir():
+        wrong = _list_others(target)
+    else:
+        wrong = ["a file"]
     if wrong:
         raise UsageError(
             f"the path exists and is not an export of the form {form}, so it is not replaced",
-            where=f"{target}: {', '.join(wrong[:5])}",
+            where=f"{target}: {', '.join(sorted(wrong)[:5])}",
             remedy="name another path, or remove it yourself",
         )
+
+
+def _list_others(folder: Path) -> list[str]:
+    """List what a directory holds that no export of the form dataset put there."""
+    data = folder / "data"
+    held = [*folder.iterdir(), *(data.iterdir() if data.is_dir() and not data.is_symlink() else [])]
+    return [path.relative_to(folder).as_posix() for path in held if not _is_exported(path, folder)]
+
+
+def _is_exported(path: Path, folder: Path) -> bool:
+    if path.is_symlink():
+        return False
+    if path == folder / "data":
+        return path.is_dir()
+    return path.is_file() and bool(_EXPORTED.fullmatch(path.relative_to(folder).as_posix()))
 
 
 def _explain_existing(target: Path) -> UsageError:

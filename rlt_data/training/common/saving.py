@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from rlt_data.atomic_files import lock_target, name_draft, remove, replace, write_aside
 from rlt_data.errors import UsageError
 from rlt_data.models.fingerprint import hash_model_directory
 from rlt_data.models.loading import hide_progress_bars
@@ -29,26 +31,24 @@ def save_result(
 
     With `merge` a trained adapter is merged into the model first; its weights must not be sharded.
     """
-    staging = directory.with_name(f".{directory.name}.partial")
-    if trainer.is_world_process_zero():
-        shutil.rmtree(staging, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    with hide_progress_bars():
-        if not merge:
-            trainer.save_model(str(staging))
-        elif trainer.is_world_process_zero():
-            trainer.accelerator.unwrap_model(trainer.model).merge_and_unload().save_pretrained(staging)
-    trainer.accelerator.wait_for_everyone()
-    if not trainer.is_world_process_zero():
-        return
-    tokenizer.save_pretrained(staging)
-    (staging / _PICKLED).unlink(missing_ok=True)
-    text = "Made by rlt-data.\n\n" + "".join(
-        f"- {name}: {json.dumps(value)}\n" for name, value in about.items()
-    )
-    (staging / NOTE).write_text(text, encoding="utf-8")
-    shutil.rmtree(directory, ignore_errors=True)
-    staging.rename(directory)
+    draft = name_draft(directory)
+    with ExitStack() as stack:
+        if trainer.is_world_process_zero():
+            stack.enter_context(write_aside(directory))
+        trainer.accelerator.wait_for_everyone()
+        with hide_progress_bars():
+            if not merge:
+                trainer.save_model(str(draft))
+            elif trainer.is_world_process_zero():
+                trainer.accelerator.unwrap_model(trainer.model).merge_and_unload().save_pretrained(draft)
+        trainer.accelerator.wait_for_everyone()
+        if trainer.is_world_process_zero():
+            tokenizer.save_pretrained(draft)
+            (draft / _PICKLED).unlink(missing_ok=True)
+            text = "Made by rlt-data.\n\n" + "".join(
+                f"- {name}: {json.dumps(value)}\n" for name, value in about.items()
+            )
+            (draft / NOTE).write_text(text, encoding="utf-8")
 
 
 def describe_result(directory: Path) -> dict[str, str]:
@@ -83,26 +83,16 @@ def publish_model(model: Path, location: Path) -> None:
     """
     check_publishable(location)
     location.parent.mkdir(parents=True, exist_ok=True)
-    staging = location.with_name(f".{location.name}.partial")
-    _remove(staging)
-    try:
-        target = os.path.relpath(model.resolve(), location.parent.resolve())
-        staging.symlink_to(target, target_is_directory=True)
-    except OSError:
-        shutil.copytree(model, staging)
-        (staging / COPY_NOTE).write_text(f"Copied by rlt-data from {model}.\n", encoding="utf-8")
-    if location.is_dir() and not location.is_symlink():
-        earlier = location.with_name(f".{location.name}.earlier")
-        _remove(earlier)
-        location.rename(earlier)
-        staging.rename(location)
-        _remove(earlier)
-    else:
-        staging.replace(location)
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.is_dir():
-        shutil.rmtree(path)
+    with lock_target(location):
+        draft = name_draft(location)
+        remove(draft)
+        try:
+            target = os.path.relpath(model.resolve(), location.parent.resolve())
+            draft.symlink_to(target, target_is_directory=True)
+        except OSError:
+            shutil.copytree(model, draft)
+            (draft / COPY_NOTE).write_text(f"Copied by rlt-data from {model}.\n", encoding="utf-8")
+        check_publishable(location)
+        if location.is_symlink() and not draft.is_symlink():
+            location.unlink()
+        replace(draft, location)

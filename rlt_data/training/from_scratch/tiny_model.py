@@ -8,13 +8,13 @@ short, and all bytes, so that it can encode any text.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rlt_data.atomic_files import write_aside
 from rlt_data.errors import UsageError, require_module
 from rlt_data.models.loading import hide_progress_bars
 
@@ -123,15 +123,11 @@ def save_model(model: Any, tokenizer: Any, directory: Path, *, note: tuple[str, 
     The directory appears whole or not at all: files are written beside it and moved into place. `note` is
     the name and text of one more file, by which the directory is recognized later.
     """
-    staging = directory.with_name(f".{directory.name}.partial")
-    if staging.exists():
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True)
-    with hide_progress_bars():
-        model.save_pretrained(staging)
-    tokenizer.save_pretrained(staging)
-    if note is not None:
-        (staging / note[0]).write_text(note[1], encoding="utf-8")
-    if directory.exists():
-        shutil.rmtree(directory)
-    staging.rename(directory)
+    with write_aside(directory) as draft:
+        draft.mkdir()
+        with hide_progress_bars():
+            model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        if note is not None:
+            (draft / note[0]).write_text(note[1], encoding="utf-8")
+            check_replaceable(directory, note[0])

@@ -11,8 +11,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from command_line import find_program
 from small_lake import append_made, make_lake, make_question, make_score, make_trace
 
+from rlt_data.atomic_files import write_aside
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake
 from rlt_data.stages.export import ExportConfig, export
@@ -320,3 +322,42 @@ def test_figures_of_the_card_keep_their_digits() -> None:
     assert [_write_figure(value) for value in (12, 12345, 12345.6, 999.94, 0.12345, -1234.5)] == [
         "12", "12,345", "12,346", "999.9", "0.1235", "-1,234",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", ["dataset", "jsonl"])
+def test_two_exports_to_one_path_at_once_both_end_well(lake: Lake, tmp_path: Path, form: str) -> None:
+    path = tmp_path / "out"
+    command = [find_program(), "export", str(path), "--form", form, "--lake", lake.uri, "--overwrite"]
+    with write_aside(path) as draft:  # as another export would
+        second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert second.stderr is not None
+        assert f"waiting for process {os.getpid()}" in second.stderr.readline()
+        if form == "dataset":
+            draft.mkdir()
+        else:
+            draft.touch()
+    _, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    assert len(load(path, form)) == 4
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_pipe_or_a_link_is_not_replaced_by_an_export(lake: Lake, tmp_path: Path, form: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to("target")
+    for name in ("pipe", "link"):
+        before = (tmp_path / name).lstat()
+        with pytest.raises(UsageError, match="is not replaced"):
+            run_export(lake, tmp_path / name, form, overwrite=True)
+        assert os.path.samestat(before, (tmp_path / name).lstat())
+
+
+def test_a_directory_with_data_of_others_is_not_replaced(lake: Lake, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    (home / "README.md").write_text("my project", encoding="utf-8")
+    (home / "data" / "measurements.parquet").write_text("years of work", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"data/measurements\.parquet"):
+        run_export(lake, home, "dataset", overwrite=True)
+    assert (home / "data" / "measurements.parquet").exists()
