@@ -41,6 +41,7 @@ from rlt_data.errors import ModelError, UsageError
 from rlt_data.models.config import read_model_config
 from rlt_data.models.identity import ModelIdentity
 from rlt_data.models.loading import choose_device, choose_dtype, load_model, load_tokenizer
+from rlt_data.models.tokenizer_check import find_token_without_embedding
 
 LOOKAHEAD = 4096
 PROMPT_TOKENS_AT_ONCE = 16384
@@ -210,8 +211,12 @@ class TransformersEngine:
             problem = None
             if self._config.context is not None:
                 problem = explain_over_context(len(prompt), sampling.max_tokens, self._config.context)
+            unknown = find_token_without_embedding(self._tokenizer, prompt)
             if not prompt:
                 failed.append(FailedRequest(request.key, "empty_prompt", "the prompt has no tokens"))
+            elif unknown is not None:
+                detail = f"the prompt holds {unknown!r}, which the model has no embedding for"
+                failed.append(FailedRequest(request.key, "token_without_embedding", detail))
             elif problem:
                 failed.append(FailedRequest(request.key, "over_context", problem))
             else:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rlt_data.errors import ModelError, UsageError, require_module
 from rlt_data.models.identity import ModelIdentity
+from rlt_data.models.tokenizer_check import check_tokenizer, refuse_tokenizer_paths
 from rlt_data.models.tokenizer_file import follows_file
 from rlt_data.suggestions import suggest_name
 
@@ -47,12 +48,14 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
     """Load a fast tokenizer (`transformers.PreTrainedTokenizerFast`) that returns character offsets.
 
     It splits text as its tokenizer.json defines, whichever class its configuration names. An adapter
-    without a tokenizer of its own uses that of its base model. Raises `ModelError`.
+    without a tokenizer of its own uses that of its base model. Raises `ModelError`, also for a tokenizer
+    without a vocabulary, or with tokens that the model has no embedding for.
     """
     transformers = require_module("transformers", "models")
     directory = identity.require_directory()
     if identity.base is not None and not (directory / "tokenizer_config.json").is_file():
         return load_tokenizer(identity.base)
+    refuse_tokenizer_paths(directory)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=identity.trust_remote_code
@@ -67,6 +70,8 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
             where=identity.model,
             remedy="use a model that has a tokenizer.json",
         )
+    weights = (identity.base or identity).require_directory()
+    check_tokenizer(tokenizer, directory, weights, identity.model)
     return tokenizer
 
 
@@ -89,7 +94,8 @@ def load_model(
     """Load a causal language model for inference: evaluation mode, no gradients, on `device`.
 
     `dtype` is one of auto, float32, bfloat16, float16; `attention` names a transformers attention
-    implementation (None: its default). A LoRA adapter is merged into its base. Raises `ModelError`.
+    implementation (None: its default). A LoRA adapter is merged into its base. Raises `ModelError`, also
+    where a weight is not a finite number.
     """
     torch = require_module("torch", "models")
     transformers = require_module("transformers", "models")
@@ -121,4 +127,24 @@ def load_model(
     if identity.base is not None:
         peft = require_module("peft", "train")
         model = peft.PeftModel.from_pretrained(model, identity.require_directory()).merge_and_unload()
-    return model.to(device).eval().requires_grad_(False)
+    model = model.to(device).eval().requires_grad_(False)
+    _check_finite(model, identity.model, dtype=str(chosen).removeprefix("torch."))
+    return model
+
+
+def _check_finite(model: Any, name: str, *, dtype: str) -> None:
+    """Raise `ModelError` where a parameter holds NaN or infinity, which would make every number NaN."""
+    torch = require_module("torch", "models")
+    for key, parameter in model.named_parameters():
+        if not parameter.is_floating_point() or parameter.is_meta:
+            continue
+        # A sum is one pass without a copy; it can overflow, so a second look decides.
+        if parameter.sum(dtype=torch.float32).isfinite() or parameter.isfinite().all():
+            continue
+        count = int((~parameter.isfinite()).sum())
+        raise ModelError(
+            f"the weights are damaged: {count} of {parameter.numel()} values of {key} are NaN or infinite",
+            where=name,
+            remedy="copy the model again, or use an earlier checkpoint"
+            + ("; float16 cannot hold large weights: try dtype bfloat16" if dtype == "float16" else ""),
+        )

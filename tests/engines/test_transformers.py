@@ -121,7 +121,7 @@ def test_sliding_window_layers(tmp_path: Path, kinds: list[str]) -> None:
 
 def test_a_model_without_a_key_value_cache_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "recurrent")
-    config = MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=1)
+    config = MambaConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1, num_attention_heads=1)
     MambaForCausalLM(config).save_pretrained(tmp_path / "recurrent")
     with pytest.raises(ModelError, match="has a recurrent state"):
         open_tiny(tmp_path / "recurrent")

@@ -49,6 +49,12 @@ def _probe(model: Any) -> tuple[Mode, str | None]:
     try:
         with torch.no_grad():
             expected = [_score_whole(model, item) for item in items]
+            if not all(scores.isfinite().all() for scores in expected):
+                raise ModelError(
+                    "the model computes log-probabilities that are not finite numbers",
+                    where=type(model).__name__,
+                    remedy="copy the model again; in float16, try dtype bfloat16 or float32",
+                )
             modes: tuple[Mode, ...] = ("packed", "padded", "dense")
             for mode in modes:
                 with suppress(

@@ -13,6 +13,7 @@ from rlt_data.errors import InputError
 from rlt_data.formats.definition import ConversationFormat
 from rlt_data.formats.rendering import RenderedText, render_student_text, render_teacher_text
 from rlt_data.formats.spans import EncodedText, encode_texts, select_token_span
+from rlt_data.models.tokenizer_check import find_token_without_embedding
 
 # Characters shown before and after the position where two texts differ.
 _CONTEXT = 30
@@ -163,9 +164,23 @@ def _encode(
 ) -> list[ScoringText | FailedText]:
     encoded = iter(encode_texts(tokenizer, [r.text for r in rendered if isinstance(r, RenderedText)]))
     return [
-        r if isinstance(r, FailedText) else _select(request, r, next(encoded), scored, context)
+        r
+        if isinstance(r, FailedText)
+        else _refuse_unknown(tokenizer, request, text := next(encoded))
+        or _select(request, r, text, scored, context)
         for request, r in zip(requests, rendered, strict=True)
     ]
+
+
+def _refuse_unknown(tokenizer: Any, request: ScoreRequest, encoded: EncodedText) -> FailedText | None:
+    token = find_token_without_embedding(tokenizer, encoded.token_ids)
+    if token is None:
+        return None
+    return FailedText(
+        request.key,
+        "token_without_embedding",
+        f"the text holds {token!r}, which the model has no embedding for",
+    )
 
 
 def _select(
