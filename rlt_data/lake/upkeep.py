@@ -9,16 +9,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from deltalake import CommitProperties
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.runs import list_runs
+from rlt_data.lake.tables.commits import commit_files
+from rlt_data.lake.tables.conform import conform_rows
+from rlt_data.lake.tables.data_files import DataFile, write_data_file
 from rlt_data.lake.tables.table import NO_VERSION, Table
 from rlt_data.lake.tables.writer import describe_failure
 
 RETENTION_HOURS = 168
+TARGET_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ def compact_tables(catalog: Catalog, names: Sequence[str] | None = None) -> list
     Other processes may write meanwhile. The small files remain until a vacuum, for the older versions.
     """
     done = []
+    catalog.prepare()  # Merged files have the columns of today.
     for table in _select_tables(catalog, names):
         delta = table.open_version(None)
         if delta is None:
@@ -54,11 +61,45 @@ def compact_tables(catalog: Catalog, names: Sequence[str] | None = None) -> list
         before = len(delta.file_uris())
         if before > 1:
             with _explain_failures(table):
-                delta.optimize.compact(
-                    commit_properties=CommitProperties(custom_metadata={"rlt_data.stage": "compact"})
-                )
+                _merge_files(table, delta)
         done.append(Compaction(table.name, int(delta.version()), before, len(delta.file_uris())))
     return done
+
+
+def _merge_files(table: Table, delta: DeltaTable) -> None:
+    removed: list[str] = []
+    added: list[DataFile] = []
+    for paths in _group_files(delta):
+        tables = (conform_rows(part, table.schema, run_id="") for part in _read_parts(table, paths))
+        added.append(write_data_file(table.folder, tables, key=table.schema.key))
+        removed += paths
+    if removed:
+        commit_files(delta, added, removed, {"rlt_data.stage": "compact"})
+
+
+def _group_files(delta: DeltaTable) -> list[list[str]]:
+    """Group the files smaller than the target, so that each group's sizes add up to about the target."""
+    groups: list[list[str]] = [[]]
+    total = 0
+    actions = pa.table(delta.get_add_actions(flatten=True))
+    columns = ["path", "size_bytes", "modification_time"]
+    for file in actions.select(columns).sort_by("modification_time").to_pylist():
+        if file["size_bytes"] >= TARGET_BYTES:
+            continue
+        if total + file["size_bytes"] > TARGET_BYTES:
+            groups.append([])
+            total = 0
+        groups[-1].append(file["path"])
+        total += file["size_bytes"]
+    return [group for group in groups if len(group) > 1]
+
+
+def _read_parts(table: Table, paths: Sequence[str]) -> Iterator[pa.Table]:
+    for path in paths:
+        with table.folder.open_input(path) as stream:
+            file = pq.ParquetFile(stream, page_checksum_verification=True)
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number)
 
 
 def vacuum_tables(
@@ -104,7 +145,7 @@ def vacuum_tables(
 def _explain_failures(table: Table) -> Iterator[None]:
     try:
         yield
-    except (DeltaError, OSError) as error:
+    except (DeltaError, OSError, pa.ArrowException) as error:
         raise LakeError(
             f"upkeep of table {table.name} failed: {describe_failure(error)}",
             where=table.uri,

@@ -5,6 +5,7 @@ one with the same id was made after the snapshot that the writer read; it does n
 Each append therefore takes the newest snapshot, looks its chunk up there, and writes against that very
 snapshot only if the chunk is absent. When another process commits the chunk in between, the commit is refused
 and the append looks again. The id of a chunk is a hash of its content: whoever commits it, it is stored once.
+A repair removes files whose chunks the log still names, so it opens a new series of chunk ids in its table.
 
 The number of a chunk's transaction is random. It shows whether a chunk in the log was written by this call:
 when the storage carries out a commit and its reply is lost, the call finds its own number in the log.
@@ -18,16 +19,18 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
-from deltalake.transaction import Transaction
+from deltalake.transaction import AddAction, RemoveAction, Transaction
 
 from rlt_data.errors import LakeError
+from rlt_data.lake.tables.data_files import DataFile, describe_files, write_data_file
+from rlt_data.lake.tables.folder import TableFolder
 from rlt_data.lake.tables.keys import KeyGuard
 from rlt_data.lake.tables.writer import STORAGE_REMEDY, describe_failure
 
@@ -35,6 +38,7 @@ ATTEMPTS = 60
 _CHUNK_PREFIX = "rlt-data/chunk/"
 _FENCE_PREFIX = "rlt-data/run/"
 _KEYS = "rlt-data/keys"
+_REPAIRS = "rlt-data/repairs"
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,10 @@ class Commit:
 
 def commit_chunk(
     take_snapshot: TakeSnapshot,
+    folder: TableFolder,
     rows: pa.Table,
     *,
+    key: str,
     chunk_id: str,
     metadata: Mapping[str, str],
     fence: Fence | None = None,
@@ -75,35 +81,79 @@ def commit_chunk(
 ) -> Commit:
     """Append `rows` once; under a guard, only those whose key is not in the table.
 
-    `take_snapshot` returns the newest snapshot of the table at each call.
-    Raises `LakeError` when the fence is lost or the storage keeps refusing.
+    `take_snapshot` returns the newest snapshot of the table, whose files are in `folder`, at each call. `key`
+    is the name of the key column. Raises `LakeError` when the fence is lost or the storage keeps refusing.
     """
-    application = _CHUNK_PREFIX + chunk_id
     number = secrets.randbits(62)
     skipped: tuple[str, ...] = ()
+    used: set[str] = set()
+    prepared: tuple[tuple[str, ...], DataFile] | None = None
 
     def find(delta: DeltaTable) -> Commit | None:
-        held = delta.transaction_version(application)
-        if held is None:
+        if any(delta.transaction_version(application) == number for application in used):
+            return Commit(delta.version(), True, skipped)
+        if delta.transaction_version(_name_chunk(delta, chunk_id)) is None:
             return None
-        written = held == number
-        return Commit(delta.version(), written, skipped if written else ())
+        return Commit(delta.version(), False)
 
     def write(delta: DeltaTable, transactions: list[Transaction]) -> Commit:
-        nonlocal skipped
+        nonlocal skipped, prepared
+        application = _name_chunk(delta, chunk_id)
+        used.add(application)
         transactions = [Transaction(application, number), *transactions]
-        if guard is None:
-            _write_rows(delta, rows, metadata, transactions)
-            return Commit(delta.version(), written=True)
-        new, existing = guard.split(delta, rows)
-        skipped = tuple(existing)
+        new, before = rows, delta.version()
+        if guard is not None:
+            new, existing = guard.split(delta, rows)
+            skipped = tuple(existing)
+            transactions.append(Transaction(_KEYS, 0))
         if new.num_rows:
-            _write_rows(delta, new, metadata, [*transactions, Transaction(_KEYS, 0)])
-            # A run under a fence keeps its own keys; any other writer relies on the guard for them.
-            guard.note_commit(delta, new if fence is None else None)
+            # A commit that was refused is tried again with the file that it wrote.
+            if prepared is None or prepared[0] != skipped:
+                prepared = skipped, write_data_file(folder, [new], key=key)
+            commit_files(delta, [prepared[1]], [], metadata, transactions)
+            if guard is not None:
+                # A run under a fence keeps its own keys; any other writer relies on the guard for them.
+                guard.note_commit(before, delta.version(), new if fence is None else None)
         return Commit(delta.version(), new.num_rows > 0, skipped)
 
     return _commit(take_snapshot, fence, find, write)
+
+
+def commit_files(
+    delta: DeltaTable,
+    added: Sequence[DataFile],
+    removed: Sequence[str],
+    metadata: Mapping[str, str],
+    transactions: Sequence[Transaction] = (),
+) -> None:
+    """Commit files against a snapshot, which then is the newest one; the commit records what it adds.
+
+    With `removed`, the paths of files to remove, no row is new: the files are merged, or set aside.
+    """
+    now = int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        *(file.make_add_action(data_change=not removed) for file in added),
+        *(RemoveAction(path, data_change=False, deletion_timestamp=now) for path in removed),
+    ]
+    details = describe_files(added) if added else {}
+    delta.create_write_transaction(
+        actions,
+        "append",
+        delta.schema(),
+        commit_properties=_build_properties({**metadata, **details}, transactions),
+    )
+    delta.update_incremental()
+
+
+def commit_repair(delta: DeltaTable, removed: Sequence[str], metadata: Mapping[str, str]) -> None:
+    """Commit the removal of damaged files; chunks that were in the table may then be appended again."""
+    repairs = delta.transaction_version(_REPAIRS) or 0
+    commit_files(delta, [], removed, metadata, [Transaction(_REPAIRS, repairs + 1)])
+
+
+def _name_chunk(delta: DeltaTable, chunk_id: str) -> str:
+    repairs = delta.transaction_version(_REPAIRS)
+    return _CHUNK_PREFIX + chunk_id + (f"/{repairs}" if repairs else "")
 
 
 def commit_fence(take_snapshot: TakeSnapshot, fence: Fence, metadata: Mapping[str, str]) -> Commit:
@@ -115,27 +165,17 @@ def commit_fence(take_snapshot: TakeSnapshot, fence: Fence, metadata: Mapping[st
         return Commit(delta.version(), written=True)  # A number is given to one process only.
 
     def write(delta: DeltaTable, transactions: list[Transaction]) -> Commit:
-        delta.create_write_transaction(
-            [],
-            "append",
-            delta.schema(),
-            commit_properties=_build_properties(metadata, transactions),
-        )
-        delta.update_incremental()
+        commit_files(delta, [], [], metadata, transactions)
         return Commit(delta.version(), written=True)
 
     return _commit(take_snapshot, fence, find, write)
 
 
-def _write_rows(
-    delta: DeltaTable, rows: pa.Table, metadata: Mapping[str, str], transactions: list[Transaction]
-) -> None:
-    write_deltalake(delta, rows, mode="append", commit_properties=_build_properties(metadata, transactions))
-
-
-def _build_properties(metadata: Mapping[str, str], transactions: list[Transaction]) -> CommitProperties:
+def _build_properties(
+    metadata: Mapping[str, object], transactions: Sequence[Transaction]
+) -> CommitProperties:
     return CommitProperties(
-        custom_metadata=dict(metadata), app_transactions=transactions, max_commit_retries=20
+        custom_metadata=dict(metadata), app_transactions=list(transactions), max_commit_retries=20
     )
 
 

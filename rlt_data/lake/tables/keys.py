@@ -37,9 +37,14 @@ class KeyGuard:
         """Never read the files of this snapshot: the writer checks their keys itself."""
         self._files.update(self._list_files(delta))
 
-    def note_commit(self, delta: DeltaTable, rows: pa.Table | None) -> None:
-        """Note the version just committed, and the keys of `rows` if the writer does not keep them itself."""
-        self._version = delta.version()
+    def note_commit(self, before: int, version: int, rows: pa.Table | None) -> None:
+        """Note a commit of one's own, made against version `before`; `version` is the newest one now.
+
+        `rows` are those committed if the writer does not keep their keys itself. Where others have committed
+        meanwhile, the next look reads what they appended.
+        """
+        if version == before + 1:
+            self._version = version
         if rows is not None:
             self._keys.update(rows.column(self._key).to_pylist())
 

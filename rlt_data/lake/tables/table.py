@@ -20,6 +20,7 @@ from rlt_data.lake.tables.commits import Commit, Fence, commit_chunk, commit_fen
 from rlt_data.lake.tables.conform import conform_rows
 from rlt_data.lake.tables.digest import digest_keys
 from rlt_data.lake.tables.files import list_files, scan_files
+from rlt_data.lake.tables.folder import TableFolder
 from rlt_data.lake.tables.keys import UNIQUE_KEYS, KeyGuard
 from rlt_data.lake.tables.writer import STORAGE_REMEDY, TableWriter, describe_failure, open_table
 from rlt_data.schemas import TableSchema
@@ -72,6 +73,7 @@ class Table:
             KeyGuard(schema.key, self.list_files, self._read_keys) if schema.name in UNIQUE_KEYS else None
         )
         self._lock = threading.Lock()
+        self.folder = TableFolder(uri, storage_options, local=local)
 
     @property
     def name(self) -> str:
@@ -114,7 +116,9 @@ class Table:
         with self._lock:
             return commit_chunk(
                 self._writer.take_snapshot,
+                self.folder,
                 table,
+                key=self.schema.key,
                 chunk_id=chunk_id,
                 metadata=metadata,
                 fence=fence,
