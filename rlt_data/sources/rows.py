@@ -65,3 +65,6 @@ class Part(Protocol):
 
     def identify(self) -> str:
         """Return a hash of what determines the rows: the content of a file, the settings of a generator."""
+
+    def take_stamp(self) -> object:
+        """Return something that differs after the content was written to; None where nothing writes to it."""

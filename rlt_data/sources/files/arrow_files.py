@@ -40,7 +40,8 @@ def count_parquet_rows(path: Path) -> int:
 
 def read_arrow(path: Path) -> Iterator[SourceRow | BadRow]:
     """Read an Arrow IPC file or stream; Feather is one of them."""
-    with pa.memory_map(str(path)) as source:
+    # Not memory-mapped: a file that is cut while it is read would end the process.
+    with pa.OSFile(str(path)) as source:
         if source.size() == 0:
             return
         magic = source.read(len(_FILE_MAGIC))

@@ -54,6 +54,14 @@ class FilePart:
         except OSError as error:
             raise InputError(f"the file cannot be read: {error.strerror}", where=self.name) from error
 
+    def take_stamp(self) -> tuple[int, ...]:
+        """Return the file's inode, size and times. Raises `InputError` where it cannot be found."""
+        try:
+            state = self.path.stat()
+        except OSError as error:
+            raise InputError(f"the file cannot be read: {error.strerror}", where=self.name) from error
+        return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
     def read(self) -> Iterator[SourceRow | BadRow]:
         """Read the rows in order. Raises `InputError` where not even the first can be read."""
         number: int | None = None

@@ -65,6 +65,9 @@ class ArithmeticPart:
         """Return the requested number of problems."""
         return self.size
 
+    def take_stamp(self) -> None:
+        """Return None: nothing writes to it."""
+
     def identify(self) -> str:
         """Return the hash of name, version, size, seed and options."""
         return hash_content(self.name, _VERSION, self.size, self.seed, self.options.model_dump())

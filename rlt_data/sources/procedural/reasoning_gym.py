@@ -45,6 +45,9 @@ class ReasoningGymPart:
         """Return the requested number of problems."""
         return self.size
 
+    def take_stamp(self) -> None:
+        """Return None: nothing writes to it."""
+
     def identify(self) -> str:
         """Return the hash of the generator's settings and the version of reasoning-gym."""
         return hash_content(self.name, version("reasoning-gym"), self.settings)

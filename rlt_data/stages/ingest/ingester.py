@@ -28,34 +28,50 @@ CONTENT_CHARACTERS = 1_000_000
 class RecognizedPart:
     """A part of the source with its layout.
 
-    `layout` is None where no row could be read; `error` says why, where an error was raised.
+    `layout` is None where no row could be read; `error` says why, where an error was raised. `stamp` was
+    taken before anything was read.
     """
 
     part: Part
     layout: Layout | None
     error: InputError | None = None
+    stamp: object = None
+
+    def check_unchanged(self) -> None:
+        """Raise `InputError` where the part was written to since it was recognized."""
+        if self.part.take_stamp() != self.stamp:
+            raise explain_change(self.part)
+
+
+def explain_change(part: Part) -> InputError:
+    """Return the error for a part that was written to while it was read."""
+    return InputError(
+        "the source was changed while it was read",
+        where=part.name,
+        remedy="run the command again when no other program writes to it; the run stays open until then",
+    )
 
 
 def choose_layouts(
-    parts: Sequence[Part], layout: str | None, mapping: Mapping[str, str]
+    parts: Sequence[Part], layout: str | None, mapping: Mapping[str, str], stamps: Sequence[object]
 ) -> list[RecognizedPart]:
     """Choose the layout of every part before the first row is ingested, so that nothing is half done.
 
-    Raises `UsageError` where a layout cannot be recognized, `InputError` where the only part of a source
-    is unreadable.
+    `stamps` are those of the parts, taken before. Raises `UsageError` where a layout cannot be recognized,
+    `InputError` where the only part of a source is unreadable.
     """
     recognized = []
-    for part in parts:
+    for part, stamp in zip(parts, stamps, strict=True):
         if part.layout is not None:
-            recognized.append(RecognizedPart(part, find_layout(part.layout)))
+            recognized.append(RecognizedPart(part, find_layout(part.layout), stamp=stamp))
             continue
         try:
             found = recognize_layout(part.read(), where=part.name, layout=layout, mapping=mapping)
-            recognized.append(RecognizedPart(part, found))
+            recognized.append(RecognizedPart(part, found, stamp=stamp))
         except InputError as error:
             if len(parts) == 1:
                 raise
-            recognized.append(RecognizedPart(part, None, error))
+            recognized.append(RecognizedPart(part, None, error, stamp))
     return recognized
 
 
@@ -94,6 +110,8 @@ class Ingester:
                 left = None if self._limit is None else self._limit - done
                 rows = islice(recognized.part.read(), left)
                 while batch := list(islice(rows, BATCH_ROWS)):
+                    # Before its rows count: what looks damaged may be half of what is being written.
+                    recognized.check_unchanged()
                     for row in batch:
                         self._process_row(recognized, row)
                     done += len(batch)

@@ -8,7 +8,7 @@ from rlt_data.settings import load_settings
 from rlt_data.sources.opening import open_source
 from rlt_data.sources.prepare import Limits, Preparer
 from rlt_data.stages.ingest.config import IngestConfig
-from rlt_data.stages.ingest.ingester import Ingester, choose_layouts
+from rlt_data.stages.ingest.ingester import Ingester, choose_layouts, explain_change
 from rlt_data.stages.runtime.run import Preparation, StageRun
 from rlt_data.stages.runtime.stage import stage
 
@@ -33,7 +33,9 @@ def ingest(lake: Lake, config: IngestConfig) -> Preparation:
         split=config.split,
         revision=config.revision,
     )
-    parts = choose_layouts(source.parts, config.layout, config.map)
+    stamps = [part.take_stamp() for part in source.parts]
+    parts = choose_layouts(source.parts, config.layout, config.map, stamps)
+    identities = [part.identify() for part in source.parts]
     format = load_format(config.format, load_settings())
 
     def execute(run: StageRun) -> None:
@@ -48,6 +50,11 @@ def ingest(lake: Lake, config: IngestConfig) -> Preparation:
             teacher=config.teacher,
         )
         Ingester(run, preparer, mapping=config.map, limit=config.limit).ingest_parts(parts)
+        # The run is identified by what the parts held when it was prepared.
+        for part, identity in zip(parts, identities, strict=True):
+            part.check_unchanged()
+            if part.part.identify() != identity:
+                raise explain_change(part.part)
         for note in source.notes:
             run.note(note)
 
@@ -55,7 +62,7 @@ def ingest(lake: Lake, config: IngestConfig) -> Preparation:
         execute,
         # The content of the parts and the layouts they turned out to have stand for where they came from.
         identity={
-            "parts": [part.identify() for part in source.parts],
+            "parts": identities,
             "layouts": [None if part.layout is None else part.layout.name for part in parts],
             "format": format.identity_text(),
         },
