@@ -1,4 +1,4 @@
-"""Files put in their place whole or not at all, and told apart by their content."""
+"""Files and directories that are written atomically and identified by their content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content, hash_file
 
 WAIT_SECONDS = 0.2
-"""How often a process looks whether the one before it is done."""
+"""Interval at which a process checks whether the lock is free."""
 
 OnWait = Callable[[str], None]
 
@@ -30,22 +30,22 @@ _KINDS: Mapping[str, Callable[[int], bool]] = {
 
 
 def hash_files(target: Path, name: str | None = None) -> dict[str, str]:
-    """Hash each file of a directory by its path within it, or one file by its name; `name` stands for it."""
+    """Map the relative path of each file of a directory, or `name` for one file, to its content hash."""
     if target.is_file():
         return {name or target.name: hash_file(target)}
     return {file.relative_to(target).as_posix(): hash_file(file) for file in _list_files(target)}
 
 
 def is_intact(target: Path, files: Mapping[str, str]) -> bool:
-    """Whether the files of a finished export are there and unchanged; others beside them do not matter."""
+    """Whether the files of a finished export exist unchanged; other files beside them are ignored."""
     folder = target if target.is_dir() else target.parent
-    places = [(folder / name, digest) for name, digest in files.items()]
-    return bool(places) and all(place.is_file() and hash_file(place) == digest for place, digest in places)
+    paths = [(folder / name, digest) for name, digest in files.items()]
+    return bool(paths) and all(path.is_file() and hash_file(path) == digest for path, digest in paths)
 
 
 @contextmanager
 def write_aside(target: Path, on_wait: OnWait | None = None) -> Iterator[Path]:
-    """Give a path beside `target` to write to; it takes the target's place when the block ends well.
+    """Yield a temporary path beside `target`, which replaces it when the block ends without an error.
 
     Processes that write the same target take turns (see `lock_target`). Only a regular file is replaced by a
     file, and only a directory by a directory: raises `UsageError` for devices, links and the like.

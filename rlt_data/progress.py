@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar per step in a terminal, a plain line now and then in a pipe or a log file."""
+"""Progress on stderr: a bar per step in a terminal, elsewhere a plain line at intervals."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _print_lines(task: Task, interval: float) -> Iterator[None]:
         while not ended.wait(interval):
             try:
                 _write_line(task.describe())
-            except (OSError, ValueError):  # Nobody reads stderr any more.
+            except (OSError, ValueError):  # stderr is closed.
                 return
 
     thread = threading.Thread(target=print_until_ended, name=f"progress: {task.description}", daemon=True)

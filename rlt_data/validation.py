@@ -1,4 +1,4 @@
-"""What pydantic reports, in this program's words, and what its models declare."""
+"""Messages for pydantic's validation errors, and the types and keys that its models declare."""
 
 from __future__ import annotations
 

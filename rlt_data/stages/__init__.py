@@ -1,1 +1,1 @@
-"""One file a stage: each reads tables and writes a table."""
+"""The stages of the pipeline, one folder per stage: each reads tables and writes others."""

@@ -1,4 +1,4 @@
-"""TOML files validated against pydantic models, with errors that name file, line and the nearest right key.
+"""TOML files validated against pydantic models, with errors that name file, line and the nearest valid key.
 
 `tomllib` gives values without their lines, and pydantic gives key paths without a file; here the two
 are joined. A key path is a tuple such as `("generate", "temperature")`; an integer in it is an index

@@ -38,7 +38,7 @@ class TomlDocument:
         return self.name if line is None else f"{self.name}:{line}"
 
     def sets(self, key_path: Sequence[str | int]) -> bool:
-        """Return whether this document holds a value at `key_path`."""
+        """Return whether this document sets a value at `key_path`."""
         value: Any = self.data
         for part in key_path:
             if isinstance(value, Mapping) and part in value:

@@ -23,7 +23,7 @@ def validate_documents(model: type[ModelT], documents: Sequence[TomlDocument]) -
     """Compose `documents` and validate them against `model`.
 
     Raises `UsageError` that names, for the first wrong key, the key path, the file and line that set it
-    last, and the nearest right key; further wrong keys are listed after it.
+    last, and the nearest valid key; further wrong keys are listed after it.
     """
     return validate_data(model, compose_documents(documents), documents)
 

@@ -1,1 +1,1 @@
-"""Training of teachers."""
+"""Training of teachers and students."""

@@ -39,8 +39,8 @@ GRPO = StageDeclaration(
 class TrainingRole:
     """A role of models that recipes train, with its trainings in the order in which they run.
 
-    Its command is train-`name`. `details` says in its help, and `help` in the list of commands, what it
-    trains. The class of its recipes is in `rlt_data/recipe/training_schema.py`.
+    Its command is train-`name`. `help` describes it in the list of commands, `details` in its own help. The
+    class of its recipes is in `rlt_data/recipe/training_schema.py`.
     """
 
     name: Role

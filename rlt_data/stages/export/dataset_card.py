@@ -87,7 +87,7 @@ def _list_figures(lake: Lake, mine: pl.LazyFrame) -> list[tuple[str, str]]:
             pl.len().alias("examples"),
             pl.col("question_id").n_unique().alias("questions"),
             pl.col("total_tokens").sum().alias("tokens"),
-            pl.col("total_tokens").mean().alias("mean tokens an example"),
+            pl.col("total_tokens").mean().alias("mean tokens per example"),
             pl.col("total_tokens").max().alias("longest example, tokens"),
             pl.col("over_context").sum().alias("examples over the student's context"),
             pl.col("stands_in_for").count().alias("examples that replace one that was too long"),

@@ -1,7 +1,7 @@
 """Export: the distillation examples as files that other programs read.
 
-Everything is written to a temporary path and moved into place whole: an export that was killed leaves
-nothing under its name. A finished export is not made again while its files exist unchanged.
+Everything is written to a temporary path, which is then renamed: an export that was killed leaves nothing at
+its path. A finished export is not made again while its files exist unchanged.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _EXPORTED = re.compile(r"README\.md|data/train-\d{5}-of-\d{5}\.parquet")
 def export(lake: Lake, config: ExportConfig) -> Preparation:
     """Write the distillation examples to files: JSON lines, Parquet, a dataset directory, ShareGPT, messages.
 
-    The newest finished run of substitute is exported unless one is named. The files appear whole or not at
-    all; their hashes are in the summary and in `runs`. Each form loads with `datasets.load_dataset`.
+    The newest finished run of substitute is exported unless one is named. The export is atomic; the hashes
+    of its files are in the summary and in `runs`. Each form loads with `datasets.load_dataset`.
 
     Raises `UsageError` where the path exists already, unless `overwrite` or `force` is given, and
     `LakeError` where there is nothing to export.
@@ -57,7 +57,7 @@ def _export(run: StageRun, config: ExportConfig, source: RunRecord, target: Path
     with write_aside(target, note_wait) as draft:
         _write_form(run, config, source, target, draft)
         files = hash_files(draft, target.name)
-        # A run that was killed after its files were in place finds what it is about to write.
+        # A run that was killed after it had renamed its files finds what it is about to write.
         if target.exists() and not again and files != hash_files(target):
             raise _explain_existing(target)
         _check_replaceable(target, config.form)

@@ -25,7 +25,7 @@ class GenerateConfig(StageConfig):
     temperature: RowField[float] = Field(0.7, ge=0, description="Sampling temperature; 0 is greedy.")
     top_p: RowField[float] = Field(1.0, gt=0, le=1, description="Nucleus sampling mass; 1 turns it off.")
     top_k: RowField[int] = Field(0, ge=0, description="Sample from the k likeliest tokens; 0 turns it off.")
-    max_tokens: RowField[int] = Field(4096, ge=1, description="Longest explanation in tokens.")
+    max_tokens: RowField[int] = Field(4096, ge=1, description="Maximum length of an explanation in tokens.")
     seed: RowField[int] = Field(0, description="Seed of all samples.")
     where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
     limit: RunField[int | None] = Field(None, ge=1, description="Use only the first N questions.")
@@ -41,10 +41,10 @@ class GenerateConfig(StageConfig):
     )
     device: FreeField[str] = Field("auto", description="Device: auto, cpu, cuda or mps.")
     max_batch_tokens: FreeField[int | None] = Field(
-        None, ge=1, description="Most tokens in memory at once; unset: by memory."
+        None, ge=1, description="Maximum number of tokens in memory at once; unset: as memory allows."
     )
     max_batch_rows: FreeField[int | None] = Field(
-        None, ge=1, description="Most texts generated at once; unset: by device."
+        None, ge=1, description="Maximum number of texts generated at once; unset: depends on the device."
     )
     engine_options: ResolvedField[dict[str, Any]] = Field(
         default_factory=dict, description="Options passed to the engine."
@@ -62,13 +62,13 @@ class GenerateConfig(StageConfig):
         None, description="Student model whose context decides what is over-long."
     )
     student_context: ResolvedField[int | None] = Field(
-        None, ge=1, description="Longest student text in tokens; unset: the context of the student model."
+        None, ge=1, description="Maximum student text in tokens; unset: the context of the student model."
     )
     max_truncated_share: FreeField[float] = Field(
         0.3, ge=0, le=1, description="Stop where more than this share is truncated by max_tokens."
     )
     allow_truncated: FreeField[bool] = Field(
-        False, description="Continue however many explanations are truncated."
+        False, description="Never stop because of truncated explanations."
     )
 
     @model_validator(mode="before")
@@ -97,7 +97,7 @@ class GenerateConfig(StageConfig):
                 f"overlong = {self.overlong!r} needs a student, whose context decides what is over-long"
             )
         if self.is_served:
-            # Checked here: an option that the connection does not know (a header, say) must not be stored.
+            # Checked here: an option that the connection does not have (such as a header) must not be stored.
             options = read_server_options(self.make_engine_options().extra)
             if options.served_model is not None and len(self.teacher) > 1:
                 raise ValueError("served_model names one model, and there are several teachers")

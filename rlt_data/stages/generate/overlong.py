@@ -36,21 +36,21 @@ class StudentContext:
 
 
 def find_student_context(config: GenerateConfig, format: ConversationFormat) -> StudentContext | None:
-    """Find the measure of over-long; None where no student is named.
+    """Find the student's context; None where no student is given.
 
-    Raises `ModelError` where the student's tokenizer cannot be had, `UsageError` where its context is not
-    known.
+    Raises `ModelError` where the student's tokenizer cannot be loaded, `UsageError` where its context is
+    unknown.
     """
     if config.student is None:
         return None
     student = resolve_model(config.student, role="student", need="tokenizer")
     tokenizer = load_tokenizer(student)
-    # Only what is refused matters to a count of tokens.
+    # Counting tokens needs no notes, only the errors.
     check_template(format, tokenizer, "student", name=student.name)
     limit = config.student_context or find_context(student, tokenizer)
     if limit is None:
         raise UsageError(
-            "the student's configuration does not say how long its context is",
+            "the student's configuration does not state the length of its context",
             where=str(student.directory),
             remedy="--student-context TOKENS",
         )

@@ -1,4 +1,4 @@
-"""What the teachers are asked for: generations, the traces that are missing, and the requests for them."""
+"""Generations, the traces of them that are missing, and the requests to the teachers for these traces."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Generation:
-    """What all traces of one teacher in one run share. `renderer` holds the chat template, if known."""
+    """What all traces of one teacher in one run share. `renderer` has the chat template, if there is one."""
 
     id: str
     config: GenerateConfig
@@ -70,7 +70,7 @@ def resolve_teachers(
                 config.tokenizer or name, role="tokenizer", settings=settings, need="tokenizer"
             )
         except ModelError:
-            # A server that has chat completions alone needs none; `make_requests` asks for it otherwise.
+            # A server with chat completions only needs none; otherwise `make_requests` requires one.
             if config.tokenizer is not None:
                 raise
         found.append((teacher, renderer))
@@ -85,9 +85,9 @@ def describe_generation(
     student: StudentContext | None,
     attempt: int,
 ) -> Generation:
-    """Name a generation by everything that its traces are sampled from.
+    """Identify a generation by everything that determines the distribution of its traces.
 
-    The parts of the first scheme are hashed by position; fields that came later enter by name.
+    The parts of the first scheme are hashed by position; fields that were added later enter by name.
     """
     parts: list[Any] = [
         teacher.content_key,
@@ -159,7 +159,7 @@ def make_requests(
 ) -> Iterator[GenerationRequest]:
     """Render the prompt of each sample; a text that cannot be rendered is rejected.
 
-    Raises `ModelError` where prompts must be rendered and no chat template is known.
+    Raises `ModelError` where prompts must be rendered and there is no chat template.
     """
     tokenizer: Any = _load_renderer(generation) if prefills else None
     rendered_for = ""
@@ -202,15 +202,15 @@ def check_renderers(
 def instruct_teacher(format: ConversationFormat, question: str, solution: str) -> tuple[tuple[str, str], ...]:
     """Build messages for a server that cannot continue a turn: its beginning becomes an instruction."""
     *before, user, beginning = build_teacher_messages(format, question, solution)
-    asked = (
+    instruction = (
         f"{user['content']}\n\nBegin your answer with exactly the following text, then go on from there, and "
         f"end it with {format.teacher.close}:\n\n{beginning['content']}"
     )
-    return (*((message["role"], message["content"]) for message in before), (user["role"], asked))
+    return (*((message["role"], message["content"]) for message in before), (user["role"], instruction))
 
 
 def reject_sample(run: StageRun, trace_id: str, sample: Sample, reason: str, detail: str) -> None:
-    """Put a sample that cannot become a trace into `rejects`."""
+    """Write a sample that cannot become a trace to `rejects`."""
     run.count(rows_in=1)
     content = json.dumps({"question_id": sample.question_id, "sample_index": sample.sample_index})
     run.reject(source="questions", key=trace_id, reason=reason, detail=detail, content=content)

@@ -1,8 +1,8 @@
-"""Generate: teachers explain each question, given its solution; one row of `traces` a sample.
+"""Generate: teachers explain each question, given its solution; each sample is a row of `traces`.
 
-Left out of a generation's identity: the engine, its floating-point type and batching. They change speed
-and, by rounding, single draws, not what is sampled from; each row says what made it. Engine options that
-change the model, such as quantization, are part of it.
+The engine, its floating-point type and batching are not part of a generation's identity: they change speed
+and, by rounding, single samples, not the distribution that is sampled from; each row records them. Engine
+options that change the model, such as quantization, are part of it.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def generate(lake: Lake, config: GenerateConfig) -> Preparation:
 
     The stage stops where more than `max_truncated_share` of a teacher's explanations are truncated: during
     the run, once 32 have finished and the share is above the limit beyond chance (Wilson's 95% lower bound),
-    and at the end (by the plain share; below 32 by the bound). Committed rows stay.
+    and at the end (by the plain share; below 32 by the bound). Committed rows are kept.
 
     Where a student is named, explanations whose student text exceeds its context are counted, and kept,
-    dropped (to `rejects`) or sampled again, as `overlong` says.
+    dropped (to `rejects`) or sampled again, according to `overlong`.
 
     Raises `UsageError` where nothing can be generated as requested, `StageStoppedError` where too many
     explanations are truncated, `ModelError` and `MissingExtraError` where a teacher cannot be run,

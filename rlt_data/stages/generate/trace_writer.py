@@ -1,4 +1,4 @@
-"""Completions become rows of `traces`, or rejects, as they finish."""
+"""Write completions to `traces`, or to `rejects`, as they finish."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class TraceWriter:
         detail = f"the student text has {length} tokens, the student's context is {student.limit}"
         if draw:
             self._run.count(over_long_draws=draw + 1)
-            detail += f"; all {draw + 1} draws were over-long"
+            detail += f"; all {draw + 1} samples were over-long"
         self._run.count(over_long_lost=1)
         reject_sample(self._run, answer.key, sample, "over_student_context", detail)
         return True

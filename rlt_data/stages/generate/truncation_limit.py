@@ -7,7 +7,7 @@ import math
 from rlt_data.errors import StageStoppedError
 from rlt_data.stages.generate.config import GenerateConfig
 
-# Fewer completions than this say too little about the truncated share to stop a run early.
+# A run is not stopped early on fewer completions than this: their truncated share is too uncertain.
 TRUNCATION_CHECK_AFTER = 32
 _CONFIDENCE = 1.96
 
@@ -31,7 +31,7 @@ class TruncationLimit:
             self._stop_above(run_id, self._bound_share())
 
     def check_at_end(self, run_id: str) -> None:
-        """Stop where the share is above the limit; few completions must be so beyond chance."""
+        """Stop where the share is above the limit; for few completions, above it beyond chance."""
         if self.completions:
             few = self.completions < TRUNCATION_CHECK_AFTER
             self._stop_above(run_id, self._bound_share() if few else self.truncated / self.completions)
@@ -50,7 +50,7 @@ class TruncationLimit:
             return
         raise StageStoppedError(
             f"{self.truncated} of {self.completions} explanations ({self.truncated / self.completions:.0%}) "
-            f"were truncated at max_tokens {config.max_tokens}; allowed are {config.max_truncated_share:.0%}",
-            where=f"run {run_id}; committed rows stay",
+            f"were truncated at max_tokens {config.max_tokens}, more than {config.max_truncated_share:.0%}",
+            where=f"run {run_id}; committed rows are kept",
             remedy="raise max_tokens, or continue with allow_truncated or a higher max_truncated_share",
         )

@@ -12,7 +12,7 @@ from rlt_data.stages.runtime.contract import ResolvedField, RunField, StageConfi
 
 
 class IngestConfig(StageConfig):
-    """What is read and how. The content of the source decides the result, not where it is."""
+    """What is read and how. The content of the source determines the result, not its location."""
 
     source: ResolvedField[str] = Field(
         description="File, directory, hub id, reasoning-gym:NAME, or arithmetic:chain_sum."

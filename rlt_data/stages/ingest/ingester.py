@@ -28,8 +28,8 @@ CONTENT_CHARACTERS = 1_000_000
 class RecognizedPart:
     """A part of the source with its layout.
 
-    `layout` is None where no row could be read; `error` says why, where an error was raised. `stamp` was
-    taken before anything was read.
+    `layout` is None where no row could be read; `error` is the error, if one was raised. `stamp` was taken
+    before anything was read.
     """
 
     part: Part

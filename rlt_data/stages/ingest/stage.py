@@ -60,7 +60,7 @@ def ingest(lake: Lake, config: IngestConfig) -> Preparation:
 
     return Preparation(
         execute,
-        # The content of the parts and the layouts they turned out to have stand for where they came from.
+        # The source is identified by the content of its parts and their layouts, not by its location.
         identity={
             "parts": identities,
             "layouts": [None if part.layout is None else part.layout.name for part in parts],

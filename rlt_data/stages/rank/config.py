@@ -14,11 +14,11 @@ from rlt_data.stages.rank.policies import parse_policy
 from rlt_data.stages.runtime.contract import FreeField, LaterRunField, RunField, StageConfig
 
 Criterion = Literal["r_ss", Estimator]
-"""What a trace is ranked by: the reward with an estimator of the divergence, or r_ss without one."""
+"""The reward used for ranking a trace: with an estimator of the divergence, or r_ss without one."""
 
 
 class RankingReward(RewardWeights):
-    """The reward that traces are ranked by."""
+    """The reward used for ranking."""
 
     estimator: Literal["auto", Estimator] = Field(
         "auto",
@@ -56,7 +56,7 @@ class RankConfig(StageConfig):
         5.0, gt=0, description="Time limit for checking one answer, in seconds."
     )
     verify_processes: FreeField[int | None] = Field(
-        None, ge=1, description="Processes that check answers; unset: one a core."
+        None, ge=1, description="Number of processes that check answers; unset: one per core."
     )
 
     @field_validator("policy")

@@ -38,8 +38,8 @@ def filter_traces(
 ) -> pl.DataFrame:
     """Keep the candidates (`trace_id`, `question_id`, `state`, `truncated`) that pass every filter.
 
-    The filters apply in the order of `FILTER_NAMES`, cheap ones first; each counts what it dropped in the
-    summary, as `left_out_NAME`.
+    The filters apply in the order of `FILTER_NAMES`, cheap ones first; the summary counts what each of them
+    dropped, as `left_out_NAME`.
     """
     kept = candidates
     for name in (name for name in FILTER_NAMES if name in filters):
@@ -60,7 +60,7 @@ def filter_traces(
 
 
 def ends_in_loop(text: str) -> bool:
-    """Tell whether `text` ends in one passage repeated at least four times over 300 or more characters."""
+    """Return whether `text` ends in one passage repeated at least four times over 300 or more characters."""
     tail = text.rstrip()[-LOOP_TAIL:][::-1]
     # The border of a prefix of the reversed tail gives the period of that end of the text.
     borders = [0] * len(tail)

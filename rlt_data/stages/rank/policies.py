@@ -72,7 +72,7 @@ def parse_policy(text: str, *, seed: int = 0) -> Policy:
     called = _CALL.fullmatch(text)
     kind = next((kind for kind in get_args(Kind) if called and called["kind"] == kind), None)
     if called is None or kind is None:
-        raise _explain(text, "there is no policy of that name")
+        raise _explain(text, "there is no such policy")
     arguments = [part.strip() for part in (called["arguments"] or "").split(",")]
     try:
         return POLICIES[kind].read([part for part in arguments if part], seed)

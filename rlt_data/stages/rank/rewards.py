@@ -33,7 +33,7 @@ def list_finished_writers(lake: Lake, table: str) -> list[str]:
 def reward_traces(
     run: StageRun, config: RankConfig, policy: Policy, traces: pl.DataFrame, score_runs: Sequence[str]
 ) -> pl.DataFrame:
-    """Give each of `traces` one row a student: `student`, `score_id`, `reward` and `estimator` join it.
+    """Add `student`, `score_id`, `reward` and `estimator` to `traces`, with one row per trace and student.
 
     `traces` has `trace_id`, `question_id`, `truncated` and `teacher_revision`; `score_runs` are the
     finished scoring runs, the newest last. Traces without a reward are dropped and named in a note,
@@ -53,7 +53,7 @@ def reward_traces(
     )
     rewarded = _choose_criterion(rewarded, policy, config)
     _note_settings(run, rewarded)
-    _note_foreign_teachers(run, rewarded)
+    _note_other_teachers(run, rewarded)
     if config.combine != "each" and len(students) > 1:
         rewarded = _combine(rewarded, config.combine, students)
     return _drop_unscored(run, rewarded, config) if policy.needs_rewards else rewarded
@@ -102,7 +102,7 @@ def _read_rewards(
     if newest.height < frame.height:
         run.note(
             f"{frame.height - newest.height} scores were superseded: of several scores of one trace by one "
-            "student, that of the newest finished run counts (--where-scores chooses others)"
+            "student, that of the newest finished run is used (select others with --where-scores)"
         )
     finite = [pl.when(pl.col(f"reward_{name}").is_finite()).then(f"reward_{name}") for name in criteria]
     return newest.with_columns(finite).drop("_order")
@@ -125,7 +125,7 @@ def _choose_students(run: StageRun, config: RankConfig, scores: pl.DataFrame, po
 
 
 def _choose_criterion(rewarded: pl.DataFrame, policy: Policy, config: RankConfig) -> pl.DataFrame:
-    """Give every trace the reward of the best criterion that all scored traces it is compared with have."""
+    """Choose for every trace the most accurate reward that all traces compared with it have."""
     criteria = _list_criteria(config)
     compared = [] if policy.compares_questions else ["question_id"]
     if config.combine == "each":
@@ -146,7 +146,7 @@ def _choose_criterion(rewarded: pl.DataFrame, policy: Policy, config: RankConfig
 
 
 def _combine(rewarded: pl.DataFrame, how: str, students: Sequence[str]) -> pl.DataFrame:
-    """One row a trace: the mean or the minimum of its rewards, where every student gives one."""
+    """Return one row per trace: the mean or the minimum of its rewards, where every student gives one."""
     rewards = pl.col("reward")
     combined = rewards.mean() if how == "mean" else rewards.min()
     return rewarded.group_by("trace_id", "question_id", "truncated").agg(
@@ -168,22 +168,21 @@ def _note_settings(run: StageRun, rewarded: pl.DataFrame) -> None:
             values = scored.get_column(name).unique().sort().to_list()
             run.note(
                 f"in {mixed} questions the compared traces were scored with different {name}: "
-                f"{', '.join(map(str, values[:4]))} (--where-scores narrows)"
+                f"{', '.join(map(str, values[:4]))} (select some with --where-scores)"
             )
 
 
-def _note_foreign_teachers(run: StageRun, rewarded: pl.DataFrame) -> None:
+def _note_other_teachers(run: StageRun, rewarded: pl.DataFrame) -> None:
     """Note how many traces are ranked by their divergence from a model that did not write them."""
-    foreign = rewarded.filter(
+    others = rewarded.filter(
         pl.col("estimator").is_not_null()
         & pl.col("reward").is_not_null()
         & pl.col("writer_revision").ne_missing(pl.col("teacher_revision"))
     ).height
-    if foreign:
+    if others:
         run.note(
-            f"{foreign} traces are ranked by the divergence from a teacher that did not write them; that of "
-            "their own "
-            "teacher's is more accurate"
+            f"{others} traces are ranked by their divergence from a teacher that did not write them; the "
+            "divergence from their own teacher is more accurate"
         )
 
 

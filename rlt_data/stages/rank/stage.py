@@ -28,8 +28,8 @@ def rank(lake: Lake, config: RankConfig) -> Preparation:
     """Rank the traces of each question by the students' rewards, and select some by a policy.
 
     Traces are ranked by the exact divergence where every trace of the question has it, else by the sampled
-    one, else (for traces without a teacher) by r_ss only; the row says which. Ties are broken by trace_id.
-    Of several scores of one trace by one student, that of the newest finished run counts. Traces without a
+    one, else (for traces without a teacher) by r_ss only; the row records which. Ties are broken by trace_id.
+    Of several scores of one trace by one student, that of the newest finished run is used. Traces without a
     score are counted and named in the summary. Each run writes a whole new ranking.
 
     Raises `UsageError` for a student without scores and for a policy or selection that is not valid.
@@ -84,7 +84,7 @@ def _sum_up(run: StageRun, ranked: pl.DataFrame) -> None:
     run.summary.extra["mean_spread"] = groups.get_column("group_spread").mean()
     flat = groups.filter((pl.col("group_spread") == 0) & (pl.col("group_size") > 1)).height
     if flat:
-        run.note(f"in {flat} questions all traces have the same reward, so their order means nothing")
+        run.note(f"in {flat} questions all traces have the same reward, so their order is arbitrary")
     if "k1" in estimators:
         run.note(
             f"{estimators['k1']} traces are ranked by the sampled divergence k1, which favors traces that "

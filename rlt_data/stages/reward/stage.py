@@ -35,8 +35,8 @@ class RewardConfig(StageConfig):
 def reward(lake: Lake, config: RewardConfig) -> Preparation:
     """Derive rewards again from stored token scores: any estimator, weights, penalty or clipping, no model.
 
-    One row a score, a whole new set each run. A score without the columns that the settings need (teacher
-    log-probabilities, or the exact divergence for the estimator full) goes to `rejects`.
+    Each run writes a whole new set, one row per score. A score without the columns that the settings need
+    (teacher log-probabilities, or the exact divergence for the estimator full) goes to `rejects`.
 
     Raises `UsageError` where the predicate is not valid SQL.
     """

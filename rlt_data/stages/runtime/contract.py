@@ -1,4 +1,4 @@
-"""What every stage shares with its callers: configurations, what they identify, and summaries."""
+"""The interface of every stage: its configuration, how its fields enter identity, and its summary."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ FreeField = Annotated[ValueT, Identity("free")]
 class StageConfig(BaseModel):
     """Base of every stage's configuration: frozen, unknown keys refused.
 
-    Each field says once, by its annotation, how it enters identity (see `Identity`); a class with a field
-    that does not say so is refused when it is defined. The names of fields that enter are part of what is
-    hashed: a field of released lakes that is renamed keeps its old name in `list_identity`.
+    Each field declares by its annotation how it enters identity (see `Identity`); a class with a field that
+    does not is refused when it is defined. The names of these fields are hashed too: a field of released
+    lakes that is renamed keeps its old name in `list_identity`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,11 +52,11 @@ class StageConfig(BaseModel):
 
     @classmethod
     def find_identity(cls, name: str) -> Identity:
-        """Return how the field `name` enters identity. Raises `TypeError` where it does not say so."""
+        """Return how the field `name` enters identity. Raises `TypeError` where it is not declared."""
         found = [mark for mark in cls.model_fields[name].metadata if isinstance(mark, Identity)]
         if len(found) != 1:
             raise TypeError(
-                f"{cls.__name__}.{name} must say how it enters identity: annotate it as RowField[...], "
+                f"{cls.__name__}.{name} must declare how it enters identity: annotate it as RowField[...], "
                 "RunField[...], ResolvedField[...] or FreeField[...] (see rlt_data.stages.runtime.contract)"
             )
         return found[0]
@@ -95,7 +95,7 @@ class StageSummary(BaseModel):
 
     `rows_in` counts the inputs that were processed; `rows_out` counts rows of the output tables without
     `rejects`; `tables` has the rows by table. `truncated_share` is `truncated / rows_out`; `seconds` is the
-    time at work, all sessions together.
+    total working time of all sessions.
     """
 
     stage: str

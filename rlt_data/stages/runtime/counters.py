@@ -1,7 +1,7 @@
-"""The numbers of a run over all of its sessions: what a stage counts, what was committed with rows, time.
+"""The counts of a run over all of its sessions.
 
-Numbers that a stage counts are committed with the rows that they belong to, as metadata of the same commit;
-so a session that is killed leaves numbers and rows that agree.
+What a stage counts is committed together with the rows concerned, as metadata of the same commit; so a
+session that is killed leaves counts and rows that agree.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _OWN_FIELDS = frozenset({"rows_in", "rows_out", "truncated", "tokens"})
 
 
 class Counters:
-    """Adds numbers up within a session, and over sessions.
+    """Adds up counts within a session, and over sessions.
 
-    `repeats` is the declaration's: a session that goes through all inputs again counts everything itself.
+    `repeats` is that of the declaration: a session that processes all inputs again counts everything itself.
     """
 
     def __init__(self, *, repeats: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The declaration of a stage: everything about it that can be said without importing it."""
+"""The declaration of a stage: all that is needed to list it without importing it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class MadeBy:
-    """Where a stage finds the set that it works on: the run of `stage` that the field `field` names."""
+    """The set that a stage reads: that of the run of `stage` which the configuration's `field` names."""
 
     stage: str
     field: str
@@ -21,8 +21,8 @@ class StageDeclaration:
     `reads` are pinned when the run starts, and their content enters the fingerprint. `pins` are pinned only:
     their content is identified otherwise, or the stage writes them too. `writes` are the tables that it
     appends to; every stage may also append to `rejects`.
-    `repeats`: a resumed run goes through all its inputs again, and rows that are there already are dropped;
-    otherwise it takes what is left, and its counts add up over sessions.
+    `repeats`: a resumed run processes all its inputs again, and rows that exist already are dropped;
+    otherwise it processes the remaining inputs, and its counts add up over sessions.
     `arguments` are the configuration's fields given by position on the command line, `flags` the options
     whose name is not the field's, and `made_by` is the stage whose newest set it works on.
     """

@@ -1,4 +1,4 @@
-"""What a run appends: buffered, each key once, committed under the run's fence."""
+"""The rows that a run appends: buffered, each key once, committed under the run's fence."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ FLUSH_BYTES = 64 * 2**20
 class RunOutputs:
     """The outputs of one run. A kill loses at most what is buffered.
 
-    Rows are committed every `$RLT_DATA_COMMIT_SECONDS` (2 by default; 0 commits at every append; more makes
-    fewer and larger files), and earlier when many have come.
+    Rows are committed every `$RLT_DATA_COMMIT_SECONDS` (2 by default; 0 commits at every append; a longer
+    interval makes fewer and larger files), and earlier when many are buffered.
     """
 
     def __init__(self, lake: Lake, first: RunRecord, sequence: int, names: Sequence[str]) -> None:
@@ -72,7 +72,7 @@ class RunOutputs:
         return {f"rejected_{reason}": number for reason, number in counts.iter_rows()}
 
     def resume(self) -> Iterator[tuple[str, int]]:
-        """Shut out older sessions and learn what they committed; yield each commit's numbers and its rows."""
+        """Fence off older sessions and read what they committed; yield the counts and rows of each commit."""
         starts = {state.table: state.version for state in self._first.outputs}
         for name, table in self._tables.items():
             table.raise_fence(self._fence)
@@ -119,7 +119,7 @@ class RunOutputs:
         )
 
     def flush(self, pinned: Mapping[str, int], counters: Counters) -> None:
-        """Commit what is buffered; the commit says whose it is, from what, and the numbers counted since."""
+        """Commit what is buffered; the commit records run, inputs, and the counts since the last commit."""
         for name, chunks in self._buffers.items():
             self._convert(name)
             if not chunks:
@@ -181,5 +181,7 @@ def _read_commit_seconds() -> float:
         return float(text)
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is not a number of seconds", where=COMMIT_SECONDS_VARIABLE, remedy="set it to 2, say"
+            f"{text!r} is not a number of seconds",
+            where=COMMIT_SECONDS_VARIABLE,
+            remedy="set it to 2, for example",
         ) from error

@@ -1,4 +1,4 @@
-"""What a stage would do, without doing it."""
+"""Plan a stage without running it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StagePlan:
 
 
 def plan_run(lake: Lake, stage: StageDeclaration, config: StageConfig, preparation: Preparation) -> StagePlan:
-    """Say what starting the run of `stage` would do. Nothing is run or written."""
+    """Find out what starting the run of `stage` would do. Nothing is run or written."""
     existing = list_runs_of(lake, draft_run(lake, stage, config, preparation).fingerprint)
     done = find_finished(existing, preparation)
     if done is not None:

@@ -1,9 +1,9 @@
 """One run of one stage: its inputs are pinned, its rows are committed exactly once, and it resumes.
 
 A run is identified by its fingerprint and its attempt. `start_run` finds out whether that run is finished
-(nothing is done), was interrupted (it resumes: same run, same pinned versions), or is new. Two processes
-working on the same run do no harm: the newer one raises a fence, and the older one is stopped at its next
-commit. Each process that works on a run is one session of it.
+(nothing is done), was interrupted (it resumes: same run, same pinned versions), or is new. Two processes may
+safely work on the same run: the newer one raises a fence, and the older one is stopped at its next commit.
+Each process that works on a run is one session of it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from rlt_data.stages.runtime.outputs import REJECTS, RunOutputs
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a stage finds out before its run starts: what identifies the run, and the work itself.
+    """A stage that is ready to run: what identifies the run, and the function that does the work.
 
-    `models` and `identity` enter the fingerprint beside the configuration and the inputs. `execute` is
-    called with the run where there is work to do. `is_intact` is asked whether the result of a finished run
-    still exists outside the lake; where it does not, the run is made again. `scheme_version` is raised when
+    `models` and `identity` enter the fingerprint besides the configuration and the inputs. `execute` is
+    called with the run where there is work to do. `is_intact` returns whether the result of a finished run
+    still exists outside the lake; where it does not, the stage runs again. `scheme_version` is raised when
     a stage's code starts to give other results for the same configuration.
     """
 
@@ -50,7 +50,7 @@ class Preparation:
 
 
 class StageRun:
-    """A run at work: reads pinned versions, and appends rows, rejects, counts and notes.
+    """A run in progress: reads pinned versions, and appends rows, rejects, counts and notes.
 
     As a context manager it records how the run ended: finished, or failed with the error, which is raised
     again.
@@ -156,8 +156,8 @@ class StageRun:
     def count(self, **numbers: int | float) -> None:
         """Add to the summary's numbers: `rows_in`, `truncated`, `tokens`, or any name, which goes to `extra`.
 
-        `rows_in` counts inputs that are processed. Where a resumed run takes what is left, the numbers that
-        earlier sessions committed with their rows are added.
+        `rows_in` counts inputs that are processed. Where a resumed run processes only the remaining inputs,
+        the counts that earlier sessions committed with their rows are added.
         """
         self._counters.add(numbers)
 
@@ -175,17 +175,17 @@ class StageRun:
         self._outputs.flush(self._pinned, self._counters)
 
     def flush_when_due(self) -> None:
-        """Commit what is buffered once its time has come: for a stage that waits for more rows."""
+        """Commit what is buffered if a commit is due: for a stage that waits for more rows."""
         if self._outputs.is_due():
             self.flush()
 
     def resume(self) -> None:
-        """Shut out older sessions of this run, and learn what they committed and counted."""
+        """Fence off older sessions of this run, and read what they committed and counted."""
         for numbers, rows in self._outputs.resume():
             self._counters.carry(numbers, rows)
 
     def _end(self, status: str, error: str | None = None) -> None:
-        """Sum the whole run up, and record how it ended."""
+        """Summarize the whole run, and record how it ended."""
         if self._outputs.skipped:
             self.note(f"skipped {self._outputs.skipped:,} rows that another run committed first")
         self._counters.fill(self.summary, self._outputs.count_rows(), rejects=REJECTS)
@@ -204,7 +204,7 @@ class StageRun:
         )
 
     def _fail(self, error: BaseException) -> None:
-        """Keep what was made and record why it stopped, whatever stopped it."""
+        """Commit what is buffered, and record the error or interruption that ended the run."""
         if isinstance(error, FenceLostError):
             return  # The run belongs to another process now.
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
@@ -246,8 +246,8 @@ def draft_run(
 ) -> RunRecord:
     """Describe the run of `stage` under `config`, with its fingerprint and its inputs pinned as they are now.
 
-    Tables that the predicates of `config` query are inputs too, but for those that this or every run writes,
-    which are pinned only: so what a predicate keeps is the same after an interruption.
+    Tables that the predicates of `config` query are inputs too, except those that this or every run writes,
+    which are pinned only; so a predicate selects the same rows after an interruption.
     """
     queried = find_named_tables(config.list_predicates())
     written = {*stage.writes, REJECTS, "runs"}

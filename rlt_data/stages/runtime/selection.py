@@ -1,4 +1,4 @@
-"""Which rows a stage works on: all of a table, those that a predicate keeps, the first N, or one run's."""
+"""Select the rows that a stage processes: all of a table, those of a predicate, the first N, or one run's."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def keep_rows(
         kept = lake.sql(query, versions=versions)
     except LakeError as error:
         raise UsageError(
-            f"the selection is not valid SQL over {table}: {error.what}",
+            f"the predicate is not valid SQL over {table}: {error.what}",
             where=f"where = {where!r}",
             remedy=error.remedy or f"columns: {', '.join(lake.table(table).schema.arrow.names)}",
         ) from error

@@ -22,7 +22,7 @@ class Stage(Generic[ConfigT]):
     """A function from tables to a table: `stage(lake, config)` runs it, or resumes it, or finds it finished.
 
     `prepare` resolves everything that identifies the run and returns the work; it writes nothing, so that
-    `plan` can ask it too.
+    `plan` can call it too.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Stage(Generic[ConfigT]):
         return run.summary
 
     def plan(self, lake: Lake, config: ConfigT) -> StagePlan:
-        """Say what calling the stage would do. Models are resolved and inputs counted; nothing is written.
+        """Find out what calling the stage would do. Models are resolved, inputs counted; nothing is written.
 
         Raises what `prepare` raises, such as `ModelError` for an unknown model.
         """

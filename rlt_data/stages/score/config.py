@@ -28,8 +28,8 @@ class ScoreConfig(StageConfig):
     )
     teacher: RunField[str] = Field(
         "auto",
-        description="Model of the teacher log-probabilities: auto (the one that wrote the trace; an imported "
-        "trace has none), none (score r_SS only), or a model.",
+        description="Model that computes the teacher log-probabilities: auto (the one that wrote the trace; "
+        "an imported trace has none), none (score r_SS only), or a model.",
     )
     where: RunField[str | None] = Field(None, description="SQL predicate over traces: use only these.")
     limit: LaterRunField[int | None] = Field(
@@ -56,7 +56,7 @@ class ScoreConfig(StageConfig):
     noise_check: RunField[int] = Field(
         0,
         ge=0,
-        description="Score this many rows again in float32, one at a time, and report how far dtype and "
+        description="Score this many rows again in float32, one at a time, and report how much dtype and "
         "packing change rewards and rankings.",
     )
     gap_rows: FreeField[int] = Field(
@@ -65,7 +65,7 @@ class ScoreConfig(StageConfig):
         description="Rows on which log-probabilities stored by the engine are compared with torch's.",
     )
     max_gap: FreeField[float] = Field(
-        0.1, gt=0, description="Stop where those differ by more than this on average, in nats a token."
+        0.1, gt=0, description="Stop where those differ by more than this on average, in nats per token."
     )
     backend: RowField[BackendName] = Field("torch", description=f"Where the models run: {BACKEND_HELP}.")
     base_url: ResolvedField[str | None] = Field(
@@ -105,7 +105,7 @@ class ScoreConfig(StageConfig):
         if len(set(self.students)) < len(self.students):
             raise ValueError("the same student is given twice")
         if self.teacher == "none" and self.stores_divergences:
-            raise ValueError("the exact divergence needs a teacher: drop --exact, or name a teacher")
+            raise ValueError("the exact divergence needs a teacher: remove --exact, or set a teacher")
         self._check_backend()
         return self
 

@@ -39,7 +39,7 @@ COMMIT_ROWS = 512
 
 @dataclass(frozen=True)
 class GroupWork:
-    """What scoring one group needs to know."""
+    """The run, configuration and models with which one group is scored."""
 
     run: StageRun
     config: ScoreConfig
@@ -135,7 +135,7 @@ def _commit(
     run, config, teacher = work.run, work.config, work.group.teacher
     settings = config.reward
     if teacher is None:
-        # Without teacher log-probabilities the reward is r_ss alone, and its row says so.
+        # Without teacher log-probabilities the reward is r_ss alone, and its row records that.
         settings = settings.model_copy(update={"lambda_kl": 0.0})
     by_name = {student.name: student for student in students}
     buffer: list[dict[str, Any]] = []
@@ -206,7 +206,7 @@ def _find_reusable(
 
 
 def _samples_teacher(row: Mapping[str, Any], teacher: ModelIdentity, temperature: float) -> bool:
-    """Whether a trace's log-probabilities are of these weights, at this temperature, over all words."""
+    """Whether a trace's log-probabilities are of these weights, at this temperature, over all tokens."""
     return bool(
         row["logprob_mode"] == "processed"
         # An engine names quantization here: those are not quite these weights.
@@ -231,7 +231,7 @@ def _check_gap(
     count = min(work.config.gap_rows, len(requests))
     if not count:
         return
-    sample = [requests[place * len(requests) // count] for place in range(count)]
+    sample = [requests[index * len(requests) // count] for index in range(count)]
     gaps: list[float] = []
     for result in work.open_scorer(students[:1]).score(sample):
         if isinstance(result, TokenScores) and result.think_teacher is not None:
@@ -240,7 +240,7 @@ def _check_gap(
     if not gaps:
         return
     mean, largest = sum(gaps) / len(gaps), max(gaps)
-    difference = f"{mean:.2g} on average, {largest:.2g} at most (nats a token, {count} traces)"
+    difference = f"{mean:.2g} on average, {largest:.2g} at most (nats per token, {count} traces)"
     scored_by = work.teacher_backend
     name = work.group.teacher.name if work.group.teacher is not None else ""
     work.run.note(

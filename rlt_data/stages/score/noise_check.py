@@ -1,4 +1,4 @@
-"""The noise check of the score stage: a sample of questions scored as asked, and as exactly as can be."""
+"""The noise check of the score stage: a sample of questions scored as configured, and in float32."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_noise(work: GroupWork, students: Sequence[ModelIdentity], rows: pl.Dat
     if work.dtype != "float32":
         work.models.keep_only([])
         models = ModelCache(dtype="float32", device=config.device)
-    # The model's own attention over one text at a time: nothing of the fast path is in it.
+    # The model's own attention over one text at a time, without any of the fast path.
     plain = GroupWork(run, config, work.group, models, work.key, work.dtype, work.progress)
     exact = score(plain, mode="padded", pack_tokens=1)
     keys = [key for key in chosen if key in exact]
@@ -67,5 +67,5 @@ def pick_questions(rows: pl.DataFrame, count: int) -> pl.DataFrame:
         return rows
     wanted = max(1, round(count / max(1.0, rows.height / sizes.height)))
     wanted = min(wanted, sizes.height)
-    places = [(2 * i + 1) * sizes.height // (2 * wanted) for i in range(wanted)]
-    return rows.filter(pl.col("question_id").is_in(sizes.get_column("question_id").gather(places).to_list()))
+    indices = [(2 * i + 1) * sizes.height // (2 * wanted) for i in range(wanted)]
+    return rows.filter(pl.col("question_id").is_in(sizes.get_column("question_id").gather(indices).to_list()))

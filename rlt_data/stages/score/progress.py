@@ -28,7 +28,7 @@ class ScoredTraces:
         self._counted |= {key for key, _ in self._rejected}
 
     def count(self, trace_id: str) -> int:
-        """Return 1 when a trace is first counted in this run, by whichever student or session, else 0."""
+        """Return 1 when a trace is first counted in this run, by any student or session, else 0."""
         if trace_id in self._counted:
             return 0
         self._counted.add(trace_id)
@@ -63,5 +63,5 @@ class ScoredTraces:
 
 
 def _read_student(content: str | None) -> str:
-    """Read which student a trace was rejected for; an empty name stands for all of them."""
+    """Read which student a trace was rejected for; an empty name means all of them."""
     return str(json.loads(content).get("student", ANY_STUDENT)) if content else ANY_STUDENT

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class ScoreKey:
-    """The key of one score, but for trace and student.
+    """The key of one score, except for trace and student.
 
-    The parts of the first scheme are hashed by position; fields that came later enter by name.
+    The parts of the first scheme are hashed by position; fields that were added later enter by name.
     """
 
     def __init__(self, config: ScoreConfig, group: ScoreGroup, dtype: str, attempt: int) -> None:
@@ -53,7 +53,7 @@ class ScoreKey:
 
 
 def make_request(row: Mapping[str, Any]) -> ScoreRequest | FailedText:
-    """Make the request of one trace with its question, or say why it cannot be scored."""
+    """Make the request of one trace with its question, or the failure that explains why there is none."""
     from rlt_data.reward.scoring.texts import FailedText, ScoreRequest
 
     if row["question"] is None:
@@ -95,7 +95,7 @@ def make_row(
     dtype: str,
     teacher_source: str,
 ) -> dict[str, Any]:
-    """Make a row of `scores`, short of the reward columns and run_id."""
+    """Make a row of `scores`, without the reward columns and run_id."""
     teacher = group.teacher
     temperature, teacher_temperature = config.model_temperatures
     return result.as_row() | {

@@ -37,7 +37,7 @@ def score(lake: Lake, config: ScoreConfig) -> Preparation:
     same weights, temperatures, format and floating-point type is not scored again: the reward stage derives
     other rewards without a model.
 
-    Raises `UsageError` where teacher and student cut text into different tokens, `ModelError` where a
+    Raises `UsageError` where teacher and student split text into different tokens, `ModelError` where a
     model cannot be found or the teacher's weights are not those that wrote the traces, and
     `StageStoppedError` where log-probabilities stored by an engine differ from those of the scorer.
     """
@@ -116,7 +116,7 @@ def _score_group(work: GroupWork, students: Sequence[ModelIdentity]) -> None:
     rows = traces.join(questions, on="question_id", how="left").sort("question_id", "trace_id").collect()
     if group.teacher is None and config.teacher == "auto" and rows.height:
         run.note(
-            f"{rows.height:,} traces name no teacher, so only r_SS is scored; --teacher MODEL adds the rest"
+            f"{rows.height:,} traces name no teacher, so only r_SS is scored; add r_KL with --teacher MODEL"
         )
     if config.noise_check:
         check_noise(work, students, rows)

@@ -57,9 +57,9 @@ def _resolve_writer(row: dict[str, str | None]) -> ModelIdentity | None:
     if revision is not None and identity.revision != revision:
         raise ModelError(
             "the teacher's weights are not those that wrote its traces "
-            f"(revision {identity.revision}, the traces say {revision})",
+            f"(its revision is {identity.revision}, that in the traces {revision})",
             where=model,
-            remedy="bring the old weights back, or name the weights to score with: --teacher MODEL",
+            remedy="restore the old weights, or choose the model to score with: --teacher MODEL",
         )
     return ModelIdentity(
         role="teacher",

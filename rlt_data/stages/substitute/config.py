@@ -29,7 +29,7 @@ class SubstituteConfig(StageConfig):
         None, ge=1, description="Use only the first N selected traces, question by question."
     )
     context: ResolvedField[int | None] = Field(
-        None, ge=1, description="Longest text in tokens; unset: the context of the student model."
+        None, ge=1, description="Maximum text length in tokens; unset: the context of the student model."
     )
     over_context: RunField[Literal["drop", "keep", "next-best"]] = Field(
         "drop",

@@ -23,7 +23,7 @@ from rlt_data.models import ModelIdentity
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.substitute.config import SubstituteConfig
 
-# Rows of the ranking whose texts are held at a time.
+# Number of rows of the ranking whose texts are in memory at a time.
 READ_ROWS = 4_096
 
 
@@ -79,8 +79,8 @@ class ExampleWriter:
         """Read the texts of some rows of the ranking, in their order."""
         run = self._run
         traces = run.read("traces").filter(pl.col("trace_id").is_in(chunk.get_column("trace_id").to_list()))
-        asked = chunk.get_column("question_id").unique().to_list()
-        questions = run.read("questions").filter(pl.col("question_id").is_in(asked))
+        question_ids = chunk.get_column("question_id").unique().to_list()
+        questions = run.read("questions").filter(pl.col("question_id").is_in(question_ids))
         return (
             chunk.lazy()
             .join(traces.select("trace_id", "think"), on="trace_id", how="left", maintain_order="left")

@@ -25,12 +25,12 @@ def substitute(lake: Lake, config: SubstituteConfig) -> Preparation:
 
     Each example is the whole conversation, rendered through the student's chat template and as messages,
     with its token counts. Texts longer than the student's context are dropped, kept or replaced by the
-    next-best trace, as `over_context` says; dropped ones go to `rejects` by name. The newest finished
-    ranking is used unless one is named.
+    next-best trace, according to `over_context`; dropped ones go to `rejects`. The newest finished ranking
+    is used unless one is named.
 
     Raises `ModelError` where the student has no usable chat template or its template writes no end token,
-    `LakeError` where there is no such ranking, `UsageError` where it ranked by several students, or by none
-    that is a model.
+    `LakeError` where there is no such ranking, `UsageError` where it ranked by several students, or by no
+    single model.
     """
     ranking = find_run(lake, "rank", config.ranking)
     ranked_by = _choose_ranked_by(lake, ranking, config)
@@ -86,7 +86,7 @@ def _find_student(lake: Lake, ranked_by: str) -> str:
     if scored.select("score_id").head(1).collect().height:
         return ranked_by
     raise UsageError(
-        "the ranking names no student model whose chat template could be used",
+        "the ranking does not name a student model, so there is no chat template to use",
         where=f"it ranked by {ranked_by!r}",
         remedy="name the student: --student MODEL",
     )

@@ -1,4 +1,4 @@
-"""Callbacks of transformers' trainer, written without it: the trainer asks for methods, not for a class."""
+"""Callbacks of transformers' trainer that do not import it: the trainer needs their methods, not a class."""
 
 from __future__ import annotations
 

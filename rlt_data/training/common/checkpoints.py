@@ -1,8 +1,8 @@
-"""Whole checkpoints: a checkpoint counts only when a note, written last, lists its files.
+"""Complete checkpoints: a checkpoint is valid only once a manifest, written last, lists its files.
 
 A process can be killed while a trainer writes a checkpoint; the directory then exists and looks like any
-other. So a run resumes only from a checkpoint with a note, and an older checkpoint is removed only after the
-newer one has its note.
+other. So a run resumes only from a checkpoint with a manifest, and an older checkpoint is removed only after
+the newer one has its manifest.
 """
 
 from __future__ import annotations
@@ -19,56 +19,56 @@ from rlt_data.errors import UsageError, require_module
 from rlt_data.training.common.callbacks import Callback
 from rlt_data.training.common.weights import gather_weights, scatter_weights
 
-NOTE = "rlt_data_checkpoint.json"
+MANIFEST = "rlt_data_checkpoint.json"
 REFERENCE = "reference"
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
-def find_whole_checkpoint(directory: Path) -> Path | None:
-    """Find the newest whole checkpoint under `directory`; None where there is none."""
+def find_complete_checkpoint(directory: Path) -> Path | None:
+    """Find the newest complete checkpoint under `directory`; None where there is none."""
     found = [
         (int(name[1]), path)
         for path in (directory.iterdir() if directory.is_dir() else ())
-        if (name := _NAME.fullmatch(path.name)) and is_whole(path)
+        if (name := _NAME.fullmatch(path.name)) and is_complete(path)
     ]
     return max(found)[1] if found else None
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint has a note and every file that it lists, at the size that it lists."""
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint has a manifest and every file that it lists, at the size that it lists."""
     try:
-        note = json.loads((checkpoint / NOTE).read_text(encoding="utf-8"))
-        return all((checkpoint / name).stat().st_size == size for name, size in note["files"].items())
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in manifest["files"].items())
     except (OSError, ValueError, KeyError):
         return False
 
 
-def mark_whole(checkpoint: Path, about: dict[str, Any]) -> None:
-    """Write the note of a checkpoint whose files are all written; the files are synced to disk before it."""
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != NOTE)
+def write_manifest(checkpoint: Path, about: dict[str, Any]) -> None:
+    """Write the manifest of a checkpoint whose files are all written; they are synced to disk before it."""
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file() and path.name != MANIFEST)
     for path in files:
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())
     sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in files}
-    draft = checkpoint / f".{NOTE}"
+    draft = checkpoint / f".{MANIFEST}"
     draft.write_text(json.dumps({**about, "files": sizes}, indent=2), encoding="utf-8")
-    draft.replace(checkpoint / NOTE)
+    draft.replace(checkpoint / MANIFEST)
 
 
 def remove_older(directory: Path, keep: int) -> None:
-    """Remove all but the newest `keep` whole checkpoints, and incomplete ones older than those."""
+    """Remove all but the newest `keep` complete checkpoints, and incomplete ones older than those."""
     found = sorted(
         (int(name[1]), path) for path in directory.iterdir() if (name := _NAME.fullmatch(path.name))
     )
-    whole = [step for step, path in found if is_whole(path)]
-    first_kept = min(whole[-keep:], default=0)
+    complete = [step for step, path in found if is_complete(path)]
+    first_kept = min(complete[-keep:], default=0)
     for step, path in found:
         if step < first_kept:
             shutil.rmtree(path)
 
 
 class CheckpointCallback(Callback):
-    """Completes each checkpoint: adds the reference model, commits rows, then writes the note.
+    """Completes each checkpoint: adds the reference model, commits rows, then writes the manifest.
 
     `commit` commits the rows that the run has buffered: a step whose weights are kept must not lose its rows.
     """
@@ -88,7 +88,7 @@ class CheckpointCallback(Callback):
         plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
         if plugin is not None and plugin.fsdp_version == 1 and getattr(trainer.args, "sync_ref_model", False):
             raise UsageError(
-                "FSDP1 does not expose the weights of a moving reference model, so no checkpoint holds them",
+                "FSDP1 does not expose the weights of a moving reference model, so they cannot be saved",
                 where="grpo.trainer.sync_ref_model",
                 remedy="use FSDP2 (fsdp_version: 2) or DeepSpeed",
             )
@@ -103,7 +103,7 @@ class CheckpointCallback(Callback):
         if not state.is_world_process_zero:
             return
         self.commit()
-        mark_whole(checkpoint, {"run_id": self.run_id, "step": state.global_step})
+        write_manifest(checkpoint, {"run_id": self.run_id, "step": state.global_step})
         remove_older(directory, self.keep)
 
 

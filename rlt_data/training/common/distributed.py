@@ -1,4 +1,4 @@
-"""Several processes that train together: the main one alone reads and writes the lake, and sends the work."""
+"""Distributed training: only the main process reads and writes the lake; it sends the work to the others."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from rlt_data.training.common.metrics import read_numbers
 class HealthCallback(Callback):
     """Calls `warn` once per problem, with advice.
 
-    A single unusual step says little, so the mean of the last `window` steps is compared with the limits.
+    A single unusual step is no evidence, so the mean of the last `window` steps is compared with the limits.
     """
 
     def __init__(
@@ -55,6 +55,6 @@ _ADVICE = {
     "rlt/cut_off_share": "{share:.0%} of the completions are truncated by the length limit, and each pays "
     "the penalty: raise max_tokens, or train longer with SFT so that the teacher learns to close its "
     "explanations",
-    "rlt/unscored_share": "{share:.0%} of the completions cannot be scored and are left out of their groups: "
-    "teacher and student may tokenize these texts differently, or texts exceed the student's context",
+    "rlt/unscored_share": "{share:.0%} of the completions cannot be scored and are excluded from their "
+    "groups: teacher and student may tokenize them differently, or they exceed the student's context",
 }

@@ -54,7 +54,7 @@ def measure_model(identity: ModelIdentity) -> ModelSize:
 
 
 def find_registered_size(name: str, settings: Settings) -> ModelSize | None:
-    """Find the size of a model in the registry, which needs no files; None where it is not there."""
+    """Find the size of a model in the registry, which needs no files; None where the registry lacks it."""
     for alias, entry in list_registry(settings).items():
         if name in (alias, entry.model) and entry.shape is not None:
             shape = entry.shape
@@ -89,7 +89,7 @@ def estimate_pass(
     size: ModelSize, options: Mapping[str, Any], *, tokens: int, weight: float
 ) -> dict[str, float]:
     """Estimate the bytes of a forward and backward pass over so many tokens."""
-    # Gradient checkpointing keeps the input of each layer; without it about sixteen values a layer are kept.
+    # Gradient checkpointing keeps the input of each layer; otherwise about sixteen values per layer are kept.
     kept = 2 + size.layers if options.get("gradient_checkpointing", True) else 16 * size.layers
     return {
         "logits of one chunk": _HEAD_ROWS * size.vocabulary * 4,
@@ -114,14 +114,14 @@ def read_weight_bytes(options: Mapping[str, Any]) -> int:
 
 def format_total(size: float) -> str:
     """Format the bytes that a device holds without sharding."""
-    return f"about {format_bytes(size)} a device, unsharded"
+    return f"about {format_bytes(size)} per device, unsharded"
 
 
 def format_sharded_total(trained: ModelSize, reference: float, whole: float, *, world: int) -> str:
     """Format the bytes that a device holds where `trained` and `reference` are sharded and `whole` is not."""
     # Sharded training keeps float32 weights and moments beside weights and gradients: 16 bytes a parameter.
     share = (16 * trained.parameters + reference) / world
-    return f"about {format_bytes(share + whole)} a device (ZeRO-3, FSDP)"
+    return f"about {format_bytes(share + whole)} per device (ZeRO-3, FSDP)"
 
 
 def format_processes(world: int) -> str:

@@ -10,7 +10,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.training.common.callbacks import Callback
 
-# Logged by trainers, but not about learning, or a repetition of another number.
+# Logged by trainers, but unrelated to learning, or the same as another metric.
 _EXCLUDED = frozenset({"epoch", "total_flos", "train_runtime", "train_loss"})
 
 

@@ -1,4 +1,4 @@
-"""The result of a training: a model directory that appears whole, and the name under which it is found."""
+"""The result of a training: a model directory, saved atomically, and the path under which it is published."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from rlt_data.errors import UsageError
 from rlt_data.models.fingerprint import hash_model_directory
 from rlt_data.models.loading import hide_progress_bars
 
-NOTE = "rlt_data_training.md"
-COPY_NOTE = "rlt_data_copy.md"
+MARKER = "rlt_data_training.md"
+"""Describes a trained model, and marks its directory as one."""
+COPY_MARKER = "rlt_data_copy.md"
 """Marks a published copy of a trained model, which the next training may replace."""
 # Pickled by transformers beside every model; this program does not read it.
 _PICKLED = "training_args.bin"
@@ -27,7 +28,7 @@ _OWN_TARGET = re.compile(r"(?:.*/)?(?:sft|grpo)-[0-9a-f]{12}/model")
 def save_result(
     trainer: Any, tokenizer: Any, directory: Path, *, about: Mapping[str, Any], merge: bool = False
 ) -> None:
-    """Save the trained model and its tokenizer to `directory`, whole or not at all; call it in all processes.
+    """Save the trained model and its tokenizer to `directory`, atomically; call it in all processes.
 
     With `merge` a trained adapter is merged into the model first; its weights must not be sharded.
     """
@@ -48,7 +49,7 @@ def save_result(
             text = "Made by rlt-data.\n\n" + "".join(
                 f"- {name}: {json.dumps(value)}\n" for name, value in about.items()
             )
-            (draft / NOTE).write_text(text, encoding="utf-8")
+            (draft / MARKER).write_text(text, encoding="utf-8")
 
 
 def describe_result(directory: Path) -> dict[str, str]:
@@ -57,14 +58,13 @@ def describe_result(directory: Path) -> dict[str, str]:
 
 
 def check_publishable(location: Path) -> None:
-    """Raise `UsageError` where `location` holds something that `publish_model` did not put there."""
+    """Raise `UsageError` where `location` contains anything that `publish_model` did not write."""
     if not os.path.lexists(location) or _is_replaceable(location):
         return
     raise UsageError(
-        "the trained model is to be published under this path, which holds something that rlt-data did not "
-        "put there",
+        "the trained model cannot be published here: the path exists, and rlt-data did not write it",
         where=str(location),
-        remedy="set another output, or move it away",
+        remedy="set another output, or move the existing files away",
     )
 
 
@@ -72,8 +72,8 @@ def _is_replaceable(location: Path) -> bool:
     """Whether `location` is a link to a trained model or a copy of one from `publish_model`, or empty."""
     if location.is_symlink():
         target = location.readlink().as_posix()
-        return (location / NOTE).is_file() or bool(_OWN_TARGET.fullmatch(target))
-    return (location / COPY_NOTE).is_file() or (location.is_dir() and not any(location.iterdir()))
+        return (location / MARKER).is_file() or bool(_OWN_TARGET.fullmatch(target))
+    return (location / COPY_MARKER).is_file() or (location.is_dir() and not any(location.iterdir()))
 
 
 def publish_model(model: Path, location: Path) -> None:
@@ -91,7 +91,7 @@ def publish_model(model: Path, location: Path) -> None:
             draft.symlink_to(target, target_is_directory=True)
         except OSError:
             shutil.copytree(model, draft)
-            (draft / COPY_NOTE).write_text(f"Copied by rlt-data from {model}.\n", encoding="utf-8")
+            (draft / COPY_MARKER).write_text(f"Copied by rlt-data from {model}.\n", encoding="utf-8")
         check_publishable(location)
         if location.is_symlink() and not draft.is_symlink():
             location.unlink()

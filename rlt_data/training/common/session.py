@@ -16,7 +16,7 @@ from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.stages.runtime.declaration import StageDeclaration
 from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
 from rlt_data.training.common.callbacks import Callback
-from rlt_data.training.common.checkpoints import CheckpointCallback, find_whole_checkpoint
+from rlt_data.training.common.checkpoints import CheckpointCallback, find_complete_checkpoint
 from rlt_data.training.common.distributed import World
 from rlt_data.training.common.health import HealthCallback
 from rlt_data.training.common.metrics import MetricsCallback
@@ -28,7 +28,7 @@ WorkT = TypeVar("WorkT")
 
 
 class TrainingSession:
-    """One process at work on one training run.
+    """One process working on one training run.
 
     `run` is None in all processes but the main one. Checkpoints are kept in `directory`, and the trained
     model is `directory`/model.
@@ -85,12 +85,12 @@ class TrainingSession:
         if self.run is not None and (coarse := explain_coarse_weights(trainer)):
             self.warn(coarse)
         self._checkpoints.watch(trainer)
-        # Last of the callbacks: a checkpoint is whole when all others have done what they do on saving.
+        # Added last: a checkpoint is complete once all other callbacks have handled the save.
         trainer.add_callback(self._checkpoints)
 
     def find_checkpoint(self) -> Path | None:
         """Find the checkpoint from which this run resumes; None where it starts."""
-        return find_whole_checkpoint(self.directory)
+        return find_complete_checkpoint(self.directory)
 
     def save(self, trainer: Any, tokenizer: Any, *, merge: bool = False) -> None:
         """Save the trained model, and put its path and revision into the run's summary.
@@ -150,7 +150,7 @@ def run_training(
     """Run a training in every process that was started; return its summary, an empty one outside the main.
 
     The main process opens the run, selects the work and sends it to the others. The trained model is
-    `extra["model"]` of the summary. An interrupted run resumes from its last whole checkpoint.
+    `extra["model"]` of the summary. An interrupted run resumes from its last complete checkpoint.
     """
     reporter = reporter or Reporter(quiet=True)
     world = World()

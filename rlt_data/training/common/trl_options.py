@@ -95,7 +95,7 @@ def build_options(
     for name in options:
         if reserved and name in reserved:
             what = _explain_reserved(name, reserved[name])
-            raise UsageError(what, where=f"{where}.{name}", remedy="leave it out")
+            raise UsageError(what, where=f"{where}.{name}", remedy="remove it")
         if name not in names:
             raise UsageError(
                 f"{module}.{class_name} has no option {name!r}",

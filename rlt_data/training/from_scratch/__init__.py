@@ -1,1 +1,1 @@
-"""Tiny models that are built and trained on this machine from nothing, for demonstrations and tests."""
+"""Tiny models that are built and trained from scratch on this machine, for demos and tests."""

@@ -49,7 +49,7 @@ from rlt_data.training.sft.examples import (
 from rlt_data.training.sft.sft_trainer import run_sft_trainer
 
 SCHEME_VERSION = 1
-NOTE = "rlt_data_fresh.json"
+MARKER = "rlt_data_fresh.json"
 
 STUDENT_STYLES: dict[Style, float] = {
     "leak": 30, "padded_leak": 30, "ramble": 26, "good": 9, "wrong": 4, "bogus": 1,
@@ -100,14 +100,14 @@ class ArithmeticModelConfig(BaseModel):
 def build_arithmetic_model(
     directory: Path, config: ArithmeticModelConfig, reporter: Reporter | None = None
 ) -> Path:
-    """Build the model in `directory`, unless it is there already; return the directory.
+    """Build the model in `directory`, unless it exists already; return the directory.
 
-    Raises `MissingExtraError` without the packages that train models, `UsageError` where the directory holds
-    something else.
+    Raises `MissingExtraError` without the packages that train models, `UsageError` where the directory
+    contains something else.
     """
     if has_arithmetic_model(directory, config):
         return directory
-    check_replaceable(directory, NOTE)
+    check_replaceable(directory, MARKER)
     format = load_format(config.format)
     tokenizer = build_chain_tokenizer(format, terms=config.terms, context=config.shape.context)
     model = build_tiny_model(config.shape, tokenizer, seed=config.seed)
@@ -124,14 +124,14 @@ def build_arithmetic_model(
             seed=config.seed,
             task=task,
         )
-    save_model(model, tokenizer, directory, note=(NOTE, json.dumps(_identify(config))))
+    save_model(model, tokenizer, directory, marker=(MARKER, json.dumps(_identify(config))))
     return directory
 
 
 def has_arithmetic_model(directory: Path, config: ArithmeticModelConfig) -> bool:
     """Whether `directory` holds the model of this configuration."""
     try:
-        found = json.loads((directory / NOTE).read_text(encoding="utf-8"))
+        found = json.loads((directory / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return bool(found == _identify(config))

@@ -1,4 +1,4 @@
-"""The models of the demonstration: a tiny student and teacher, trained from scratch in under a minute.
+"""The models of the demo: a tiny student and teacher, trained from scratch in under a minute.
 
 The student is the model of chained arithmetic (`arithmetic_model`). The teacher is that student, trained a
 little further on explanations of mixed quality: about half of what it writes is good.
@@ -28,7 +28,7 @@ from rlt_data.training.from_scratch.arithmetic_model import (
 from rlt_data.training.from_scratch.tiny_model import check_replaceable, save_model
 from rlt_data.training.sft.examples import build_teacher_examples, check_example
 
-NOTE = "rlt_data_demo.txt"
+MARKER = "rlt_data_demo.txt"
 
 
 class DemoModelsConfig(BaseModel):
@@ -38,7 +38,7 @@ class DemoModelsConfig(BaseModel):
 
     seed: int = 0
     terms: int = 3
-    """Terms of the chains that the demonstration asks about."""
+    """Number of terms of the demo's chains."""
     examples: int = 9600
     teacher_steps: int = 60
     teacher_batch_size: int = 32
@@ -64,16 +64,16 @@ def build_demo_models(
     reporter: Reporter | None = None,
     config: DemoModelsConfig | None = None,
 ) -> DemoModels:
-    """Build `directory`/teacher and `directory`/student, unless they are there already.
+    """Build `directory`/teacher and `directory`/student, unless they exist already.
 
     Raises `MissingExtraError` without the packages that train models, `UsageError` where either directory
-    holds something else.
+    contains something else.
     """
     config = config or DemoModelsConfig(seed=seed)
     models = _name_models(directory)
     if has_demo_models(directory, config):
         return models
-    check_replaceable(models.teacher, NOTE)
+    check_replaceable(models.teacher, MARKER)
     reporter = reporter or Reporter(quiet=True)
     build_arithmetic_model(models.student, config.student, reporter)
     model, tokenizer = _load_for_training(models.student)
@@ -96,15 +96,15 @@ def build_demo_models(
             seed=config.seed,
             task=task,
         )
-    save_model(model, tokenizer, models.teacher, note=(NOTE, _identify(config)))
+    save_model(model, tokenizer, models.teacher, marker=(MARKER, _identify(config)))
     return models
 
 
 def has_demo_models(directory: Path, config: DemoModelsConfig) -> bool:
     """Whether `directory` holds the two models of this configuration."""
     models = _name_models(directory)
-    note = models.teacher / NOTE
-    same = note.is_file() and note.read_text(encoding="utf-8") == _identify(config)
+    marker = models.teacher / MARKER
+    same = marker.is_file() and marker.read_text(encoding="utf-8") == _identify(config)
     return same and has_arithmetic_model(models.student, config.student)
 
 

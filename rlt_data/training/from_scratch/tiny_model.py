@@ -22,7 +22,7 @@ END_TOKEN = "<|im_end|>"
 START_TOKEN = "<|im_start|>"
 PADDING_TOKEN = "<|endoftext|>"
 
-# ChatML without the newline after the end token: one token fewer a message.
+# ChatML without the newline after the end token: one token fewer per message.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}"
@@ -41,7 +41,7 @@ class TinyShape(BaseModel):
     heads: int = Field(4, ge=1, description="Attention heads.")
     key_value_heads: int = Field(4, ge=1, description="Heads of keys and values; must divide `heads`.")
     feed_forward: int = Field(256, ge=8, description="Width of the feed-forward layers.")
-    context: int = Field(4096, ge=64, description="Longest text, tokens.")
+    context: int = Field(4096, ge=64, description="Maximum text length in tokens.")
     initializer_range: float = Field(0.05, gt=0, description="Standard deviation of the random weights.")
 
     @model_validator(mode="after")
@@ -105,29 +105,29 @@ def build_tiny_model(shape: TinyShape, tokenizer: Any, *, seed: int) -> Any:
         return transformers.Qwen2ForCausalLM(config)
 
 
-def check_replaceable(directory: Path, note: str) -> None:
-    """Raise `UsageError` where `directory` holds files, but none named `note`, so that it is not replaced."""
-    if not os.path.lexists(directory) or (directory / note).is_file():
+def check_replaceable(directory: Path, marker: str) -> None:
+    """Raise `UsageError` where `directory` contains files, but not `marker`: it must not be replaced."""
+    if not os.path.lexists(directory) or (directory / marker).is_file():
         return
     if not directory.is_dir() or any(directory.iterdir()):
         raise UsageError(
-            "a tiny model is to be built here, but the path holds something that rlt-data did not put there",
+            "a tiny model cannot be saved here: the path exists, and rlt-data did not write it",
             where=str(directory),
-            remedy="choose another directory, or move it away",
+            remedy="choose another directory, or move the existing files away",
         )
 
 
-def save_model(model: Any, tokenizer: Any, directory: Path, *, note: tuple[str, str] | None = None) -> None:
+def save_model(model: Any, tokenizer: Any, directory: Path, *, marker: tuple[str, str] | None = None) -> None:
     """Save weights (safetensors), configuration and tokenizer as a model directory.
 
-    The directory appears whole or not at all: files are written beside it and moved into place. `note` is
-    the name and text of one more file, by which the directory is recognized later.
+    The save is atomic: files are written to a temporary directory, which is then renamed. `marker` is the
+    name and text of one more file, by which the directory is recognized later.
     """
     with write_aside(directory) as draft:
         draft.mkdir()
         with hide_progress_bars():
             model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        if note is not None:
-            (draft / note[0]).write_text(note[1], encoding="utf-8")
-            check_replaceable(directory, note[0])
+        if marker is not None:
+            (draft / marker[0]).write_text(marker[1], encoding="utf-8")
+            check_replaceable(directory, marker[0])

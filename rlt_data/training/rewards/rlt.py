@@ -150,7 +150,7 @@ class RltReward:
         log_metric: Any = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Score completions; None for one that cannot be scored, which TRL leaves out of its group.
+        """Score completions; None for one that cannot be scored, which TRL excludes from its group.
 
         Raises `UsageError` where the dataset lacks `question` or `solution`.
         """

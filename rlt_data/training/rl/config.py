@@ -41,10 +41,8 @@ class GrpoSection(StageConfig):
     `trainer` passes options on to `trl.GRPOConfig`, `lora` to `peft.LoraConfig`.
     """
 
-    where: RunField[str | None] = Field(
-        None, description="SQL predicate over questions: train on these only."
-    )
-    limit: RunField[int | None] = Field(None, ge=1, description="Train on the first N questions only.")
+    where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
+    limit: RunField[int | None] = Field(None, ge=1, description="Use only the first N questions.")
 
     steps: RunField[int] = Field(125, ge=1, description="Optimizer steps.")
     questions_per_step: RunField[int] = Field(16, ge=1, description="Questions per generation.")
@@ -57,7 +55,7 @@ class GrpoSection(StageConfig):
         description="Completions per device in one forward and backward pass; unset: all of the device's.",
     )
     temperature: RunField[float] = Field(0.7, gt=0, description="Sampling temperature.")
-    max_tokens: RunField[int] = Field(16384, ge=1, description="Longest completion, tokens.")
+    max_tokens: RunField[int] = Field(16384, ge=1, description="Maximum completion length in tokens.")
     max_prompt_tokens: RunField[int] = Field(
         16384, ge=1, description="Questions with a longer prompt are rejected."
     )
@@ -65,12 +63,8 @@ class GrpoSection(StageConfig):
     keep_checkpoints: FreeField[int] = Field(1, ge=1, description="Checkpoints to keep.")
 
     reward: RunField[GrpoReward] = Field(GrpoReward(), description="The reward.")
-    student_temperature: RunField[float] = Field(
-        0.7, gt=0, description="The students' logits are divided by this."
-    )
-    teacher_temperature: RunField[float] = Field(
-        0.7, gt=0, description="The teacher's logits are divided by this."
-    )
+    student_temperature: RunField[float] = Field(0.7, gt=0, description="Student logits are divided by this.")
+    teacher_temperature: RunField[float] = Field(0.7, gt=0, description="Teacher logits are divided by this.")
     teacher_logprobs: RunField[Literal["auto", "policy", "sampled", "reference", "none"]] = Field(
         "auto",
         description="Where the teacher's log-probabilities come from: a forward pass of the policy or of the "
@@ -171,7 +165,7 @@ class GrpoConfig(GrpoSection):
         return self.students if self.reward.type == "rlt" else ()
 
     def list_identity(self) -> dict[str, Any]:
-        """Return what decides the result, under the field names of the first fingerprints."""
+        """Return what determines the result, under the field names of version 0.1."""
         identity = super().list_identity()
         reward = identity.pop("reward")
         identity["reward"] = reward.pop("type")
@@ -179,6 +173,6 @@ class GrpoConfig(GrpoSection):
         identity["shuffle_rewards"] = reward.pop("shuffle")
         identity["rlt"] = reward
         identity["teacher_side"] = identity.pop("teacher_logprobs")
-        # Of the trainer's options, those that decide what is learned.
+        # Only those options of the trainer that determine what is learned.
         identity["trainer"] = select_deciding(self.trainer)
         return identity

@@ -12,7 +12,7 @@ from rlt_data.training.rl.config import GrpoConfig
 def find_conflicts(config: GrpoConfig, options: Any, *, context: int | None) -> list[str]:
     """List the reasons why a GRPO training cannot start; `options` is its `trl.GRPOConfig`.
 
-    `context` is the longest text that the teacher can read, tokens; None where it is unknown.
+    `context` is the teacher's context length in tokens; None where it is unknown.
     """
     found = []
     longest = config.max_prompt_tokens + config.max_tokens

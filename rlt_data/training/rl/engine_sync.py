@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SyncCheck:
-    """Stops training where the mean absolute gap between engine and trainer exceeds `limit`, nats a token.
+    """Stops training where the mean absolute gap between engine and trainer exceeds `limit`, nats per token.
 
     bfloat16 kernels differ by 0.005 to 0.03 on average; weights of another step differ by more, and soon by
     much more. With `limit` None the gap is only measured. `gap` and `largest` are of the last comparison.
@@ -39,7 +39,7 @@ class SyncCheck:
                 return
             raise StageStoppedError(
                 f"at step {step} engine or trainer returned no log-probabilities of the sampled tokens, so "
-                "nothing proves that the engine has the trained weights",
+                "nothing checks that the engine has the trained weights",
                 remedy="generate with transformers (use_vllm = false)",
             )
         mask = output["completion_mask"].bool() & sampled.isfinite()

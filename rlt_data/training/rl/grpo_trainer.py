@@ -74,7 +74,7 @@ class RltTrainer(GRPOTrainer):
         return not elsewhere and self.repetition_penalty == 1.0 and not self.min_p
 
     def _tokenize_prompts(self, prompts: list[Any]) -> Any:
-        # A rendered prompt contains its special tokens; TRL would make the tokenizer add another one.
+        # A rendered prompt contains its special tokens already; TRL would make the tokenizer add another one.
         if all(isinstance(prompt, str) for prompt in prompts):
             return self.processing_class(prompts, add_special_tokens=False)["input_ids"], None, {}
         return super()._tokenize_prompts(prompts)

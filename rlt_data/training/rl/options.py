@@ -29,7 +29,7 @@ def list_options(config: GrpoConfig, output: Path, *, world: int) -> dict[str, A
     if config.trainer.get("use_vllm") and config.sync_limit is not None and not correction:
         raise UsageError(
             "without vllm_importance_sampling_correction the trainer does not recompute the "
-            "log-probabilities of what vLLM sampled, so nothing proves that vLLM has the trained weights",
+            "log-probabilities of what vLLM sampled, so nothing checks that vLLM has the trained weights",
             where="grpo.trainer.vllm_importance_sampling_correction",
             remedy="remove the option",
         )

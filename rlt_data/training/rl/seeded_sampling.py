@@ -1,6 +1,6 @@
 """Sampling inside `model.generate` by a seed per row, independent of the batch, and stopping at a text.
 
-A training step so samples the same completions in one process or in several, and again when it is resumed.
+Thus a training step samples the same completions in one process or in several, and again after a resume.
 """
 
 from __future__ import annotations

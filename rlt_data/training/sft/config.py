@@ -16,13 +16,13 @@ class SftSection(StageConfig):
 
     where: RunField[str | None] = Field(
         None,
-        description="SQL predicate over traces (a teacher) or distillation (a student): learn from these "
-        "only. A teacher never learns from truncated traces.",
+        description="SQL predicate over traces (for a teacher) or distillation (for a student): use only "
+        "these. A teacher never learns from truncated traces.",
     )
-    limit: RunField[int | None] = Field(None, ge=1, description="Learn from the first N examples only.")
+    limit: RunField[int | None] = Field(None, ge=1, description="Use only the first N examples.")
     distillation: ResolvedField[str | None] = Field(
         None,
-        description="A student's examples: run of substitute (id or prefix); unset: the newest finished.",
+        description="For a student: run of substitute to use (id or prefix); unset: the newest finished one.",
     )
     max_tokens: RunField[int | None] = Field(
         None, ge=1, description="Longer texts are rejected; unset: the model's context."
@@ -56,11 +56,11 @@ class SftConfig(SftSection):
         return self
 
     def list_identity(self) -> dict[str, Any]:
-        """Return what decides the result; a teacher's under the names of the first fingerprints."""
+        """Return what determines the result; for a teacher, under the field names of version 0.1."""
         identity = super().list_identity()
         if self.role == "teacher":
             del identity["role"]
             identity["teacher"] = identity.pop("model")
-        # Of the trainer's options, those that decide what is learned.
+        # Only those options of the trainer that determine what is learned.
         identity["trainer"] = select_deciding(self.trainer)
         return identity

@@ -33,7 +33,7 @@ class SftRole(Protocol):
     table: str
 
     def find_source(self, lake: Lake, config: SftConfig) -> dict[str, str]:
-        """Return what decides the rows beside the tables read. Raises `LakeError` if it is missing."""
+        """Return what determines the rows besides the tables read. Raises `LakeError` if it is missing."""
 
     def keep_rows(self, rows: pl.LazyFrame, source: dict[str, str]) -> pl.LazyFrame:
         """Keep the rows of `table` that can be learned from."""
@@ -61,7 +61,7 @@ class TeacherRole:
     table = "traces"
 
     def find_source(self, lake: Lake, config: SftConfig) -> dict[str, str]:
-        """Return nothing: the tables decide."""
+        """Return nothing: the tables determine the rows."""
         return {}
 
     def keep_rows(self, rows: pl.LazyFrame, source: dict[str, str]) -> pl.LazyFrame:

@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer on examples that are tokenized already."""
+"""TRL's SFTTrainer on pretokenized examples."""
 
 from __future__ import annotations
 

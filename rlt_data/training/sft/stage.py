@@ -93,7 +93,7 @@ def select_explained(
     selected = joined.select("question", "solution", "think").collect()
     if not selected.height:
         raise InputError(
-            f"the {config.role} has nothing to learn from",
+            f"there are no examples for the {config.role} to learn from",
             where=f"{role.table} of {run.lake.uri}" + (f" where {config.where}" if config.where else ""),
             remedy="ingest a corpus with reasoning traces, such as Bespoke-Stratos-17k, or loosen `where`",
         )
@@ -152,7 +152,7 @@ def _prepare_examples(
     role: SftRole,
     format: ConversationFormat,
 ) -> list[SupervisedExample]:
-    """Tokenize all texts; in every process leave out those that cannot be learned from, which are rejects."""
+    """Tokenize all texts, in every process; reject those that cannot be learned from."""
     for note in check_template(format, tokenizer, config.role, name=session.base.name):
         session.note(note)
     model = read_model_config(session.base)

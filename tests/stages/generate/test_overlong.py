@@ -139,7 +139,7 @@ def test_resampled_explanations_are_drawn_until_they_fit(tmp_path: Path, tiny_mo
     recollected = summary.extra["over_long_recollected"]
     assert recollected > 0
     assert recollected + summary.extra.get("over_long_lost", 0) == len(over)
-    assert all("all 4 draws were over-long" in row["detail"] for row in rejects)
+    assert all("all 4 samples were over-long" in row["detail"] for row in rejects)
     firsts = {row["seed"]: row["completion"] for row in read_traces(first)}
     assert sum(row["seed"] not in firsts for row in rows) == recollected
     assert all(firsts[row["seed"]] == row["completion"] for row in rows if row["seed"] in firsts)

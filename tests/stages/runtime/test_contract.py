@@ -32,7 +32,7 @@ class LaterConfig(SampleConfig):
 
 
 def test_a_field_that_does_not_say_how_it_enters_identity_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"Silent\.colour must say how it enters identity"):
+    with pytest.raises(TypeError, match=r"Silent\.colour must declare how it enters identity"):
         type("Silent", (StageConfig,), {"__annotations__": {"colour": str}, "colour": "red"})
 
 

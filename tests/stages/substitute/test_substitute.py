@@ -185,7 +185,7 @@ def test_the_student_that_ranked_is_taken_where_none_is_named(
 
 def test_a_ranking_by_no_model_asks_for_one(ranked: Lake, tmp_path: Path) -> None:
     rank(ranked, RankConfig(policy="random(1)", where_scores="false"))
-    with pytest.raises(UsageError, match="names no student model") as caught:
+    with pytest.raises(UsageError, match="does not name a student model") as caught:
         substitute(ranked, SubstituteConfig())
     assert "--student" in str(caught.value.remedy)
 

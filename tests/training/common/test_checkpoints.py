@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from rlt_data.training.common.checkpoints import (
-    NOTE,
-    find_whole_checkpoint,
-    is_whole,
-    mark_whole,
+    MANIFEST,
+    find_complete_checkpoint,
+    is_complete,
     remove_older,
+    write_manifest,
 )
 
 
@@ -21,32 +21,32 @@ def write_checkpoint(directory: Path, step: int, *, whole: bool = True) -> Path:
     (checkpoint / "model.safetensors").write_bytes(b"weights" * step)
     (checkpoint / "reference" / "model.safetensors").write_bytes(b"reference")
     if whole:
-        mark_whole(checkpoint, {"step": step})
+        write_manifest(checkpoint, {"step": step})
     return checkpoint
 
 
 def test_the_newest_whole_one_is_found(tmp_path: Path) -> None:
-    assert find_whole_checkpoint(tmp_path / "absent") is None
+    assert find_complete_checkpoint(tmp_path / "absent") is None
     write_checkpoint(tmp_path, 9)
     newest = write_checkpoint(tmp_path, 10)
     write_checkpoint(tmp_path, 11, whole=False)
     (tmp_path / "checkpoint-x").mkdir()
-    assert find_whole_checkpoint(tmp_path) == newest
+    assert find_complete_checkpoint(tmp_path) == newest
 
 
 def test_a_file_that_is_gone_or_cut_breaks_it(tmp_path: Path) -> None:
     one, other = write_checkpoint(tmp_path, 1), write_checkpoint(tmp_path, 2)
     (other / "model.safetensors").write_bytes(b"wei")
-    assert find_whole_checkpoint(tmp_path) == one
+    assert find_complete_checkpoint(tmp_path) == one
     (one / "reference" / "model.safetensors").unlink()
-    assert find_whole_checkpoint(tmp_path) is None
+    assert find_complete_checkpoint(tmp_path) is None
 
 
 def test_a_cut_note_breaks_it(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path, 1)
-    note = checkpoint / NOTE
+    note = checkpoint / MANIFEST
     note.write_text(note.read_text()[:-9])
-    assert not is_whole(checkpoint)
+    assert not is_complete(checkpoint)
 
 
 def test_older_ones_go_only_when_newer_ones_are_whole(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_older_ones_go_only_when_newer_ones_are_whole(tmp_path: Path) -> None:
     remove_older(tmp_path, keep=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-3", "checkpoint-4"]
     remove_older(tmp_path, keep=2)
-    assert find_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert find_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
 
 
 def test_weights_spread_by_fsdp_are_read_and_written_whole(models: dict[str, str]) -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from rlt_data.errors import UsageError
 from rlt_data.training.common import saving
-from rlt_data.training.common.saving import NOTE, check_publishable, publish_model
+from rlt_data.training.common.saving import MARKER, check_publishable, publish_model
 
 
 def make_trained(folder: Path, digit: str) -> Path:
     model = folder / f"grpo-{digit * 12}" / "model"
     model.mkdir(parents=True)
-    (model / NOTE).write_text("Made by rlt-data.")
+    (model / MARKER).write_text("Made by rlt-data.")
     (model / "model.safetensors").write_text(f"weights {digit}")
     return model
 
@@ -24,7 +24,7 @@ def test_a_model_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
     location.mkdir()
     (location / "model.safetensors").write_text("base weights")
     # A result that somebody moved here is theirs, too: it may be the only one.
-    (location / NOTE).write_text("Made by rlt-data.")
+    (location / MARKER).write_text("Made by rlt-data.")
     with pytest.raises(UsageError, match="set another output"):
         check_publishable(location)
     with pytest.raises(UsageError):

@@ -139,7 +139,7 @@ def test_gaps_within_the_noise_pass_and_are_kept() -> None:
 def test_nothing_to_compare_is_no_proof(missing: str) -> None:
     kept = {name: torch.zeros(1, 2) for name in ("sampling_per_token_logps", "old_per_token_logps")}
     del kept[missing]
-    with pytest.raises(StageStoppedError, match="nothing proves"):
+    with pytest.raises(StageStoppedError, match="nothing checks"):
         engine_sync.SyncCheck().compare({**kept, "completion_mask": torch.ones(1, 2)}, step=2)
 
 

@@ -226,7 +226,7 @@ def test_unequal_passes_are_refused(models: dict[str, str], lake: Lake, tmp_path
 
 def test_unproven_engines_are_refused(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
     options = {**TRAINER, "use_vllm": True, "vllm_importance_sampling_correction": False}
-    with pytest.raises(UsageError, match="nothing proves"):
+    with pytest.raises(UsageError, match="nothing checks"):
         list_options(make_config(models, tmp_path, trainer=options), tmp_path, world=1)
 
 

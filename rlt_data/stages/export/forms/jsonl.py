@@ -11,5 +11,5 @@ from rlt_data.stages.export.forms.writing import ExportDetails, write_lines
 
 
 def write(draft: Path, batches: Iterator[pa.Table], details: ExportDetails) -> None:
-    """Write one example a line."""
+    """Write one example per line."""
     write_lines(draft, (batch.select(details.schema.names) for batch in batches))

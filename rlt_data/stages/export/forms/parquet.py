@@ -11,5 +11,5 @@ from rlt_data.stages.export.forms.writing import ExportDetails, write_parquet
 
 
 def write(draft: Path, batches: Iterator[pa.Table], details: ExportDetails) -> None:
-    """Write one example a row."""
+    """Write one example per row."""
     write_parquet(draft, batches, details.schema)

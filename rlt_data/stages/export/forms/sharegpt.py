@@ -16,7 +16,7 @@ SPEAKERS = {"user-assistant": {}, "human-gpt": {"user": "human", "assistant": "g
 
 
 def write(draft: Path, batches: Iterator[pa.Table], details: ExportDetails) -> None:
-    """Write one conversation a line."""
+    """Write one conversation per line."""
     names: dict[str, str] = SPEAKERS[details.sharegpt_roles]
     write_lines(draft, (_convert(batch, names) for batch in batches))
 

@@ -16,7 +16,7 @@ from rlt_data.lake import Lake, RunRecord
 
 @dataclass(frozen=True)
 class ExportDetails:
-    """What a form may need beside the examples: the run that made them, and the options of the export."""
+    """What a form may need besides the examples: the run that made them, and the options of the export."""
 
     lake: Lake
     source: RunRecord
@@ -32,7 +32,7 @@ WriteForm = Callable[[Path, Iterator[pa.Table], ExportDetails], None]
 
 
 def write_lines(path: Path, batches: Iterator[pa.Table]) -> None:
-    """Write each row as one JSON object a line."""
+    """Write each row as a line with one JSON object."""
     with path.open("w", encoding="utf-8", newline="\n") as stream:
         for batch in batches:
             for row in batch.to_pylist():
