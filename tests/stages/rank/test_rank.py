@@ -126,7 +126,7 @@ def test_a_teacher_that_did_not_write_the_trace_is_noted(tmp_path: Path) -> None
     assert not any("did not write" in note for note in rank(lake, RankConfig()).notes)
     other = [make_score(traces[0], -1.0, exact=0.0, label="b", teacher_revision="xyz")]
     append_made(lake, "score", "scores", other, label="other")
-    assert any("1 traces are ranked by the divergence" in note for note in rank(lake, RankConfig()).notes)
+    assert any("1 traces are ranked by their divergence" in note for note in rank(lake, RankConfig()).notes)
     assert not any(
         "did not write" in note for note in rank(lake, RankConfig(reward=RankingReward(lambda_kl=0))).notes
     )
