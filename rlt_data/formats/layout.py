@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from rlt_data.errors import ModelError
+from rlt_data.formats.template_guard import GUARD
 
 SENTINELS = {role: f"Rlt5entinel{role.capitalize()}9b1f4c07" for role in ("system", "user", "assistant")}
 """Contents that no template rewrites: letters and digits, nothing to trim, split on or escape."""
@@ -75,19 +76,47 @@ def find_layout(tokenizer: ChatTokenizer, *, with_system: bool) -> TemplateLayou
 
 
 def apply_template(
-    tokenizer: ChatTokenizer, messages: Sequence[tuple[str, str]], **options: Any
+    tokenizer: ChatTokenizer,
+    messages: Sequence[tuple[str, str]],
+    *,
+    date: datetime = TEMPLATE_DATE,
+    add_generation_prompt: bool = False,
 ) -> tuple[str | None, str]:
-    """Render (role, content) pairs; the text, or None and what the template fails with."""
-    from jinja2.exceptions import TemplateError
+    """Render (role, content) pairs on a date; the text, or None and what the template fails with.
 
+    Raises `ModelError` for a template that takes too much time or memory (see `template_guard`).
+    """
     conversation = [{"role": role, "content": content} for role, content in messages]
     try:
+        template = _find_template(tokenizer)
+    except ValueError as error:
+        return None, str(error)
+    special = getattr(tokenizer, "special_tokens_map", {})
+    variables = {name: _simplify(value) for name, value in special.items()}
+    variables["add_generation_prompt"] = add_generation_prompt
+    problem = GUARD.find_problem(template, conversation, variables, date)
+    if problem is not None:
+        raise explain_template(tokenizer, f"the chat template {problem}")
+    try:
         rendered = tokenizer.apply_chat_template(
-            conversation, tokenize=False, **{"strftime_now": TEMPLATE_DATE.strftime, **options}
+            conversation,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            strftime_now=date.strftime,
         )
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
+    except Exception as error:  # a template can raise anything
         return None, str(error)
     return str(rendered), ""
+
+
+def _find_template(tokenizer: Any) -> str:
+    """Return the template that a tokenizer uses; `ValueError` where it has several and no default."""
+    choose = getattr(tokenizer, "get_chat_template", None)
+    return str(choose() if choose is not None else tokenizer.chat_template)
+
+
+def _simplify(value: Any) -> Any:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else str(value)
 
 
 def explain_template(tokenizer: ChatTokenizer, what: str) -> ModelError:

@@ -98,7 +98,7 @@ def _check_default_system(tokenizer: ChatTokenizer, layout: TemplateLayout) -> s
 def _check_date(tokenizer: ChatTokenizer) -> str:
     message = [("user", SENTINELS["user"])]
     fixed, _ = apply_template(tokenizer, message)
-    later, _ = apply_template(tokenizer, message, strftime_now=(TEMPLATE_DATE + timedelta(days=401)).strftime)
+    later, _ = apply_template(tokenizer, message, date=TEMPLATE_DATE + timedelta(days=401))
     if fixed == later:
         return ""
     return f"writes the day's date; rendered texts have {TEMPLATE_DATE:%Y-%m-%d} on every day"
