@@ -1,7 +1,7 @@
 """Make command-line options from a pydantic configuration, so that nothing is written twice.
 
-Each field becomes an option of the same name, with its description, type, bounds and default. The fields of a
-nested configuration become options too, in a section of their own.
+Each field becomes an option of the same name, with its description, type and default; pydantic checks its
+bounds. The fields of a nested configuration become options too, in a section of their own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pydantic
 import typer
-from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 
 from rlt_data.errors import UsageError
@@ -48,7 +47,6 @@ class ConfigOption:
         plain = _convert_default(default)
         shown = plain is not None and plain is not False and plain != []
         shared: dict[str, Any] = {"help": self.field.description, "show_default": shown}
-        shared |= _find_bounds(self.field, kind)
         metavar = _choose_metavar(self.field.annotation)
         if metavar and not self.argument:
             shared["metavar"] = metavar
@@ -99,7 +97,7 @@ def build_config(
         return config.model_validate(data)
     except pydantic.ValidationError as error:
         flags = {option.path: option.flag for option in options}
-        problems = [_explain_problem(item, flags) for item in error.errors()]
+        problems = [_explain_problem(item, flags, config) for item in error.errors()]
         raise UsageError(problems[0][0], where=problems[0][1], remedy="see --help") from error
 
 
@@ -155,18 +153,6 @@ def _convert_default(default: Any) -> Any:
     return default
 
 
-def _find_bounds(field: FieldInfo, kind: Any) -> dict[str, Any]:
-    if kind not in (int, float):
-        return {}
-    bounds: dict[str, Any] = {}
-    for rule in field.metadata:
-        if isinstance(rule, Ge):
-            bounds["min"] = rule.ge
-        elif isinstance(rule, Le):
-            bounds["max"] = rule.le
-    return bounds
-
-
 def _choose_metavar(annotation: Any) -> str | None:
     branches = [branch for branch in expand_union(annotation) if branch is not type(None)]
     if _is_mapping(annotation):
@@ -197,12 +183,12 @@ def _parse_pairs(flag: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def _explain_problem(
-    problem: Mapping[str, Any], flags: Mapping[tuple[str, ...], str]
+    problem: Mapping[str, Any], flags: Mapping[tuple[str, ...], str], config: type[pydantic.BaseModel]
 ) -> tuple[str, str | None]:
     """Return what is wrong, and the flag of the option; None where it is not one option's."""
     location = tuple(str(part) for part in problem["loc"])
     for length in range(len(location), 0, -1):
         flag = flags.get(location[:length])
         if flag is not None:
-            return describe_problem(problem), flag
+            return describe_problem(problem, model=config), flag
     return describe_problem(problem, show_input=False), None

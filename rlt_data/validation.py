@@ -2,22 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pydantic
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
+
+_OUT_OF_RANGE = frozenset(
+    {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
+)
+_LONGEST_INPUT = 200
 
 
-def describe_problem(problem: Mapping[str, Any], *, show_input: bool = True) -> str:
+def describe_problem(
+    problem: Mapping[str, Any], *, show_input: bool = True, model: type[pydantic.BaseModel] | None = None
+) -> str:
     """Describe one item of `ValidationError.errors()` in lower case, such as `input should be ..., found 3`.
 
     With `show_input` a value that is a text or a number is quoted; leave it out where it may be a secret.
+    With the `model` that was validated, a number that is out of range is told the whole range.
     """
     message = str(problem["msg"]).removeprefix("Value error, ")
+    if model is not None and problem["type"] in _OUT_OF_RANGE:
+        message = f"input should be {describe_range(find_rules(model, problem['loc']))}"
     found = problem.get("input")
     shown = show_input and isinstance(found, str | int | float | bool)
-    return message[:1].lower() + message[1:] + (f", found {found!r}" if shown else "")
+    return message[:1].lower() + message[1:] + (f", found {_shorten(found)}" if shown else "")
+
+
+def describe_range(rules: Iterable[Any]) -> str:
+    """Describe bounds (`Ge`, `Gt`, `Le`, `Lt`): `from 1 to 10`, `above 0 and at most 10`."""
+    lowest: list[str] = []
+    highest: list[str] = []
+    inclusive = True
+    for rule in rules:
+        match rule:
+            case Ge(ge):
+                lowest = ["at least", _write_number(ge)]
+            case Gt(gt):
+                lowest, inclusive = ["above", _write_number(gt)], False
+            case Le(le):
+                highest = ["at most", _write_number(le)]
+            case Lt(lt):
+                highest, inclusive = ["below", _write_number(lt)], False
+    if lowest and highest and inclusive:
+        return f"from {lowest[1]} to {highest[1]}"
+    return " and ".join(" ".join(part) for part in (lowest, highest) if part) or "a finite number"
+
+
+def list_rules(field: FieldInfo) -> list[Any]:
+    """List the bounds of a field: its own, and those in its type, also where it may be None."""
+    inner = [get_args(part)[1:] for part in _list_annotated(field.annotation)]
+    found: list[Any] = list(field.metadata)
+    for metadata in inner:
+        for rule in metadata:
+            found += rule.metadata if isinstance(rule, FieldInfo) else [rule]
+    return [rule for rule in found if isinstance(rule, Ge | Gt | Le | Lt)]
+
+
+def find_rules(model: type[pydantic.BaseModel], path: Sequence[str | int]) -> list[Any]:
+    """Find the bounds of the field of `model` at `path`, a location as in `ValidationError.errors()`."""
+    types: list[Any] = [model]
+    for part in path[:-1]:
+        types = [inner for annotation in types for inner in _step_into(annotation, part)] or types
+    fields = [found.model_fields for annotation in types for found in expand_models(annotation)]
+    return [rule for named in fields if path[-1] in named for rule in list_rules(named[str(path[-1])])]
+
+
+def _list_annotated(annotation: Any) -> Iterator[Any]:
+    if get_origin(annotation) is Annotated:
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType):
+        for branch in get_args(annotation):
+            yield from _list_annotated(branch)
+
+
+def _write_number(number: Any) -> str:
+    return f"{int(number):,}" if float(number).is_integer() else str(number)
+
+
+def _shorten(value: Any) -> str:
+    # A number of more than 4,300 digits cannot be written in decimal.
+    if isinstance(value, int) and abs(value) >= 10**_LONGEST_INPUT:
+        return f"a number of about {int(value.bit_length() * 0.30103):,} digits"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_INPUT else f"{text[:_LONGEST_INPUT]}... ({len(text):,} characters)"
 
 
 def expand_union(annotation: Any) -> list[Any]:

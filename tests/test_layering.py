@@ -27,6 +27,7 @@ LAYERS = (
     ("rlt_data.lake",),
     (
         "rlt_data.atomic_files",
+        "rlt_data.bounds",
         "rlt_data.schemas",
         "rlt_data.errors",
         "rlt_data.hashing",

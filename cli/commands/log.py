@@ -18,7 +18,9 @@ def command(
         str | None, typer.Argument(metavar="RUN", help="A run id or its beginning: show this run in full.")
     ] = None,
     stage: Annotated[str | None, typer.Option(help="List only runs of this stage.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="List at most this many runs; 0 lists all.")] = 30,
+    limit: Annotated[
+        int, typer.Option(min=0, max=10**12, help="List at most this many runs; 0 lists all.")
+    ] = 30,
     lake: LakeOption = None,
     json: JsonOption = False,
 ) -> None:

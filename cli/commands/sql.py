@@ -31,7 +31,9 @@ def command(
     rows: Annotated[
         int,
         typer.Option(
-            min=0, help="Show at most this many rows of a table; 0 shows all. Other formats hold all rows."
+            min=0,
+            max=10**12,
+            help="Show at most this many rows of a table; 0 shows all. Other formats hold all rows.",
         ),
     ] = 100,
     full: Annotated[bool, typer.Option("--full", help="Do not shorten long cells of a table.")] = False,

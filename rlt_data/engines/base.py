@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import pydantic
 
+from rlt_data.bounds import STRICT, Count, Tokens
 from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 
@@ -131,12 +132,12 @@ class EngineOptions(pydantic.BaseModel):
     change the model (`rlt_data.engines.vllm.options.MODEL_OPTIONS`).
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     dtype: str = "auto"
     device: str = "auto"
-    max_batch_tokens: int | None = pydantic.Field(None, ge=1, description="Tokens in one batch.")
-    max_batch_rows: int | None = pydantic.Field(None, ge=1, description="Texts in one batch.")
+    max_batch_tokens: Tokens | None = pydantic.Field(None, description="Tokens in one batch.")
+    max_batch_rows: Count | None = pydantic.Field(None, description="Texts in one batch.")
     extra: Mapping[str, Any] = pydantic.Field(default_factory=dict, description="The engine's own options.")
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, Field, create_model
 
+from rlt_data.bounds import STRICT, TrainingSeed
 from rlt_data.settings import ModelSettings
 from rlt_data.stages.registry import STAGES
 from rlt_data.stages.runtime.contract import StageConfig
@@ -33,10 +34,10 @@ Tables = Annotated[tuple[ConfigT, ...], BeforeValidator(_make_list)]
 class TinyModels(BaseModel):
     """Tiny models that are trained on this machine before the first stage: `path`/teacher, `path`/student."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     path: str = Field(description="Directory of the two models.")
-    seed: int = Field(0, description="Seed of their weights and of their training data.")
+    seed: TrainingSeed = Field(0, description="Seed of their weights and of their training data.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Step:
 class Recipe(BaseModel):
     """A whole recipe; `build_recipe_model` adds the section of each registered stage."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE override it.")
     tiny_models: TinyModels | None = Field(None, description="Tiny models to make first.")

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
+from rlt_data.bounds import STRICT, TrainingSeed
 from rlt_data.formats import Role
 from rlt_data.recipe.schema import Tables
 from rlt_data.settings import ModelSettings
@@ -50,13 +51,13 @@ class TrainingStep:
 class TrainingRecipe(BaseModel):
     """What recipes of every role share. The trained model is `output`/`role`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
     role: ClassVar[Role]
 
     lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE override it.")
     output: str = Field(description="Directory of all models that are trained.")
     format: str = Field("stratos", description="Conversation format.")
-    seed: int = Field(0, ge=0, description="Seed of all trainings.")
+    seed: TrainingSeed = Field(0, description="Seed of all trainings.")
     models: Mapping[str, ModelSettings] = Field(
         default_factory=dict, description="Models by name, in addition to those of rlt-data.toml."
     )

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from rlt_data.bounds import STRICT, Nats, Weight
 from rlt_data.reward.estimators import ESTIMATORS, Estimator
 
 
 class RewardWeights(BaseModel):
     """Weights that every reward has, whatever its divergence. Defaults: the paper's (arXiv 2506.08388)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
-    alpha: float = Field(
-        0.01, ge=0, description="Weight of the worst solution token and of the largest divergence."
+    alpha: Weight = Field(
+        0.01, description="Weight of the worst solution token and of the largest divergence."
     )
-    lambda_kl: float = Field(3.0, ge=0, description="Weight of r_kl in the reward; 0 leaves only r_ss.")
-    penalty: float = Field(-1.0, le=0, description="Added to the reward of an explanation that never closes.")
+    lambda_kl: Weight = Field(3.0, description="Weight of r_kl in the reward; 0 leaves only r_ss.")
+    penalty: float = Field(
+        -1.0, ge=-1e6, le=0, description="Added to the reward of an explanation that never closes."
+    )
     clip_logprob: float | None = Field(
         None,
+        ge=-1e6,
         lt=0,
         description="Raise solution log-probabilities below this to it, in nats; unset: no clipping.",
     )
-    clip_kl: float | None = Field(
-        None, gt=0, description="Clip divergences to plus and minus this, in nats; unset: no clipping."
+    clip_kl: Nats | None = Field(
+        None, description="Clip divergences to plus and minus this, in nats; unset: no clipping."
     )
 
 

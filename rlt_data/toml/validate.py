@@ -59,7 +59,7 @@ def _explain_problem(
     if problem["type"] == "missing":
         return f"the key {dotted!r} is missing", where, f"add {path[-1]} = ..."
     subject = f"{dotted!r}: " if visible else ""
-    return subject + describe_problem(problem, show_input=bool(visible)), where, None
+    return subject + describe_problem(problem, show_input=bool(visible), model=model), where, None
 
 
 def _drop_union_tags(path: KeyPath, documents: Sequence[TomlDocument]) -> KeyPath:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pydantic
 
+from rlt_data.bounds import STRICT, Count, Seconds
 from rlt_data.errors import UsageError
 from rlt_data.suggestions import suggest_name
 from rlt_data.validation import describe_problem
@@ -24,7 +25,7 @@ _HIDDEN = "[hidden]"
 class ServerOptions(pydantic.BaseModel):
     """How to connect to a server. All times are in seconds."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = pydantic.ConfigDict(**STRICT, hide_input_in_errors=True)
 
     base_url: str
     """Address including the version, such as http://localhost:8000/v1."""
@@ -32,17 +33,17 @@ class ServerOptions(pydantic.BaseModel):
     """The model's name at the server, where it differs from the teacher's."""
     api: Literal["auto", "completions", "chat"] = "auto"
     """Endpoint; `auto` prefers completions, since only they can prefill a turn."""
-    concurrency: int = pydantic.Field(64, ge=1)
+    concurrency: Count = pydantic.Field(64)
     """Requests in flight at once."""
-    timeout: float = pydantic.Field(1800.0, gt=0)
+    timeout: Seconds = pydantic.Field(1800.0)
     """Time limit of one request."""
-    attempts: int = pydantic.Field(6, ge=1)
+    attempts: Count = pydantic.Field(6)
     """How often a request is tried before it fails for good."""
-    backoff: float = pydantic.Field(0.5, gt=0)
+    backoff: Seconds = pydantic.Field(0.5)
     """Longest first pause between tries; it doubles with each try."""
-    longest_pause: float = pydantic.Field(60.0, gt=0)
+    longest_pause: Seconds = pydantic.Field(60.0)
     """Longest pause between tries, unless the server's Retry-After asks for more."""
-    ready_timeout: float = pydantic.Field(120.0, gt=0)
+    ready_timeout: Seconds = pydantic.Field(120.0)
     """Time for the server to become ready, at the start and after it was unreachable."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the API key, if the server requires one."""

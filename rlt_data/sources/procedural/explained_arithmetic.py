@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rlt_data.bounds import STRICT, Weight
 from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.sources.procedural.arithmetic import STYLES, Style, sample_chain, write_explanation
@@ -27,17 +28,17 @@ _VERSION = 1
 class ArithmeticOptions(BaseModel):
     """Options of the generator. Each style has a weight; see `Style` in `arithmetic.py` beside this file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(**STRICT, validate_default=True)
 
-    min_terms: int = Field(3, ge=2, description="Fewest terms of a sum.")
-    max_terms: int = Field(3, ge=2, description="Most terms of a sum.")
-    good: float = Field(40, ge=0, description="Weight of this style: every step.")
-    skip: float = Field(5, ge=0, description="Weight of this style: a result every second step.")
-    wrong: float = Field(4, ge=0, description="Weight of this style: a wrong result that is carried on.")
-    bogus: float = Field(3, ge=0, description="Weight of this style: made-up steps that end on the answer.")
-    leak: float = Field(20, ge=0, description="Weight of this style: the answer alone.")
-    padded_leak: float = Field(14, ge=0, description="Weight of this style: filler words, then the answer.")
-    ramble: float = Field(14, ge=0, description="Weight of this style: filler words alone.")
+    min_terms: int = Field(3, ge=2, le=1_000, description="Fewest terms of a sum.")
+    max_terms: int = Field(3, ge=2, le=1_000, description="Most terms of a sum.")
+    good: Weight = Field(40, description="Weight of this style: every step.")
+    skip: Weight = Field(5, description="Weight of this style: a result every second step.")
+    wrong: Weight = Field(4, description="Weight of this style: a wrong result that is carried on.")
+    bogus: Weight = Field(3, description="Weight of this style: made-up steps that end on the answer.")
+    leak: Weight = Field(20, description="Weight of this style: the answer alone.")
+    padded_leak: Weight = Field(14, description="Weight of this style: filler words, then the answer.")
+    ramble: Weight = Field(14, description="Weight of this style: filler words alone.")
 
     @property
     def styles(self) -> dict[Style, float]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rlt_data.bounds import Rows
 from rlt_data.stages.export.forms import FORM_HELP, Form
 from rlt_data.stages.runtime.contract import FreeField, LaterRunField, ResolvedField, RunField, StageConfig
 
@@ -21,8 +22,8 @@ class ExportConfig(StageConfig):
     where: LaterRunField[str | None] = Field(
         None, description="SQL predicate over distillation: export only these."
     )
-    limit: LaterRunField[int | None] = Field(
-        None, ge=1, description="Export only the first N examples, question by question."
+    limit: LaterRunField[Rows | None] = Field(
+        None, description="Export only the first N examples, question by question."
     )
     sharegpt_roles: RunField[Literal["user-assistant", "human-gpt"]] = Field(
         "user-assistant",

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from rlt_data.bounds import Count, Options, Rows, SamplingTemperature, Seed, Share, Tokens
 from rlt_data.engines import ENGINE_HELP, EngineName, EngineOptions
 from rlt_data.engines.openai.options import read_server_options, refuse_secrets
 from rlt_data.engines.vllm.options import select_model_options
@@ -18,17 +19,19 @@ class GenerateConfig(StageConfig):
     teacher: ResolvedField[tuple[str, ...]] = Field(
         min_length=1, description="Teacher model: an alias, a hub id or a local path; repeatable."
     )
-    samples: RunField[int] = Field(1, ge=1, description="Explanations to sample per question and teacher.")
+    samples: RunField[Count] = Field(1, description="Explanations to sample per question and teacher.")
     format: ResolvedField[str] = Field(
         "stratos", description="Conversation format: stratos, r1, or one defined in rlt-data.toml."
     )
-    temperature: RowField[float] = Field(0.7, ge=0, description="Sampling temperature; 0 is greedy.")
+    temperature: RowField[SamplingTemperature] = Field(0.7, description="Sampling temperature; 0 is greedy.")
     top_p: RowField[float] = Field(1.0, gt=0, le=1, description="Nucleus sampling mass; 1 turns it off.")
-    top_k: RowField[int] = Field(0, ge=0, description="Sample from the k likeliest tokens; 0 turns it off.")
-    max_tokens: RowField[int] = Field(4096, ge=1, description="Maximum length of an explanation in tokens.")
-    seed: RowField[int] = Field(0, description="Seed of all samples.")
+    top_k: RowField[int] = Field(
+        0, ge=0, le=10**9, description="Sample from the k likeliest tokens; 0 turns it off."
+    )
+    max_tokens: RowField[Tokens] = Field(4096, description="Maximum length of an explanation in tokens.")
+    seed: RowField[Seed] = Field(0, description="Seed of all samples.")
     where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
-    limit: RunField[int | None] = Field(None, ge=1, description="Use only the first N questions.")
+    limit: RunField[Rows | None] = Field(None, description="Use only the first N questions.")
     engine: FreeField[EngineName] = Field("auto", description=f"What runs the teacher. {ENGINE_HELP}.")
     base_url: ResolvedField[str | None] = Field(
         None, description="Address of an OpenAI-compatible server, such as http://localhost:8000/v1."
@@ -40,13 +43,13 @@ class GenerateConfig(StageConfig):
         "auto", description="Floating-point type: auto, float32, bfloat16 or float16."
     )
     device: FreeField[str] = Field("auto", description="Device: auto, cpu, cuda or mps.")
-    max_batch_tokens: FreeField[int | None] = Field(
-        None, ge=1, description="Maximum number of tokens in memory at once; unset: as memory allows."
+    max_batch_tokens: FreeField[Tokens | None] = Field(
+        None, description="Maximum number of tokens in memory at once; unset: as memory allows."
     )
-    max_batch_rows: FreeField[int | None] = Field(
-        None, ge=1, description="Maximum number of texts generated at once; unset: depends on the device."
+    max_batch_rows: FreeField[Count | None] = Field(
+        None, description="Maximum number of texts generated at once; unset: depends on the device."
     )
-    engine_options: ResolvedField[dict[str, Any]] = Field(
+    engine_options: ResolvedField[Options] = Field(
         default_factory=dict, description="Options passed to the engine."
     )
     # Under "resample" these two enter the keys of traces too: see `describe_generation`.
@@ -55,17 +58,15 @@ class GenerateConfig(StageConfig):
         description="What to do with explanations whose student text exceeds the student's context: keep, "
         "drop, or sample again.",
     )
-    resamples: RunField[int] = Field(
-        4, ge=1, description="How often an over-long explanation is sampled again."
-    )
+    resamples: RunField[Count] = Field(4, description="How often an over-long explanation is sampled again.")
     student: ResolvedField[str | None] = Field(
         None, description="Student model whose context decides what is over-long."
     )
-    student_context: ResolvedField[int | None] = Field(
-        None, ge=1, description="Maximum student text in tokens; unset: the context of the student model."
+    student_context: ResolvedField[Tokens | None] = Field(
+        None, description="Maximum student text in tokens; unset: the context of the student model."
     )
-    max_truncated_share: FreeField[float] = Field(
-        0.3, ge=0, le=1, description="Stop where more than this share is truncated by max_tokens."
+    max_truncated_share: FreeField[Share] = Field(
+        0.3, description="Stop where more than this share is truncated by max_tokens."
     )
     allow_truncated: FreeField[bool] = Field(
         False, description="Never stop because of truncated explanations."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
+from rlt_data.bounds import Characters, Options, Rows
 from rlt_data.sources.layouts import LAYOUTS
 from rlt_data.stages.runtime.contract import ResolvedField, RunField, StageConfig
 
@@ -31,12 +32,12 @@ class IngestConfig(StageConfig):
         None, description="Split of a hub dataset or of a directory; unset: all."
     )
     revision: ResolvedField[str | None] = Field(None, description="Branch, tag or commit of a hub dataset.")
-    limit: RunField[int | None] = Field(None, ge=1, description="Read only the first N rows.")
-    size: ResolvedField[int | None] = Field(
-        None, ge=1, description="Number of problems to generate (default: 1,000)."
+    limit: RunField[Rows | None] = Field(None, description="Read only the first N rows.")
+    size: ResolvedField[Rows | None] = Field(
+        None, description="Number of problems to generate (default: 1,000)."
     )
-    seed: ResolvedField[int] = Field(0, ge=0, description="Seed of generated problems.")
-    options: ResolvedField[Mapping[str, Any]] = Field(
+    seed: ResolvedField[int] = Field(0, ge=0, le=2**63 - 1, description="Seed of generated problems.")
+    options: ResolvedField[Options] = Field(
         default_factory=dict, description="Options of the problem generator, such as min_numbers=3."
     )
     teacher: RunField[str | None] = Field(
@@ -54,14 +55,14 @@ class IngestConfig(StageConfig):
         r"The answer is \boxed{{answer}}.",
         description="Solution of a problem that has only a final answer; {answer} is replaced.",
     )
-    max_question_characters: RunField[int] = Field(
-        50_000, ge=1, description="Reject questions longer than this."
+    max_question_characters: RunField[Characters] = Field(
+        50_000, description="Reject questions longer than this."
     )
-    max_solution_characters: RunField[int] = Field(
-        100_000, ge=1, description="Reject solutions longer than this."
+    max_solution_characters: RunField[Characters] = Field(
+        100_000, description="Reject solutions longer than this."
     )
-    max_trace_characters: RunField[int] = Field(
-        1_000_000, ge=1, description="Reject traces longer than this."
+    max_trace_characters: RunField[Characters] = Field(
+        1_000_000, description="Reject traces longer than this."
     )
 
     @field_validator("solution_template")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from rlt_data.bounds import Count, Rows, Seconds, Seed
 from rlt_data.errors import UsageError
 from rlt_data.reward.estimators import Estimator
 from rlt_data.reward.settings import RewardSettings, RewardWeights
@@ -37,7 +38,7 @@ class RankConfig(StageConfig):
         description="Several students: one ranking each, or one by the mean or minimum of their rewards.",
     )
     # Part of the policy's text, so it enters the fingerprint there.
-    seed: FreeField[int] = Field(0, description="Seed of the policy random, where the policy gives none.")
+    seed: FreeField[Seed] = Field(0, description="Seed of the policy random, where the policy gives none.")
     policy: RunField[str] = Field(
         "best-of-n(1)",
         description="Traces to select: all, best-of-n(N), top-quantile(Q), top-quantile(Q, corpus), "
@@ -51,12 +52,12 @@ class RankConfig(StageConfig):
     reward: RunField[RankingReward] = Field(default_factory=RankingReward)
     where: RunField[str | None] = Field(None, description="SQL predicate over traces: use only these.")
     where_scores: RunField[str | None] = Field(None, description="SQL predicate over scores: use only these.")
-    limit: LaterRunField[int | None] = Field(None, ge=1, description="Rank only the first N questions.")
-    verify_seconds: RunField[float] = Field(
-        5.0, gt=0, description="Time limit for checking one answer, in seconds."
+    limit: LaterRunField[Rows | None] = Field(None, description="Rank only the first N questions.")
+    verify_seconds: RunField[Seconds] = Field(
+        5.0, description="Time limit for checking one answer, in seconds."
     )
-    verify_processes: FreeField[int | None] = Field(
-        None, ge=1, description="Number of processes that check answers; unset: one per core."
+    verify_processes: FreeField[Count | None] = Field(
+        None, description="Number of processes that check answers; unset: one per core."
     )
 
     @field_validator("policy")

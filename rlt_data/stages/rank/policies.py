@@ -5,7 +5,6 @@ To add one: its name in `Kind` and its entry in `POLICIES`.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 
 Kind = Literal["all", "best-of-n", "top-quantile", "threshold", "random"]
+
+MOST_THRESHOLD = 10**12
+MOST_TRACES = 10**9
 
 _CALL = re.compile(r"\s*(?P<kind>[a-z-]+)\s*(?:\((?P<arguments>[^()]*)\))?\s*")
 
@@ -149,8 +151,8 @@ def _select_quantile(policy: Policy) -> pl.Expr:
 def _read_threshold(arguments: list[str], seed: int) -> Policy:
     (number,) = arguments
     threshold = float(number)
-    if math.isnan(threshold):
-        raise ValueError("the threshold must be a number")
+    if not abs(threshold) <= MOST_THRESHOLD:
+        raise ValueError(f"the threshold must be from -{MOST_THRESHOLD:,} to {MOST_THRESHOLD:,}")
     return Policy("threshold", threshold)
 
 
@@ -159,13 +161,15 @@ def _read_random(arguments: list[str], seed: int) -> Policy:
         raise ValueError("random takes a number and a seed")
     if len(arguments) > 1:
         seed = int(arguments[1].removeprefix("seed").lstrip(" ="))
+        if not -(2**63) <= seed < 2**63:
+            raise ValueError("the seed must be an integer of 64 bits")
     return Policy("random", _read_count(arguments[0]), seed=seed)
 
 
 def _read_count(text: str) -> int:
     number = int(text)
-    if number < 1:
-        raise ValueError("the number must be at least 1")
+    if not 1 <= number <= MOST_TRACES:
+        raise ValueError(f"the number must be from 1 to {MOST_TRACES:,}")
     return number
 
 

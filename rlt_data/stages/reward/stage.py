@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 from pydantic import Field
 
+from rlt_data.bounds import Rows
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.reward.derive import derive_reward, find_underivable
@@ -26,8 +27,8 @@ class RewardConfig(StageConfig):
 
     reward: RunField[RewardSettings] = Field(default_factory=RewardSettings)
     where: RunField[str | None] = Field(None, description="SQL predicate over scores: use only these.")
-    limit: LaterRunField[int | None] = Field(
-        None, ge=1, description="Use only the first N scores, in the order of score_id."
+    limit: LaterRunField[Rows | None] = Field(
+        None, description="Use only the first N scores, in the order of score_id."
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from rlt_data.bounds import STRICT
 
 ValueT = TypeVar("ValueT")
 Part = Literal["row", "run", "resolved", "free"]
@@ -43,7 +45,7 @@ class StageConfig(BaseModel):
     lakes that is renamed keeps its old name in `list_identity`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:

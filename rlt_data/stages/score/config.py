@@ -6,6 +6,7 @@ from typing import Any, assert_never
 
 from pydantic import Field, model_validator
 
+from rlt_data.bounds import Nats, Options, Rows, Temperature, Tokens
 from rlt_data.engines.openai.options import read_server_options, refuse_secrets
 from rlt_data.engines.vllm.options import select_model_options
 from rlt_data.reward.backends.opening import BACKEND_HELP, BACKENDS, BackendName
@@ -32,15 +33,15 @@ class ScoreConfig(StageConfig):
         "an imported trace has none), none (score r_SS only), or a model.",
     )
     where: RunField[str | None] = Field(None, description="SQL predicate over traces: use only these.")
-    limit: LaterRunField[int | None] = Field(
-        None, ge=1, description="Use only the first N traces, question by question."
+    limit: LaterRunField[Rows | None] = Field(
+        None, description="Use only the first N traces, question by question."
     )
     format: RunField[str | None] = Field(
         None, description="Conversation format; unset: the trace's own, or stratos where it names none."
     )
-    temperature: RowField[float] = Field(0.7, gt=0, description="Student logits are divided by this.")
-    teacher_temperature: RowField[float | None] = Field(
-        None, gt=0, description="Teacher logits are divided by this; unset: the student temperature."
+    temperature: RowField[Temperature] = Field(0.7, description="Student logits are divided by this.")
+    teacher_temperature: RowField[Temperature | None] = Field(
+        None, description="Teacher logits are divided by this; unset: the student temperature."
     )
     exact: RowField[bool] = Field(
         False,
@@ -56,22 +57,24 @@ class ScoreConfig(StageConfig):
     noise_check: RunField[int] = Field(
         0,
         ge=0,
+        le=10**9,
         description="Score this many rows again in float32, one at a time, and report how much dtype and "
         "packing change rewards and rankings.",
     )
     gap_rows: FreeField[int] = Field(
         16,
         ge=0,
+        le=10**9,
         description="Rows on which log-probabilities stored by the engine are compared with torch's.",
     )
-    max_gap: FreeField[float] = Field(
-        0.1, gt=0, description="Stop where those differ by more than this on average, in nats per token."
+    max_gap: FreeField[Nats] = Field(
+        0.1, description="Stop where those differ by more than this on average, in nats per token."
     )
     backend: RowField[BackendName] = Field("torch", description=f"Where the models run: {BACKEND_HELP}.")
     base_url: ResolvedField[str | None] = Field(
         None, description="Address of the server of backend openai, such as http://localhost:8000/v1."
     )
-    backend_options: ResolvedField[dict[str, Any]] = Field(
+    backend_options: ResolvedField[Options] = Field(
         default_factory=dict, description="Options of vLLM, or of the connection to the server."
     )
     dtype: RunField[str] = Field(
@@ -82,12 +85,12 @@ class ScoreConfig(StageConfig):
     memory: FreeField[str | None] = Field(
         None, description="Memory to use beyond the models' weights, such as 8GiB; it sets the sizes below."
     )
-    pack_tokens: FreeField[int | None] = Field(None, ge=1, description="Tokens of one forward pass.")
-    batch_tokens: FreeField[int | None] = Field(
-        None, ge=1, description="Tokens of the texts that are prepared together."
+    pack_tokens: FreeField[Tokens | None] = Field(None, description="Tokens of one forward pass.")
+    batch_tokens: FreeField[Tokens | None] = Field(
+        None, description="Tokens of the texts that are prepared together."
     )
-    estimate_from: FreeField[int] = Field(
-        256, ge=1, description="Print an estimate of time and memory before scoring at least this many texts."
+    estimate_from: FreeField[Rows] = Field(
+        256, description="Print an estimate of time and memory before scoring at least this many texts."
     )
 
     @model_validator(mode="before")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from rlt_data.bounds import Count, Rows, Tokens
 from rlt_data.stages.runtime.contract import FreeField, LaterRunField, ResolvedField, RunField, StageConfig
 
 
@@ -25,11 +26,11 @@ class SubstituteConfig(StageConfig):
         None, description="Student whose ranking is used, where the run ranked by several; unset: `student`."
     )
     where: LaterRunField[str | None] = Field(None, description="SQL predicate over rankings: use only these.")
-    limit: LaterRunField[int | None] = Field(
-        None, ge=1, description="Use only the first N selected traces, question by question."
+    limit: LaterRunField[Rows | None] = Field(
+        None, description="Use only the first N selected traces, question by question."
     )
-    context: ResolvedField[int | None] = Field(
-        None, ge=1, description="Maximum text length in tokens; unset: the context of the student model."
+    context: ResolvedField[Tokens | None] = Field(
+        None, description="Maximum text length in tokens; unset: the context of the student model."
     )
     over_context: RunField[Literal["drop", "keep", "next-best"]] = Field(
         "drop",
@@ -41,4 +42,4 @@ class SubstituteConfig(StageConfig):
         description="What to do with texts that contain a token of the student's chat template, such as "
         "<|im_end|>, which would end the turn early.",
     )
-    batch_size: FreeField[int] = Field(256, ge=1, description="Texts that are tokenized together.")
+    batch_size: FreeField[Count] = Field(256, description="Texts that are tokenized together.")

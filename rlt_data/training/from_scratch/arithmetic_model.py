@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from rlt_data.bounds import STRICT, Count, Share, TrainingSeed, Weight
 from rlt_data.errors import require_module
 from rlt_data.formats import ConversationFormat, load_format
 from rlt_data.hashing import hash_content
@@ -62,36 +63,32 @@ TEACHER_STYLES: dict[Style, float] = {
 class ArithmeticModelConfig(BaseModel):
     """How the model is built and trained. Every setting decides its weights."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
-    seed: int = Field(0, description="Seed of the weights and of the texts.")
+    seed: TrainingSeed = Field(0, description="Seed of the weights and of the texts.")
     format: str = Field("stratos", description="Conversation format.")
-    terms: int = Field(3, ge=2, description="Terms of the longest chains.")
+    terms: int = Field(3, ge=2, le=1_000, description="Terms of the longest chains.")
     shape: TinyShape = Field(TinyShape(), description="The model's shape.")
-    examples: int = Field(9600, ge=1, description="Texts to train on.")
-    epochs: int = Field(2, ge=1, description="Passes over the texts.")
-    batch_size: int = Field(24, ge=1, description="Texts per step.")
+    examples: int = Field(9600, ge=1, le=10**9, description="Texts to train on.")
+    epochs: Count = Field(2, description="Passes over the texts.")
+    batch_size: Count = Field(24, description="Texts per step.")
     learning_rate: float = Field(
-        4e-3, gt=0, description="Highest learning rate; it falls to a tenth along a cosine."
+        4e-3, gt=0, le=100, description="Highest learning rate; it falls to a tenth along a cosine."
     )
-    teacher_share: float = Field(0.4, ge=0, le=1, description="Share of texts in the teacher's format.")
-    student_steps_share: float = Field(
+    teacher_share: Share = Field(0.4, description="Share of texts in the teacher's format.")
+    student_steps_share: Share = Field(
         0.8,
-        ge=0,
-        le=1,
         description="Share of the student's texts that are chains of any length with every step.",
     )
-    teacher_steps_share: float = Field(0.4, ge=0, le=1, description="The same for the teacher's texts.")
-    student_styles: Mapping[Style, float] = Field(
+    teacher_steps_share: Share = Field(0.4, description="The same for the teacher's texts.")
+    student_styles: Mapping[Style, Weight] = Field(
         STUDENT_STYLES, description="Weights of the styles of the student's other texts."
     )
-    teacher_styles: Mapping[Style, float] = Field(
+    teacher_styles: Mapping[Style, Weight] = Field(
         TEACHER_STYLES, description="Weights of the styles of the teacher's other texts."
     )
-    answer_noise: float = Field(
+    answer_noise: Share = Field(
         0.1,
-        ge=0,
-        le=1,
         description="Share of the explanations without the right answer that are followed by a random "
         "answer, so that a student does not find a wrong step impossible.",
     )

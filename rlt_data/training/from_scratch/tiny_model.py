@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from rlt_data.atomic_files import write_aside
+from rlt_data.bounds import STRICT
 from rlt_data.errors import UsageError, require_module
 from rlt_data.models.loading import hide_progress_bars
 
@@ -34,15 +35,19 @@ CHAT_TEMPLATE = (
 class TinyShape(BaseModel):
     """The shape of a tiny Qwen2 model. The default has about 0.15 million parameters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
-    hidden_size: int = Field(64, ge=8, description="Width of the residual stream.")
-    layers: int = Field(2, ge=1, description="Transformer layers.")
-    heads: int = Field(4, ge=1, description="Attention heads.")
-    key_value_heads: int = Field(4, ge=1, description="Heads of keys and values; must divide `heads`.")
-    feed_forward: int = Field(256, ge=8, description="Width of the feed-forward layers.")
-    context: int = Field(4096, ge=64, description="Maximum text length in tokens.")
-    initializer_range: float = Field(0.05, gt=0, description="Standard deviation of the random weights.")
+    hidden_size: int = Field(64, ge=8, le=16_384, description="Width of the residual stream.")
+    layers: int = Field(2, ge=1, le=256, description="Transformer layers.")
+    heads: int = Field(4, ge=1, le=256, description="Attention heads.")
+    key_value_heads: int = Field(
+        4, ge=1, le=256, description="Heads of keys and values; must divide `heads`."
+    )
+    feed_forward: int = Field(256, ge=8, le=65_536, description="Width of the feed-forward layers.")
+    context: int = Field(4096, ge=64, le=10**6, description="Maximum text length in tokens.")
+    initializer_range: float = Field(
+        0.05, gt=0, le=10, description="Standard deviation of the random weights."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> TinyShape:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from rlt_data.bounds import Count, Nats, Options, Rows, Temperature, Tokens, TrainingSeed
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.runtime.contract import FreeField, RunField, StageConfig
 from rlt_data.training.common.trl_options import select_deciding
@@ -42,29 +43,31 @@ class GrpoSection(StageConfig):
     """
 
     where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
-    limit: RunField[int | None] = Field(None, ge=1, description="Use only the first N questions.")
+    limit: RunField[Rows | None] = Field(None, description="Use only the first N questions.")
 
-    steps: RunField[int] = Field(125, ge=1, description="Optimizer steps.")
-    questions_per_step: RunField[int] = Field(16, ge=1, description="Questions per generation.")
+    steps: RunField[int] = Field(125, ge=1, le=10**9, description="Optimizer steps.")
+    questions_per_step: RunField[Count] = Field(16, description="Questions per generation.")
     group_size: RunField[int] = Field(
-        64, ge=2, description="Completions per question; rewards are compared among them."
+        64,
+        ge=2,
+        le=1_000_000,
+        description="Completions per question; rewards are compared among them.",
     )
-    micro_batch_size: FreeField[int | None] = Field(
+    micro_batch_size: FreeField[Count | None] = Field(
         None,
-        ge=1,
         description="Completions per device in one forward and backward pass; unset: all of the device's.",
     )
-    temperature: RunField[float] = Field(0.7, gt=0, description="Sampling temperature.")
-    max_tokens: RunField[int] = Field(16384, ge=1, description="Maximum completion length in tokens.")
-    max_prompt_tokens: RunField[int] = Field(
-        16384, ge=1, description="Questions with a longer prompt are rejected."
+    temperature: RunField[Temperature] = Field(0.7, description="Sampling temperature.")
+    max_tokens: RunField[Tokens] = Field(16384, description="Maximum completion length in tokens.")
+    max_prompt_tokens: RunField[Tokens] = Field(
+        16384, description="Questions with a longer prompt are rejected."
     )
-    save_every: FreeField[int] = Field(25, ge=1, description="Optimizer steps between checkpoints.")
-    keep_checkpoints: FreeField[int] = Field(1, ge=1, description="Checkpoints to keep.")
+    save_every: FreeField[int] = Field(25, ge=1, le=10**9, description="Optimizer steps between checkpoints.")
+    keep_checkpoints: FreeField[Count] = Field(1, description="Checkpoints to keep.")
 
     reward: RunField[GrpoReward] = Field(GrpoReward(), description="The reward.")
-    student_temperature: RunField[float] = Field(0.7, gt=0, description="Student logits are divided by this.")
-    teacher_temperature: RunField[float] = Field(0.7, gt=0, description="Teacher logits are divided by this.")
+    student_temperature: RunField[Temperature] = Field(0.7, description="Student logits are divided by this.")
+    teacher_temperature: RunField[Temperature] = Field(0.7, description="Teacher logits are divided by this.")
     teacher_logprobs: RunField[Literal["auto", "policy", "sampled", "reference", "none"]] = Field(
         "auto",
         description="Where the teacher's log-probabilities come from: a forward pass of the policy or of the "
@@ -77,21 +80,20 @@ class GrpoSection(StageConfig):
     student_quantization: RunField[Literal["none", "8bit", "4bit"]] = Field(
         "none", description="Quantization of the students, by bitsandbytes."
     )
-    student_server: FreeField[dict[str, Any]] = Field(
+    student_server: FreeField[Options] = Field(
         default_factory=dict,
         description="Use students behind a vLLM server: base_url and other options of the openai engine.",
     )
-    pack_tokens: FreeField[int | None] = Field(
-        None, ge=1, description="Tokens in one scoring pass; unset: chosen from the free memory."
+    pack_tokens: FreeField[Tokens | None] = Field(
+        None, description="Tokens in one scoring pass; unset: chosen from the free memory."
     )
-    sync_limit: FreeField[float | None] = Field(
+    sync_limit: FreeField[Nats | None] = Field(
         0.1,
-        gt=0,
         description="Stop where the log-probabilities of vLLM and of the trainer differ by more than this on "
         "average, nats per token.",
     )
-    trainer: RunField[dict[str, Any]] = Field(default_factory=dict, description="Options of trl.GRPOConfig.")
-    lora: RunField[dict[str, Any] | None] = Field(
+    trainer: RunField[Options] = Field(default_factory=dict, description="Options of trl.GRPOConfig.")
+    lora: RunField[Options | None] = Field(
         None, description="Options of peft.LoraConfig; unset: all weights are trained."
     )
 
@@ -151,7 +153,7 @@ class GrpoConfig(GrpoSection):
     )
     output: FreeField[str] = Field(description="Directory of checkpoints and of the trained model.")
     format: RunField[str] = Field("stratos", description="Conversation format.")
-    seed: RunField[int] = Field(0, ge=0, description="Seed of the order of questions and of sampling.")
+    seed: RunField[TrainingSeed] = Field(0, description="Seed of the order of questions and of sampling.")
 
     @model_validator(mode="after")
     def _check_students(self) -> GrpoConfig:

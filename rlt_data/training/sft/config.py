@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from rlt_data.bounds import Count, Options, Rows, Tokens, TrainingSeed
 from rlt_data.formats import Role
 from rlt_data.stages.runtime.contract import FreeField, ResolvedField, RunField, StageConfig
 from rlt_data.training.common.trl_options import select_deciding
@@ -19,17 +20,17 @@ class SftSection(StageConfig):
         description="SQL predicate over traces (for a teacher) or distillation (for a student): use only "
         "these. A teacher never learns from truncated traces.",
     )
-    limit: RunField[int | None] = Field(None, ge=1, description="Use only the first N examples.")
+    limit: RunField[Rows | None] = Field(None, description="Use only the first N examples.")
     distillation: ResolvedField[str | None] = Field(
         None,
         description="For a student: run of substitute to use (id or prefix); unset: the newest finished one.",
     )
-    max_tokens: RunField[int | None] = Field(
-        None, ge=1, description="Longer texts are rejected; unset: the model's context."
+    max_tokens: RunField[Tokens | None] = Field(
+        None, description="Longer texts are rejected; unset: the model's context."
     )
-    keep_checkpoints: FreeField[int] = Field(1, ge=1, description="Checkpoints to keep.")
-    trainer: RunField[dict[str, Any]] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
-    lora: RunField[dict[str, Any] | None] = Field(
+    keep_checkpoints: FreeField[Count] = Field(1, description="Checkpoints to keep.")
+    trainer: RunField[Options] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
+    lora: RunField[Options | None] = Field(
         None,
         description="Options of peft.LoraConfig; the adapter is merged at the end. Unset: all weights are "
         "trained.",
@@ -47,7 +48,7 @@ class SftConfig(SftSection):
     model: RunField[str] = Field(description="The model to start from: an alias, a hub id or a local path.")
     output: FreeField[str] = Field(description="Directory of checkpoints and of the trained model.")
     format: RunField[str] = Field("stratos", description="Conversation format.")
-    seed: RunField[int] = Field(0, ge=0, description="Seed of the order of texts.")
+    seed: RunField[TrainingSeed] = Field(0, description="Seed of the order of texts.")
 
     @model_validator(mode="after")
     def _check_distillation(self) -> SftConfig:

@@ -1,0 +1,83 @@
+"""Types of the numbers in configurations: each is finite, and within bounds far outside of any real use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+"""How every configuration is validated."""
+
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 100.0
+_LARGEST_OPTION = 10**18
+_DEEPEST_OPTION = 20
+
+
+def _check_sampling_temperature(temperature: float) -> float:
+    if 0 < temperature < LOWEST_TEMPERATURE:
+        raise ValueError(
+            f"the temperature should be 0 (greedy), or from {LOWEST_TEMPERATURE} to {HIGHEST_TEMPERATURE:g}"
+        )
+    return temperature
+
+
+def _check_options(options: Any, depth: int = 0) -> Any:
+    """Refuse numbers that are not finite or too large, wherever they are in `options`."""
+    if depth > _DEEPEST_OPTION:
+        raise ValueError(f"options should be nested at most {_DEEPEST_OPTION} deep")
+    match options:
+        case Mapping():
+            for value in options.values():
+                _check_options(value, depth + 1)
+        case list() | tuple():
+            for value in options:
+                _check_options(value, depth + 1)
+        case float() if not math.isfinite(options) or abs(options) > _LARGEST_OPTION:
+            raise ValueError(f"numbers should be finite and at most 1e18, found {options}")
+        case int() if abs(options) > _LARGEST_OPTION:
+            raise ValueError("numbers should be at most 1e18")
+    return options
+
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""How often or how many at once."""
+
+Rows = Annotated[int, Field(ge=1, le=10**12)]
+"""Rows of a table or of a source."""
+
+Tokens = Annotated[int, Field(ge=1, le=10**9)]
+"""Tokens of a text or of a batch."""
+
+Characters = Annotated[int, Field(ge=1, le=10**9)]
+"""Characters of a text."""
+
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+"""Seed that is hashed."""
+
+TrainingSeed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""Seed of the generators of random numbers of torch and NumPy."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+"""Weight of one part of a sum."""
+
+Temperature = Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)]
+"""What logits are divided by."""
+
+SamplingTemperature = Annotated[
+    float, Field(ge=0, le=HIGHEST_TEMPERATURE), AfterValidator(_check_sampling_temperature)
+]
+"""Temperature of sampling; 0 is greedy."""
+
+Nats = Annotated[float, Field(gt=0, le=1e6)]
+"""Difference of log-probabilities."""
+
+Seconds = Annotated[float, Field(gt=0, le=864_000)]
+"""Time limit."""
+
+Options = Annotated[dict[str, Any], AfterValidator(_check_options)]
+"""Options that are passed on to another library."""
