@@ -20,7 +20,7 @@ SETTINGS_FILE = "rlt-data.toml"
 
 
 class ModelSettings(pydantic.BaseModel):
-    """One alias of the user: the model that it means."""
+    """The model of one alias of the user."""
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 

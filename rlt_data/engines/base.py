@@ -18,7 +18,7 @@ FinishReason = Literal["stop", "end", "length", "partial"]
 LogprobMode = Literal["processed", "nucleus", "raw", "none"]
 
 WAIT_SECONDS = 1.0
-"""How often `on_wait` is called while nothing is finished."""
+"""Interval at which `on_wait` is called while nothing is finished."""
 
 
 @dataclass(frozen=True)

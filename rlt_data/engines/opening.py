@@ -87,7 +87,7 @@ def open_engine(name: EngineName, identity: ModelIdentity, options: EngineOption
 
 
 def _choose_engine(identity: ModelIdentity, options: EngineOptions) -> tuple[EngineName, str | None]:
-    """Choose the engine that `auto` stands for, and explain the choice where a summary should."""
+    """Choose the engine for `auto`; also the reason, where a summary should state it."""
     from rlt_data.engines.vllm.availability import explain_unusable, find_vllm
 
     reason = explain_unusable(identity, options)

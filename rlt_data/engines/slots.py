@@ -130,7 +130,7 @@ def use_grouped_attention(model: Any) -> None:
 
 
 def explain_unsupported_layers(model: Any) -> str | None:
-    """Explain which layers cache anything but keys and values of every token; None where none does."""
+    """Explain which layers cache something else than keys and values of every token; None where none does."""
     if getattr(model, "_is_stateful", False):
         return "it has a recurrent state"
     kinds = set(getattr(model.config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}

@@ -23,12 +23,12 @@ SENTINELS = {role: f"Rlt5entinel{role.capitalize()}9b1f4c07" for role in ("syste
 # tag (DeepSeek-V3.1) or the opening one. Our formats write the thinking with its tags themselves.
 _THINKING_TAGS = re.compile(r"(?:<think>\s*)?(?:</think>\s*)?\Z")
 
-# Some templates (Llama 3.1, gpt-oss) print the day of rendering; a fixed one gives the same text every day.
+# Some templates (Llama 3.1, gpt-oss) print the current date; a fixed one gives the same text every day.
 TEMPLATE_DATE = datetime(2024, 7, 26)
 
 
 class ChatTokenizer(Protocol):
-    """What rendering needs of a transformers tokenizer."""
+    """The part of a transformers tokenizer that rendering uses."""
 
     chat_template: Any
 
@@ -42,7 +42,7 @@ class TemplateLayout:
 
     `before_system` is None where the system prompt is not a message of its own; `system_problem` then states
     what the template does with one (empty where none was rendered). `thinking_tags` are those that the
-    template writes before the assistant's content, which are left out of `before_assistant`.
+    template writes before the assistant's content, which `before_assistant` does not contain.
     """
 
     before_system: str | None

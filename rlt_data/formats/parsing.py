@@ -9,7 +9,7 @@ from rlt_data.formats.definition import BUILT_IN, ConversationFormat, StudentFor
 
 State = Literal["closed", "missing_close", "missing_open", "empty", "repeated_tags"]
 
-# Solution tags that occur in the wild without belonging to a format of ours.
+# Solution tags that occur in published traces but belong to no built-in format.
 _OTHER_SOLUTION_TAGS = (("<answer>", "</answer>"),)
 
 

@@ -84,7 +84,7 @@ def render_student_text(
     """Render the student's whole conversation: question, explanation and the true solution.
 
     `solution` is the true one, whatever the teacher wrote (label substitution). The text ends with the end
-    token that the template writes after the assistant's turn; white space after it is left out.
+    token that the template writes after the assistant's turn, without the white space after it.
     Raises as `render_teacher_prompt`.
     """
     student = format.student

@@ -39,9 +39,9 @@ def check_template(
 ) -> list[str]:
     """Check the chat template of a teacher's or a student's tokenizer; return sentences for the run's notes.
 
-    Each sentence says which part of the conversation the template drops, moves or adds, and what the
-    rendered texts have instead. `name` is the model's in these sentences. Raises `ModelError`, as rendering
-    does, where texts of this format cannot be rendered through the template.
+    Each sentence states which part of the conversation the template drops, moves or adds, and what the
+    rendered texts contain instead. `name` is the model's name in them. Raises `ModelError`, as rendering does,
+    where texts of this format cannot be rendered through the template.
     """
     match role:
         case "student":
@@ -101,7 +101,7 @@ def _check_date(tokenizer: ChatTokenizer) -> str:
     later, _ = apply_template(tokenizer, message, date=TEMPLATE_DATE + timedelta(days=401))
     if fixed == later:
         return ""
-    return f"writes the day's date; rendered texts have {TEMPLATE_DATE:%Y-%m-%d} on every day"
+    return f"writes the current date; rendered texts always have {TEMPLATE_DATE:%Y-%m-%d}"
 
 
 def _check_white_space(tokenizer: ChatTokenizer) -> str:
@@ -150,8 +150,8 @@ def _check_generation_prompt(
 
 
 def _check_contents(tokenizer: ChatTokenizer, layout: TemplateLayout, format: ConversationFormat) -> str:
-    """Let the template render the whole conversation, and compare with the text that we render."""
-    # Explanations end with a line end as a rule.
+    """Render a whole conversation by the template alone, and compare it with the text that we render."""
+    # Explanations usually end with a line end.
     parts = {**_PARTS, "thinking": f"{_PARTS['thinking']}\n"}
     ours = render_student_text(
         format, tokenizer, parts["question"], parts["thinking"], parts["solution"]

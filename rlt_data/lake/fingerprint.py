@@ -1,7 +1,7 @@
 """The fingerprint of a run: a hash of everything that determines its result.
 
-Two runs with the same fingerprint have the same result. Left out of the fingerprint, and why:
-- the fields that a configuration leaves out of its identity (batch sizes, memory budgets, numbers of devices,
+Two runs with the same fingerprint have the same result. Excluded from the fingerprint, and why:
+- the fields that a configuration excludes from its identity (batch sizes, memory budgets, numbers of devices,
   timeouts, parallelism): they change the speed, not the result;
 - the name by which the user calls a model: the revision of its weights counts;
 - versions of input tables: a compaction gives the same rows a new version, so row count and key digest count;

@@ -78,7 +78,7 @@ def fetch_snapshot(model: str, revision: str | None, *, weights: bool) -> Path:
             raise ModelError(
                 "the model has no safetensors weights, and pickled weights are never loaded",
                 where=where,
-                remedy="ask its authors for safetensors weights, or convert a copy that you trust",
+                remedy="request safetensors weights from its authors, or convert a copy that you trust",
             )
         patterns = [*TEXT_FILES, "*.safetensors"] if weights else list(TEXT_FILES)
         return Path(

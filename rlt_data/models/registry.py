@@ -50,7 +50,7 @@ def load_builtin_registry() -> dict[str, RegistryEntry]:
 
 
 def list_registry(settings: Settings) -> dict[str, RegistryEntry]:
-    """Return every alias, with the user's own in place of built-in ones of the same name.
+    """Return every alias; the user's own replace built-in ones of the same name.
 
     A user's alias may refer to a built-in one, and then means the same model.
     """

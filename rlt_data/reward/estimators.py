@@ -44,7 +44,7 @@ def compute_k3(teacher: pl.Expr, student: pl.Expr) -> pl.Expr:
     return (student - teacher).list.eval((element.exp() - 1.0 - element).clip(lower_bound=0.0))
 
 
-def take_stored(divergences: pl.Expr) -> pl.Expr:
+def use_stored(divergences: pl.Expr) -> pl.Expr:
     """The exact KL(teacher || student), as scoring stored it."""
     return divergences
 
@@ -57,7 +57,7 @@ ESTIMATORS: Mapping[Estimator, EstimatorDefinition] = {
     "full": EstimatorDefinition(
         "exact, over the whole vocabulary; scoring must have stored it",
         ("think_divergences",),
-        take_stored,
+        use_stored,
         exact=True,
     ),
 }

@@ -1,7 +1,7 @@
 """Forecast of a scoring run's time and memory: a sample is scored, the rest is computed.
 
 Work is counted in floating-point operations: linear layers and output layer by parameters, attention by
-pairs of tokens, a shared prompt once a question. The sample gives operations per second and tokens per
+pairs of tokens, a shared prompt once per question. The sample gives operations per second and tokens per
 character.
 """
 

@@ -28,7 +28,7 @@ class StudentScorer(Protocol):
     """A scorer of students without a teacher."""
 
     def score(self, requests: Sequence[ScoreRequest], /) -> Iterator[TokenScores | FailedScore]:
-        """Score requests: of each, one result a student, or failures."""
+        """Score requests; yield one result or failure per request and student."""
 
 
 def find_reusable(
@@ -40,8 +40,8 @@ def find_reusable(
 ) -> dict[str, list[float]]:
     """Return the sampled log-probabilities of each explanation's tokens, nats, by the key of its request.
 
-    A request is left out unless the rendered texts of teacher and students split the explanation into
-    exactly the sampled tokens. The caller checks that temperature, weights and mode are the teacher's.
+    Only requests for which the rendered texts of teacher and students split the explanation into exactly the
+    sampled tokens are included. The caller checks that temperature, weights and mode are the teacher's.
     """
     candidates = [request for request in requests if request.key in sampled]
     teacher_texts = build_teacher_texts(format, teacher_tokenizer, candidates)
@@ -61,7 +61,7 @@ def find_reusable(
 def split_reusable(
     requests: Sequence[ScoreRequest], reusable: Mapping[str, list[float]]
 ) -> tuple[list[ScoreRequest], list[ScoreRequest]]:
-    """Part the requests with reusable teacher log-probabilities from those that need the teacher."""
+    """Split requests into those with reusable teacher log-probabilities and those that need the teacher."""
     return (
         [request for request in requests if request.key in reusable],
         [request for request in requests if request.key not in reusable],

@@ -1,4 +1,4 @@
-"""Whether a divergence token by token exists between a teacher and a student."""
+"""Check that teacher and student have the same tokens, so that a token-by-token divergence exists."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class ExistingQuestions:
         return len(self._fingerprints)
 
     def add(self, question_id: str, solution: str, answer: str | None, *, rendered: bool) -> None:
-        """Remember a question. `rendered` marks a solution that was written from the answer."""
+        """Add a question. `rendered` marks a solution that was rendered from the answer."""
         self._fingerprints[_shorten(question_id)] = _pack(solution, answer, rendered=rendered)
 
     def compare(
@@ -57,7 +57,7 @@ class ExistingTraces:
         self._counts: dict[bytes, int] = {}
 
     def add(self, trace_id: str, question_id: str) -> int | None:
-        """Remember a trace and return its sample index; None where the trace exists already."""
+        """Add a trace and return its sample index; None where the trace exists already."""
         key, question = _shorten(trace_id), _shorten(question_id)
         if key in self._ids:
             return None

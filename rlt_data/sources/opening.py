@@ -1,4 +1,4 @@
-"""What the user names as a source: a file, a directory, a hub id, or a generator of problems."""
+"""Open a source by its name: a file, a directory, a hub id, or a generator of problems."""
 
 from __future__ import annotations
 

@@ -48,14 +48,14 @@ class Part(Protocol):
 
     @property
     def layout(self) -> str | None:
-        """Name of the layout of the rows where the part determines it; None where rows and user do."""
+        """Name of the layout where the part determines it; None where it depends on rows and options."""
 
     @property
     def dataset(self) -> str | None:
         """The value of `questions.dataset`; None where it is the name of the layout."""
 
     def count_rows(self) -> int | None:
-        """Return the number of rows, where it is known without reading them."""
+        """Return the number of rows; None where counting would mean reading them."""
 
     def read(self) -> Iterator[SourceRow | BadRow]:
         """Read the rows in order, a few at a time.

@@ -47,7 +47,7 @@ def compare_answers(math_verify: Any, true: str, answer: str) -> bool:
 
 
 def limit_time(seconds: float) -> None:
-    """Limit further processor time, so that a child whose parent was killed ends by itself."""
+    """Limit the remaining processor time, so that a child whose parent was killed terminates."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     with suppress(ValueError, OSError):

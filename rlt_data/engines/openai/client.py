@@ -48,11 +48,11 @@ class BadAnswerError(Exception):
 
 
 class ServerClient:
-    """Sends JSON to one server. All requests wait while the server asks for a pause.
+    """Sends JSON to one server. All requests wait while the server requests a pause.
 
     A temporary status (429, 5xx and the like), a broken connection, a timeout and an answer that is not a
     JSON object are retried, after a pause that doubles, has jitter, and is at least as long as Retry-After
-    asks for. A 429 or 503 with Retry-After does not count as a failed try until the request's `timeout` has
+    requires. A 429 or 503 with Retry-After does not count as a failed try until the request's `timeout` has
     passed. A server that cannot be reached, also behind a gateway that reports so, is waited for; if it does
     not return within `ready_timeout`, the work stops instead of failing every request.
     """
@@ -86,7 +86,7 @@ class ServerClient:
         await self._client.aclose()
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """Post a JSON body; return the answer, which holds at least one choice.
+        """Post a JSON body; return the answer, which has at least one choice.
 
         Raises `RequestFailedError` where this request fails for good, `EngineError` where the server does.
         """
@@ -232,14 +232,14 @@ class ServerClient:
 
 
 def check_answer(answer: Any) -> None:
-    """Raise `BadAnswerError` for an answer that holds no choice."""
+    """Raise `BadAnswerError` for an answer without choices."""
     if not isinstance(answer, dict):
         raise BadAnswerError(
             "invalid_answer", f"the server's answer is {type(answer).__name__}, not an object"
         )
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise BadAnswerError("empty_answer", "the server's answer holds no choices")
+        raise BadAnswerError("empty_answer", "the server's answer has no choices")
 
 
 def read_retry_after(value: str | None) -> float | None:
@@ -257,7 +257,7 @@ def read_retry_after(value: str | None) -> float | None:
 
 
 def _read_pause(error: Exception) -> float | None:
-    """Read the pause in seconds that an error answer asks for; None where it asks for none."""
+    """Read the pause in seconds that an error answer requests; None where it requests none."""
     if not isinstance(error, httpx.HTTPStatusError):
         return None
     return read_retry_after(error.response.headers.get("retry-after"))

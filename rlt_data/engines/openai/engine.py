@@ -50,7 +50,7 @@ class OpenAIEngine:
 
     @property
     def notes(self) -> list[str]:
-        """What the server could not do, for the summary."""
+        """Limitations of the server, for the summary."""
         notes = []
         if not self.prefills:
             notes.append(

@@ -1,4 +1,4 @@
-"""What a server can do, found out by asking it, and what its refusals mean."""
+"""The capabilities of a server, detected by probing it, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def get_path(api: Api) -> str:
 
 
 async def post_request(client: ServerClient, traits: ServerTraits, body: Mapping[str, Any]) -> Any:
-    """Post one request and return the answer, which holds at least one choice.
+    """Post one request and return the answer, which has at least one choice.
 
     Raises `RequestFailedError` where the request failed for good, with the reason `over_context` where the
-    server says so in its own words, and `EngineError` where the server answers no other request either.
+    server's message means that, and `EngineError` where the server answers no other request either.
     """
     try:
         return await client.post(get_path(traits.api), body)

@@ -42,7 +42,7 @@ def explain_unusable(identity: ModelIdentity, options: EngineOptions) -> str | N
         return "vLLM is not installed"
     if identity.directory is None:
         return "the model's files are not on this machine"
-    # vLLM tells its builds apart in the same way: a build from source has `cpu` in its version.
+    # vLLM distinguishes its builds in the same way: a build from source has `cpu` in its version.
     on_cpu = found[0] == _CPU_PACKAGE or "cpu" in found[1]
     if options.device != "auto" and (options.device == "cpu") != on_cpu:
         return f"this build of vLLM does not run on {options.device}"

@@ -1,7 +1,7 @@
 """The child process that holds a vLLM engine: JSON lines in on its standard input, JSON lines out on a pipe.
 
-A process of its own keeps vLLM's output off the terminal and its imports out of ours, and lets nothing
-outlive us: when our end of its standard input closes, however we die, it ends the engine's processes.
+A separate process keeps vLLM's output off the terminal and its imports out of the parent. No engine process
+outlives the parent: when its standard input closes, however the parent died, this process ends them all.
 (vLLM's own engine process survives a killed parent and keeps all of the accelerator's memory.)
 
 In:  `{"op": "start", ...}` once, then `requests`, `score`, `abort`, `close`.
@@ -38,7 +38,7 @@ _WATCH_SECONDS = 0.5
 
 
 class HostedEngine(Protocol):
-    """What the host needs of an engine; see `rlt_data.engines.vllm.core.VllmCore`."""
+    """The engine methods that the host calls; see `rlt_data.engines.vllm.core.VllmCore`."""
 
     @property
     def busy(self) -> bool:

@@ -9,9 +9,9 @@ from typing import IO, Any, Literal, TypedDict
 Message = dict[str, Any]
 Item = list[Any]
 Operation = Literal["start", "requests", "score", "abort", "close"]
-"""What the parent asks for, in `op`."""
+"""The operation that the parent requests, in `op`."""
 Event = Literal["refused", "ready", "completions", "scores", "aborted", "died"]
-"""What the child reports, in `event`."""
+"""The event that the child reports, in `event`."""
 Purpose = Literal["generate", "score"]
 
 

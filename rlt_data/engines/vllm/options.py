@@ -64,19 +64,19 @@ def select_model_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in MODEL_OPTIONS if options.get(name) is not None}
 
 
-def check_option_names(options: Mapping[str, Any], known: set[str]) -> None:
-    """Refuse reserved options, unsafe load formats, and names that vLLM does not have (`known`)."""
+def check_option_names(options: Mapping[str, Any], names: set[str]) -> None:
+    """Refuse reserved options, unsafe load formats, and options that are not among vLLM's `names`."""
     for name in options:
         if name in RESERVED:
             raise RefusedError(
                 f"the option {name!r} of vLLM cannot be set here: {RESERVED[name]}", where=name
             )
-        if name not in known:
+        if name not in names:
             raise RefusedError(
                 f"vLLM has no engine option {name!r}",
                 where=name,
                 remedy=suggest_name(
-                    name, known - set(RESERVED), otherwise="see `vllm serve --help=all` for the names"
+                    name, names - set(RESERVED), otherwise="see `vllm serve --help=all` for the names"
                 ),
             )
     load_format = options.get("load_format", "safetensors")
@@ -142,12 +142,12 @@ def choose_cpu_defaults(options: Mapping[str, Any], context: int) -> dict[str, A
 
     Nothing is compiled. The key-value cache is small: vLLM itself would take nine tenths of the memory.
     Prompts are processed whole: vLLM 0.31 rewinds a seeded generator after each part of a prompt, which
-    the CPU's generators cannot do, and its worker dies. Raises `RefusedError` where options conflict with
+    the CPU's generators cannot do, and its worker crashes. Raises `RefusedError` where options conflict with
     that.
     """
     if options.get("enable_chunked_prefill"):
         raise RefusedError(
-            "on a CPU, vLLM dies when a prompt with a seed is processed in parts",
+            "on a CPU, vLLM crashes when a prompt with a seed is processed in parts",
             where="enable_chunked_prefill",
             remedy="omit this option",
         )

@@ -15,7 +15,7 @@ from rlt_data.models.tokenizer_file import follows_file
 def provide_tokenizer(directory: Path) -> Iterator[Path]:
     """Yield a directory from which `AutoTokenizer`, and so vLLM, loads the tokenizer in `directory` exactly.
 
-    For some classes that a model names, `AutoTokenizer` splits text otherwise than tokenizer.json says, so
+    For some classes that a model names, `AutoTokenizer` does not split text as tokenizer.json defines, so
     that prompts would have other tokens than when they are scored. Then a temporary copy that names no such
     class is yielded.
     """

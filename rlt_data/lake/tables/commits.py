@@ -4,7 +4,8 @@ A commit may carry application transactions, each an id with a number. delta-rs 
 one with the same id was made after the snapshot that the writer read; it does not look into that snapshot.
 Each append therefore takes the newest snapshot, looks its chunk up there, and writes against that very
 snapshot only if the chunk is absent. When another process commits the chunk in between, the commit is refused
-and the append looks again. The id of a chunk is a hash of its content: whoever commits it, it is stored once.
+and the append looks again. The id of a chunk is a hash of its content, so that it is stored once, whichever
+process commits it.
 A repair removes files whose chunks the log still names, so it opens a new series of chunk ids in its table.
 
 The number of a chunk's transaction is random. It shows whether a chunk in the log was written by this call:

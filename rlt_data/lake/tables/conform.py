@@ -75,7 +75,7 @@ def _cast_column(values: pa.ChunkedArray, target: pa.DataType, where: str) -> pa
 
 
 def _is_same_kind(given: pa.DataType, target: pa.DataType) -> bool:
-    """Whether a cast only changes width or layout: text stays text, numbers stay numbers, and so on."""
+    """Whether a cast changes only width or layout: text stays text, numbers stay numbers, and so on."""
     if pa.types.is_null(given):
         return True
     if pa.types.is_dictionary(given):

@@ -18,7 +18,7 @@ class BackendFailure:
 class LogprobBackend(Protocol):
     """Scores texts under one model, at one temperature, over the whole vocabulary.
 
-    `context` is the longest text that it accepts, tokens; None if unknown.
+    `context` is the maximum length of a text in tokens; None if unknown.
     """
 
     name: str

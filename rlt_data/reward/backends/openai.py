@@ -19,7 +19,7 @@ Scored = tuple[str, list[float] | BackendFailure]
 
 
 class ServerBackend:
-    """Scores texts by the `prompt_logprobs` of a vLLM server, which does not use its prefix cache for them.
+    """Scores texts by the `prompt_logprobs` of a vLLM server, which bypass its prefix cache.
 
     `identity` gives the model's name and tokenizer. Raises `UsageError` for a temperature other than 1,
     which a server does not apply to prompts, and for a server other than vLLM.

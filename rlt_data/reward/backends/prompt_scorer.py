@@ -38,7 +38,7 @@ class PromptScorer:
         self._teacher = teacher
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[TokenScores | FailedScore]:
-        """Score requests: of each, one result a student. Student by student, in the order of answers.
+        """Score requests, student by student, in the order of answers: one result per request and student.
 
         Raises `UsageError` where teacher and student split text into different tokens.
         """

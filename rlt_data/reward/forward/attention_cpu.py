@@ -18,7 +18,7 @@ from rlt_data.reward.forward.linear import apply_linear
 # for long ones. A block has 64 or 128 tokens: about half of its scores are masked, so more would be wasted.
 ROWS, LONG_ROWS, LONG = 256, 512, 1024
 LEAST_TOKENS, MOST_TOKENS = 64, 128
-# Keys are rounded up to one of eight steps an octave, at least this far apart.
+# Key counts are rounded up to one of eight steps per power of two, at least this far apart.
 STEP = 64
 
 

@@ -129,7 +129,7 @@ def choose_sizes(shapes: Sequence[ModelShape], *, budget: int | None, exact: boo
     raise UsageError(
         f"scoring with these models needs at least {least / 2**20:.0f} MiB beyond their weights",
         where=f"a memory budget of {budget / 2**20:.0f} MiB",
-        remedy="raise --memory, or drop it",
+        remedy="raise --memory, or omit it",
     )
 
 

@@ -28,7 +28,7 @@ from rlt_data.reward.tokenizers import refuse_other_tokens
 
 @dataclass(frozen=True)
 class TokenScores:
-    """One explanation scored by one student: log-probabilities in nats, one value a token.
+    """One explanation scored by one student: log-probabilities in nats, one value per token.
 
     `think_teacher` is None without a teacher; `think_divergences` is None unless the exact divergence was
     requested. Character spans are half-open, relative to the solution and to the explanation.
@@ -131,7 +131,7 @@ class Scorer:
             self.sizes = replace(self.sizes, batch_tokens=1)
 
     def score(self, requests: Iterable[ScoreRequest]) -> Iterator[TokenScores | FailedScore]:
-        """Score requests in their order, batch by batch: of each, one result or failure a student.
+        """Score requests in their order, batch by batch: one result or failure per request and student.
 
         Requests of one question should be adjacent: the prompt that their texts share is then computed once.
         """
@@ -139,7 +139,7 @@ class Scorer:
         size = 0
         for request in requests:
             batch.append(request)
-            # Four characters a token, prompt included: only the order of magnitude matters here.
+            # Four characters per token, prompt included: only the order of magnitude matters here.
             size += 256 + (len(request.question) + len(request.think) + len(request.solution)) // 4
             if size >= self.sizes.batch_tokens:
                 yield from self._score_batch(batch)

@@ -123,7 +123,7 @@ class ModelRunner:
                 assert text is not None
                 begin = len(rows)
                 for span in (text.think, text.solution):
-                    # The hidden state of the token before predicts a token.
+                    # A token is predicted from the hidden state of the token before it.
                     rows.extend(range(start + span.start - 1 - offset, start + span.stop - 1 - offset))
                     targets.extend(text.token_ids[span.start : span.stop])
                 text_rows.append((index, slice(begin, len(rows))))

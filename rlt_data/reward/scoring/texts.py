@@ -103,7 +103,7 @@ def find_failure(
     """Return why a student cannot score a request; None where it can.
 
     Its own text fails, or the teacher's does, or the two split the explanation into different tokens, so
-    that no divergence token by token exists. `teacher` is None where none is compared with.
+    that no token-by-token divergence exists. `teacher` is None where there is no teacher.
     """
     if isinstance(student, FailedText):
         return student
@@ -125,8 +125,8 @@ def _compare_think_tokens(
         f"the explanation is {len(student.think)} tokens in the student's text and {len(teacher.think)} in "
         f"the teacher's, and they differ from token {index} on: "
         f"{_show(request.think, student.think_characters, index)} in the student's text, "
-        f"{_show(request.think, teacher.think_characters, index)} in the teacher's; a divergence token by "
-        "token needs the same tokens",
+        f"{_show(request.think, teacher.think_characters, index)} in the teacher's; a token-by-token "
+        "divergence needs the same tokens",
     )
 
 

@@ -1,4 +1,4 @@
-"""The file formats, each declared once: its suffixes, how a file of it begins, and how it is read.
+"""The file formats, each declared once: its suffixes, the first bytes of its files, and its reader.
 
 A new format is a function that yields rows and an entry in `FILE_FORMATS`.
 """

@@ -59,7 +59,7 @@ def check_mapped_columns(mapping: Mapping[str, str], columns: Sequence[str], whe
     for column in mapping.values():
         if column not in columns:
             remedy = suggest_name(column, columns)
-            raise UsageError(f"there is no column {column!r} to map", where=where, remedy=remedy)
+            raise UsageError(f"the source has no column {column!r} to map", where=where, remedy=remedy)
 
 
 def suggest_mapping(columns: Sequence[str]) -> str:

@@ -34,7 +34,7 @@ def recognize_layout(
 
     The layout named by `layout` is used as it is. Otherwise a layout fits if the rows have all columns of
     one of its signatures, and their values agree. Of the layouts that fit, the one with the longest
-    signature is used, and of equally long ones the one that looks into the values.
+    signature is used, and of equally long ones the one that checks the values.
 
     Raises `UsageError` where none fits, where two fit equally, or where `mapping` names a column that does
     not exist.
@@ -96,7 +96,7 @@ def _suggest_layouts(folded: set[str], columns: Sequence[str]) -> str:
 
 
 def _find_nearest_layout(folded: set[str]) -> tuple[Layout, tuple[str, ...]] | None:
-    """Find the layout with the fewest missing columns, and those; None where no column of any is there."""
+    """Find the layout with the fewest missing columns, and those columns; None where no column matches."""
     candidates = []
     for layout in LAYOUTS:
         for signature in layout.signatures:

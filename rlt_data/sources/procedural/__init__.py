@@ -1,1 +1,1 @@
-"""Problems made by generators."""
+"""Generators of problems."""
