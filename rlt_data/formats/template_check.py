@@ -39,9 +39,9 @@ def check_template(
 ) -> list[str]:
     """Check the chat template of a teacher's or a student's tokenizer; return sentences for the run's notes.
 
-    Each sentence states which part of the conversation the template drops, moves or adds, and what the
-    rendered texts contain instead. `name` is the model's name in them. Raises `ModelError`, as rendering does,
-    where texts of this format cannot be rendered through the template.
+    Each sentence states what the template drops, moves or adds, and what the rendered texts contain instead;
+    `name` is the model's name in them. Raises `ModelError`, as rendering does, where texts of this format
+    cannot be rendered through the template.
     """
     match role:
         case "student":

@@ -26,7 +26,7 @@ DROPS = [
 ]
 MOVES = ["moves the system prompt into the user's turn, before the question"]
 TRIMS = ["trims white space at the edges of messages; rendered texts keep it"]
-DATES = ["writes the day's date; rendered texts have 2024-07-26 on every day"]
+DATES = ["writes the current date; rendered texts always have 2024-07-26"]
 CUTS = ["drops the thinking of a conversation"]
 EMPTY = ["writes '<think>\\n\\n</think>\\n\\n' before an answer, besides the thinking tags of the format"]
 TWICE = ["writes '<think>\\n' before an answer, besides the thinking tags of the format"]
