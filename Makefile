@@ -1,6 +1,6 @@
 # make demo   the whole pipeline, offline, on the CPU
 # make test   lint, types and all tests
-# make bench  what is fast, against named alternatives; BENCHMARKS.md says how to read it
+# make bench  what is fast, against named alternatives; BENCHMARKS.md explains how to read it
 # make proof  whether training teaches: three seeds against two controls, docs/training.md
 # make venv   .venv with the program and everything that its tests need (all of the above begin with it)
 
