@@ -42,7 +42,7 @@ class ServerOptions(pydantic.BaseModel):
     backoff: Seconds = pydantic.Field(0.5)
     """Longest first pause between tries; it doubles with each try."""
     longest_pause: Seconds = pydantic.Field(60.0)
-    """Longest pause between tries, unless the server's Retry-After asks for more."""
+    """Longest pause between tries, unless the server's Retry-After is longer."""
     ready_timeout: Seconds = pydantic.Field(120.0)
     """Time for the server to become ready, at the start and after it was unreachable."""
     api_key_env: str = "OPENAI_API_KEY"

@@ -30,8 +30,8 @@ class ArithmeticOptions(BaseModel):
 
     model_config = ConfigDict(**STRICT, validate_default=True)
 
-    min_terms: int = Field(3, ge=2, le=1_000, description="Fewest terms of a sum.")
-    max_terms: int = Field(3, ge=2, le=1_000, description="Most terms of a sum.")
+    min_terms: int = Field(3, ge=2, le=1_000, description="Minimum number of terms of a sum.")
+    max_terms: int = Field(3, ge=2, le=1_000, description="Maximum number of terms of a sum.")
     good: Weight = Field(40, description="Weight of this style: every step.")
     skip: Weight = Field(5, description="Weight of this style: a result every second step.")
     wrong: Weight = Field(4, description="Weight of this style: a wrong result that is carried on.")
