@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _SIMILARITY = 0.6
+_LONGEST = 200
 
 
 def find_nearest(word: str, names: Iterable[str]) -> str | None:
     """Find the one of `names` spelled most like `word`, regardless of case; None where none is near."""
+    if len(word) > _LONGEST:
+        return None
     folded = {name.casefold(): name for name in names}
     near = get_close_matches(word.casefold(), folded, n=1, cutoff=_SIMILARITY)
     return folded[near[0]] if near else None

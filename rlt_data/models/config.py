@@ -14,6 +14,17 @@ from rlt_data.models.identity import ModelIdentity
 # transformers sets the limit of a tokenizer without one to a huge number.
 _NO_LIMIT = 1_000_000_000
 
+MOST_SIZES: Mapping[str, int] = {
+    "num_attention_heads": 100_000,
+    "num_key_value_heads": 100_000,
+    "num_hidden_layers": 10_000,
+    "hidden_size": 10_000_000,
+    "head_dim": 10_000_000,
+    "intermediate_size": 100_000_000,
+    "vocab_size": 100_000_000,
+}
+"""The largest sizes by which a model is believed; real ones are smaller by orders of magnitude."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -71,30 +82,41 @@ def read_config_file(directory: Path) -> ModelConfig:
     """Read `config.json` and `generation_config.json` in `directory`; see `read_model_config`."""
     file = directory / "config.json"
     raw = read_json(file)
-    text = {**raw, **(raw.get("text_config") or {})}
+    inner = raw.get("text_config")
+    text = {**raw, **(inner if isinstance(inner, dict) else {})}
     generation = directory / "generation_config.json"
     end: Any = text.get("eos_token_id")
     if generation.is_file():
         end = read_json(generation).get("eos_token_id", end)
     try:
-        heads = int(text["num_attention_heads"])
-        hidden = int(text["hidden_size"])
+        heads = _read_size(text, "num_attention_heads")
+        hidden = _read_size(text, "hidden_size")
+        context = text.get("max_position_embeddings")
         return ModelConfig(
             architecture=str((raw.get("architectures") or [raw.get("model_type", "unknown")])[0]),
-            vocabulary=int(text["vocab_size"]),
+            vocabulary=_read_size(text, "vocab_size"),
             hidden=hidden,
-            layers=int(text["num_hidden_layers"]),
+            layers=_read_size(text, "num_hidden_layers"),
             heads=heads,
-            key_value_heads=int(text.get("num_key_value_heads") or heads),
-            head_dimension=int(text.get("head_dim") or hidden // heads),
-            feed_forward=int(text.get("intermediate_size") or 4 * hidden),
-            context=text.get("max_position_embeddings"),
+            key_value_heads=_read_size(text, "num_key_value_heads", heads),
+            head_dimension=_read_size(text, "head_dim", hidden // heads),
+            feed_forward=_read_size(text, "intermediate_size", 4 * hidden),
+            context=None if context is None else int(context),
             dtype=text.get("dtype") or text.get("torch_dtype"),
             tied_embeddings=bool(text.get("tie_word_embeddings", False)),
             end_token_ids=tuple(end if isinstance(end, list) else [] if end is None else [end]),
             raw=raw,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(
             f"this is not the configuration of a decoder language model ({error!r})", where=str(file)
         ) from error
+
+
+def _read_size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """Read a size; `default` stands for one that is absent or null. Raises `ValueError` out of range."""
+    value = config[name] if default is None else config.get(name) or default
+    most = MOST_SIZES[name]
+    if int(value) != value or not 1 <= value <= most:
+        raise ValueError(f"{name} should be an integer from 1 to {most:,}, found {str(value)[:80]}")
+    return int(value)

@@ -6,6 +6,7 @@ from typing import Any
 
 from rlt_data.errors import UsageError
 from rlt_data.toml import TomlDocument, parse_typed_value
+from rlt_data.toml.documents import MOST_LEVELS
 
 
 def parse_override(text: str) -> TomlDocument:
@@ -18,7 +19,10 @@ def parse_override(text: str) -> TomlDocument:
     key, sign, value = text.partition("=")
     parts = key.strip().split(".")
     if not sign or not all(part.strip() for part in parts):
-        raise UsageError(f"{text!r} sets nothing", where="--set", remedy="write --set section.key=value")
+        shown = text if len(text) <= 200 else f"{text[:200]}..."
+        raise UsageError(f"{shown!r} sets nothing", where="--set", remedy="write --set section.key=value")
+    if len(parts) > MOST_LEVELS:
+        raise UsageError(f"the key has more than {MOST_LEVELS} parts", where=f"--set {text[:80]}...")
     data: Any = parse_typed_value(value.strip())
     for part in reversed(parts):
         data = {part.strip(): data}

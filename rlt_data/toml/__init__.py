@@ -7,6 +7,7 @@ into an array of tables.
 
 from rlt_data.toml.documents import (
     TomlDocument,
+    check_depth,
     compose_documents,
     load_document,
     parse_document,
@@ -18,6 +19,7 @@ from rlt_data.toml.validate import validate_data, validate_documents
 __all__ = [
     "KeyPath",
     "TomlDocument",
+    "check_depth",
     "compose_documents",
     "load_document",
     "parse_document",

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import re
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rlt_data.errors import UsageError
-from rlt_data.toml.lines import KeyPath, iterate_key_lines
+from rlt_data.toml.lines import KEY_PART, KeyPath, iterate_key_lines
+
+MOST_BYTES = 4 << 20
+"""The largest file."""
+
+MOST_LEVELS = 50
+"""How deep tables and arrays may be nested."""
+
+_LONG_KEY = re.compile(rf"(?<![\w-])(?:{KEY_PART}[ \t]*\.[ \t]*){{1000}}")
 
 
 @dataclass(frozen=True)
@@ -21,13 +31,17 @@ class TomlDocument:
     text: str
     data: dict[str, Any]
 
-    def find_line(self, key_path: Sequence[str | int]) -> int | None:
-        """Find the line, from 1, where `key_path` or its longest prefix is set; None where no part is."""
+    @cached_property
+    def _lines(self) -> Mapping[KeyPath, int]:
         lines: dict[KeyPath, int] = {}
         for path, number in iterate_key_lines(self.text):
             lines.setdefault(path, number)
+        return lines
+
+    def find_line(self, key_path: Sequence[str | int]) -> int | None:
+        """Find the line, from 1, where `key_path` or its longest prefix is set; None where no part is."""
         for length in range(len(key_path), 0, -1):
-            line = lines.get(tuple(key_path[:length]))
+            line = self._lines.get(tuple(key_path[:length]))
             if line is not None:
                 return line
         return None
@@ -52,26 +66,68 @@ class TomlDocument:
 
 def parse_document(text: str, name: str) -> TomlDocument:
     """Parse TOML `text`; errors refer to it as `name`. Raises `UsageError` with `name:line`."""
+    # Checked before it is parsed, which takes time by the square of the parts of a key.
+    if long_key := _LONG_KEY.search(text):
+        raise _refuse_depth(f"{name}:{text.count(chr(10), 0, long_key.start()) + 1}")
     try:
-        return TomlDocument(name, text, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        data = tomllib.loads(text)
+        check_depth(data, name)
+    except RecursionError as error:
+        raise _refuse_depth(name) from error
+    except ValueError as error:
         message, _, location = str(error).partition(" (at ")
         found = re.match(r"line (\d+)", location)
         line = int(found.group(1)) if found else max(1, len(text.splitlines()))
+        # Only errors of the syntax say where; others are those of a number of thousands of digits.
+        where = f"{name}:{line}" if isinstance(error, tomllib.TOMLDecodeError) else name
         raise UsageError(
-            f"this is not valid TOML: {message}", where=f"{name}:{line}", remedy="correct the line"
+            f"this is not valid TOML: {message}", where=where, remedy="correct the line"
         ) from error
+    return TomlDocument(name, text, data)
+
+
+def check_depth(data: Any, name: str) -> None:
+    """Raise `UsageError` where tables and arrays are nested more than `MOST_LEVELS` deep."""
+    level = [data]
+    for _ in range(MOST_LEVELS):
+        inner = [list(v.values()) if isinstance(v, dict) else v for v in level if isinstance(v, dict | list)]
+        if not inner:
+            return
+        level = [value for values in inner for value in values]
+    raise _refuse_depth(name)
+
+
+def _refuse_depth(where: str) -> UsageError:
+    return UsageError(
+        f"tables and arrays are nested more than {MOST_LEVELS} deep",
+        where=where,
+        remedy="no key of this program is that deep",
+    )
 
 
 def load_document(path: Path) -> TomlDocument:
     """Read and parse one TOML file. Raises `UsageError` if it is missing, unreadable or not TOML."""
+    return parse_document(_read_text(path), str(path))
+
+
+def _read_text(path: Path) -> str:
+    """Read a file or a pipe of up to `MOST_BYTES`, without a byte order mark."""
     try:
-        text = path.read_text(encoding="utf-8")
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise UsageError("this is neither a file nor a pipe", where=str(path), remedy="check the path")
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise UsageError(
+                f"the file is larger than {MOST_BYTES >> 20} MiB", where=str(path), remedy="check the path"
+            )
+        text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UsageError("there is no such file", where=str(path), remedy="check the path") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the file cannot be read: {error}", where=str(path)) from error
-    return parse_document(text, str(path))
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def compose_documents(documents: Sequence[TomlDocument]) -> dict[str, Any]:
@@ -83,11 +139,24 @@ def compose_documents(documents: Sequence[TomlDocument]) -> dict[str, Any]:
 
 
 def parse_typed_value(text: str) -> Any:
-    """Parse a value given on the command line: as TOML where it is valid TOML, else as a string."""
+    """Parse a value given on the command line: as TOML where it is one TOML value, else as a string."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+        data = tomllib.loads(f"value = {text}")
+        # What follows a value, in lines of its own or as a comment, shows that it was meant as text.
+        if len(data) == 1 and not _ends_in_comment(text):
+            check_depth(data, text[:80])
+            return data["value"]
+    except (ValueError, RecursionError):
+        pass
+    return text
+
+
+def _ends_in_comment(text: str) -> bool:
+    try:
+        tomllib.loads(f"value = {text} =")
+    except ValueError:
+        return False
+    return True
 
 
 def _merge_tables(left: Mapping[str, Any], right: Mapping[str, Any]) -> dict[str, Any]:

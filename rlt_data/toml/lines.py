@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 
 KeyPath = tuple[str | int, ...]
 
-_KEY_PART = r"(?:[A-Za-z0-9_-]+|\"(?:[^\"\\]|\\.)*\"|'[^']*')"
-_KEY = rf"{_KEY_PART}(?:\s*\.\s*{_KEY_PART})*"
+KEY_PART = r"(?:[A-Za-z0-9_-]+|\"(?:[^\"\\]|\\.)*\"|'[^']*')"
+_KEY = rf"{KEY_PART}(?:\s*\.\s*{KEY_PART})*"
 _HEADER = re.compile(rf"\s*(?P<open>\[\[?)\s*(?P<key>{_KEY})\s*\]")
 _ASSIGNMENT = re.compile(rf"\s*(?P<key>{_KEY})\s*=")
 _VALUE_PIECE = re.compile(
@@ -87,5 +87,5 @@ def _scan_value(text: str, inside: str | None, depth: int) -> tuple[str | None, 
 def _split_key(key: str) -> KeyPath:
     return tuple(
         tomllib.loads(f"key = {part}")["key"] if part[0] in "\"'" else part
-        for part in re.findall(_KEY_PART, key)
+        for part in re.findall(KEY_PART, key)
     )

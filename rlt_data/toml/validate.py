@@ -18,6 +18,9 @@ ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
 MOST_PROBLEMS = 6
 """How many wrong keys one error lists."""
 
+MOST_CHARACTERS = 100
+"""How much of a key an error shows."""
+
 
 def validate_documents(model: type[ModelT], documents: Sequence[TomlDocument]) -> ModelT:
     """Compose `documents` and validate them against `model`.
@@ -34,12 +37,12 @@ def validate_data(model: type[ModelT], data: Mapping[str, Any], documents: Seque
         return model.model_validate(data)
     except pydantic.ValidationError as error:
         # A misspelled required key is reported as missing, too; the misspelling explains more.
-        items = sorted(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-        problems = [_explain_problem(model, item, documents) for item in items]
+        items = sorted(error.errors(include_url=False), key=lambda item: item["type"] != "extra_forbidden")
+        problems = [_explain_problem(model, item, documents) for item in items[:MOST_PROBLEMS]]
         what, where, remedy = problems[0]
         if len(problems) > 1:
-            others = [f"{what} ({where})" for what, where, _ in problems[1:MOST_PROBLEMS]]
-            left_out = len(problems) - 1 - len(others)
+            others = [f"{what} ({where})" for what, where, _ in problems[1:]]
+            left_out = len(items) - len(problems)
             what += "\n  also:  " + "\n         ".join(others)
             what += f"\n         and {left_out} more" if left_out else ""
         raise UsageError(what, where=where, remedy=remedy) from error
@@ -53,13 +56,18 @@ def _explain_problem(
     visible = _drop_union_tags(path, documents)
     owner = next((d for d in reversed(documents) if d.sets(visible)), documents[-1] if documents else None)
     where = owner.locate(visible) if owner else "configuration"
-    dotted = ".".join(str(part) for part in visible)
+    dotted = ".".join(map(_shorten, visible))
     if problem["type"] == "extra_forbidden":
         return f"unknown key {dotted!r}", where, suggest_name(str(path[-1]), list_keys(model, path[:-1]))
     if problem["type"] == "missing":
         return f"the key {dotted!r} is missing", where, f"add {path[-1]} = ..."
     subject = f"{dotted!r}: " if visible else ""
     return subject + describe_problem(problem, show_input=bool(visible), model=model), where, None
+
+
+def _shorten(part: str | int) -> str:
+    text = str(part)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
 
 
 def _drop_union_tags(path: KeyPath, documents: Sequence[TomlDocument]) -> KeyPath:

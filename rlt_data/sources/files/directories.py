@@ -52,7 +52,7 @@ def _collect(root: Path, directory: Path, parts: list[FilePart], skipped: list[s
 def _read_list(path: Path, name: str) -> list[Any] | None:
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     value = document.get(name) if isinstance(document, dict) else None
     return value if isinstance(value, list) else None

@@ -20,6 +20,7 @@ from rlt_data.errors import UsageError, require_module
 from rlt_data.models.loading import hide_progress_bars
 
 END_TOKEN = "<|im_end|>"
+MOST_PARAMETERS = 10**9
 START_TOKEN = "<|im_start|>"
 PADDING_TOKEN = "<|endoftext|>"
 
@@ -55,6 +56,11 @@ class TinyShape(BaseModel):
             raise ValueError("hidden_size must be a multiple of twice the heads: rotary embeddings use pairs")
         if self.heads % self.key_value_heads:
             raise ValueError("key_value_heads must divide heads")
+        parameters = self.layers * self.hidden_size * (4 * self.hidden_size + 3 * self.feed_forward)
+        if parameters > MOST_PARAMETERS:
+            raise ValueError(
+                f"a tiny model has at most {MOST_PARAMETERS:,} parameters; this one has {parameters:,}"
+            )
         return self
 
 

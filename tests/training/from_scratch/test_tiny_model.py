@@ -89,3 +89,8 @@ def test_a_saved_model_loads_like_any_local_model(tmp_path: Path) -> None:
 def test_shapes_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         TinyShape(**wrong)
+
+
+def test_a_shape_of_billions_of_parameters_is_refused() -> None:
+    with pytest.raises(ValueError, match="a tiny model has at most"):
+        TinyShape(hidden_size=8192, layers=200, feed_forward=32768)
