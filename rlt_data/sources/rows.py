@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from rlt_data.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,17 @@ class RowError(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+def refuse_repeated_columns(names: Sequence[str], remedy: str) -> None:
+    """Raise `InputError` where two columns have the same name: it would be unclear which one counts."""
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(
+            f"the file names a column twice: {', '.join(repeated)}",
+            where="columns: " + ", ".join(names),
+            remedy=remedy,
+        )
 
 
 def describe_error(error: Exception) -> str:

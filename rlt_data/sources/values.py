@@ -15,10 +15,24 @@ from rlt_data.sources.rows import RowError
 _EXACT = 2**53
 
 
+class SpelledNumber(float):
+    """A number of a text format with its spelling there, such as `1.10`."""
+
+    __slots__ = ("spelling",)
+    spelling: str
+
+    def __new__(cls, spelling: str) -> SpelledNumber:
+        """Parse the number."""
+        number = super().__new__(cls, spelling)
+        number.spelling = spelling
+        return number
+
+
 def read_text(value: Any, column: str) -> str | None:
     """Return one value as text, verbatim; None where it is missing or blank.
 
-    Numbers become their shortest text (204.0 is "204"); a list of one element becomes that element. Raises
+    Numbers of JSON keep their spelling, others become their shortest text; 204.0 is "204" in both, since
+    columns with missing values turn 204 into it. A list of one element becomes that element. Raises
     `RowError` for other lists, objects, infinities, and text or bytes that are not valid Unicode.
     """
     match value:
@@ -26,12 +40,16 @@ def read_text(value: Any, column: str) -> str | None:
             text = value
         case None:
             return None
-        case bool() | date() | datetime() | time():
+        case bool():
+            text = str(value).lower()
+        case date() | datetime() | time():
             text = str(value)
         case int():
             text = str(value)
         case float() if math.isnan(value):
             return None
+        case SpelledNumber() if math.isfinite(value):
+            text = value.spelling.removesuffix(".0")
         case float() if math.isfinite(value):
             text = str(int(value)) if value.is_integer() and abs(value) < _EXACT else repr(value)
         case Decimal() if value.is_finite():

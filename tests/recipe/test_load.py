@@ -291,3 +291,12 @@ def test_the_overlay_filters_what_another_recipe_ranks():
     assert plain.recipe.rank[0].filters == ()
     assert "correct" in filtered.recipe.rank[0].filters
     assert filtered.recipe.rank[0].policy == plain.recipe.rank[0].policy
+
+
+def test_every_override_counts_and_the_last_of_one_key(base: Path):
+    overrides = ["generate.samples=3", "export.title=a\nb", "score.exact=false", "generate.samples=5"]
+    recipe = load_recipe([base], overrides).recipe
+    (generate,), (score,), (export,) = map(recipe.list_configs, ("generate", "score", "export"))
+    assert (generate.samples, score.exact, export.title) == (5, False, "a\nb")
+    with pytest.raises(UsageError, match="integer"):
+        load_recipe([base], ["generate.samples=3\nscore.exact=false"])

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlt_data.sources.files.json_values import decode_whole_json
 from rlt_data.sources.rows import RowError
 from rlt_data.sources.values import read_flag, read_text, write_json
 
@@ -42,7 +43,7 @@ ANY_VALUE = st.recursive(
         (0.5, "0.5"),
         (1e300, "1e+300"),
         (10**40, str(10**40)),
-        (True, "True"),
+        (True, "true"),
         (Decimal("3.10"), "3.10"),
         (date(2024, 2, 1), "2024-02-01"),
         ("é".encode(), "é"),
@@ -103,3 +104,34 @@ def test_json_is_always_valid_and_storable(value: Any) -> None:
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=9) | st.none() | st.booleans()))
 def test_plain_values_survive_json(values: dict[str, Any]) -> None:
     assert json.loads(write_json(values)) == values
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("true", "true"),
+        ("false", "false"),
+        ("1.10", "1.10"),
+        ("0.30000000000000004", "0.30000000000000004"),
+        ("1e3", "1e3"),
+        ("-2.50", "-2.50"),
+        ("3.00", "3.00"),
+        ("204.0", "204"),
+        ("[1.10]", "1.10"),
+        ("12345678901234567890123456789", "12345678901234567890123456789"),
+    ],
+)
+def test_values_of_json_keep_their_spelling(source: str, text: str) -> None:
+    assert read_text(decode_whole_json(source), "answer") == text
+
+
+def test_a_number_of_json_too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(RowError):
+        read_text(decode_whole_json("1e999"), "answer")
+
+
+def test_a_spelled_number_is_a_number_everywhere_else() -> None:
+    value = decode_whole_json('{"a": [1.10, 2]}')
+    assert value == {"a": [1.1, 2]}
+    assert write_json(value) == '{"a": [1.1, 2]}'
+    assert read_flag(decode_whole_json("1.0")) is True

@@ -124,6 +124,21 @@ def check_statement(query: str, *, allow_files: bool = False) -> None:
         raise LakeError(f"{kind.name} statements are refused", where="the query", remedy=_READ_ONLY)
 
 
+def check_predicate(predicate: str) -> None:
+    """Raise `LakeError` unless `predicate` is one SQL expression, which cannot leave its parentheses.
+
+    What parses both inside parentheses and without them is one expression: a predicate that closes them
+    fails without them, and one that goes on after the expression fails inside.
+    """
+    for query in (f"SELECT 1 WHERE (\n{predicate}\n)", f"SELECT 1 WHERE\n{predicate}\n"):
+        try:
+            statements = duckdb.extract_statements(query)
+        except duckdb.Error as error:
+            raise LakeError(f"it is not one SQL expression: {error}", where=predicate) from error
+        if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+            raise LakeError("it is not one SQL expression", where=predicate)
+
+
 def _open_views(
     connection: duckdb.DuckDBPyConnection, catalog: Catalog, query: str, versions: Mapping[str, int]
 ) -> list[str]:

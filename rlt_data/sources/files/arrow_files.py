@@ -10,15 +10,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rlt_data.sources.rows import BadRow, SourceRow, describe_error
+from rlt_data.sources.rows import BadRow, SourceRow, describe_error, refuse_repeated_columns
 
 BATCH_ROWS = 256
 _FILE_MAGIC = b"ARROW1"
+_REMEDY = "write the file again with another name for one of them"
 
 
 def read_parquet(path: Path) -> Iterator[SourceRow | BadRow]:
-    """Read a Parquet file, row group by row group; a damaged one loses its own rows only."""
+    """Read a Parquet file, row group by row group; a damaged one loses its own rows only.
+
+    Raises `InputError` where two columns have the same name.
+    """
     with pq.ParquetFile(path) as file:
+        refuse_repeated_columns(file.schema_arrow.names, _REMEDY)
         number = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -39,7 +44,10 @@ def count_parquet_rows(path: Path) -> int:
 
 
 def read_arrow(path: Path) -> Iterator[SourceRow | BadRow]:
-    """Read an Arrow IPC file or stream; Feather is one of them."""
+    """Read an Arrow IPC file or stream; Feather is one of them.
+
+    Raises `InputError` where two columns have the same name.
+    """
     # Not memory-mapped: a file that is cut while it is read would end the process.
     with pa.OSFile(str(path)) as source:
         if source.size() == 0:
@@ -48,6 +56,7 @@ def read_arrow(path: Path) -> Iterator[SourceRow | BadRow]:
         source.seek(0)
         number = 0
         for batch in _open_batches(source, is_file=magic == _FILE_MAGIC):
+            refuse_repeated_columns(batch.schema.names, _REMEDY)
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 part = batch.slice(start, BATCH_ROWS)
                 yield from read_batch(part, number)

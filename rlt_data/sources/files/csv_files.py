@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from rlt_data.errors import InputError
 from rlt_data.sources.files.json_lines import remove_byte_order_mark
-from rlt_data.sources.rows import BadRow, SourceRow
+from rlt_data.sources.rows import BadRow, SourceRow, refuse_repeated_columns
 from rlt_data.sources.values import escape_bytes, is_unicode
 
 MAX_RECORD_LINES = 20_000
@@ -123,11 +123,5 @@ def _limit_lines(lines: _Lines, most: int) -> Iterator[str]:
 
 def _name_columns(header: list[str]) -> list[str]:
     names = [name.strip() or f"column_{index}" for index, name in enumerate(header)]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise InputError(
-            f"the header names a column twice: {', '.join(repeated)}",
-            where="columns: " + ", ".join(names),
-            remedy="rename one of them in the first line of the file",
-        )
+    refuse_repeated_columns(names, "rename one of them in the first line of the file")
     return names

@@ -1,9 +1,11 @@
-"""Decode JSON texts: repeated keys are an error, and huge integers stay text."""
+"""Decode JSON texts: repeated keys are an error, huge integers stay text, numbers keep their spelling."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+from rlt_data.sources.values import SpelledNumber
 
 
 class _RepeatedKeyError(ValueError):
@@ -23,8 +25,10 @@ def _read_integer(digits: str) -> int | str:
     return int(digits) if len(digits) < 4000 else digits
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_build_object)
-_PATIENT_DECODER = json.JSONDecoder(object_pairs_hook=_build_object, parse_int=_read_integer)
+_DECODER = json.JSONDecoder(object_pairs_hook=_build_object, parse_float=SpelledNumber)
+_PATIENT_DECODER = json.JSONDecoder(
+    object_pairs_hook=_build_object, parse_float=SpelledNumber, parse_int=_read_integer
+)
 
 DECODE_ERRORS = (ValueError, RecursionError)
 """The errors that `decode_json` raises; `explain_error` describes them."""

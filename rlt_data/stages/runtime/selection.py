@@ -9,7 +9,7 @@ import polars as pl
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
 from rlt_data.lake.runs import sort_by_end
-from rlt_data.lake.sql.query import find_named_tables, quote_name
+from rlt_data.lake.sql.query import check_predicate, find_named_tables, quote_name
 from rlt_data.stages.runtime.run import StageRun
 
 
@@ -42,6 +42,7 @@ def keep_rows(
     key = lake.table(table).schema.key
     query = f"SELECT {quote_name(key)} FROM {quote_name(table)} WHERE (\n{where}\n)"
     try:
+        check_predicate(where)
         kept = lake.sql(query, versions=versions)
     except LakeError as error:
         raise UsageError(

@@ -196,3 +196,32 @@ def test_a_header_that_cannot_be_read_is_named_with_its_file(tmp_path: Path) -> 
     with pytest.raises(InputError) as caught:
         list(open_file(tmp_path / "twice.csv").read())
     assert caught.value.where == "twice.csv, columns: question, question"
+
+
+TWICE = pa.table(
+    [pa.array(["first"]), pa.array(["second"]), pa.array(["1"])], ["question", "question", "answer"]
+)
+
+
+def write_twice(path: Path, open_writer: Callable[..., Any]) -> None:
+    with pa.OSFile(str(path), "wb") as sink, open_writer(sink, TWICE.schema) as writer:
+        writer.write_table(TWICE)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("twice.parquet", lambda path: pq.write_table(TWICE, path)),
+        ("twice.arrow", lambda path: write_twice(path, pa.ipc.new_file)),
+        ("stream.arrow", lambda path: write_twice(path, pa.ipc.new_stream)),
+        ("twice.csv", write_text("question,question,answer\nfirst,second,1\n")),
+    ],
+)
+def test_a_file_with_two_columns_of_one_name_is_refused(
+    tmp_path: Path, name: str, write: Callable[[Path], None]
+) -> None:
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(InputError, match=r"names a column twice: question") as raised:
+        list(open_file(path).read())
+    assert str(raised.value.where).startswith(name)

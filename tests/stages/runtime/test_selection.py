@@ -139,3 +139,50 @@ def test_a_table_that_a_predicate_asks_decides_the_run(tmp_path: Path) -> None:
 def test_a_predicate_that_is_no_sql_is_wrong_usage(lake: Lake) -> None:
     with pytest.raises(UsageError, match="not valid SQL over questions"):
         explain(lake, ExplainConfig(where="is ( no SQL"))
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "1=1) UNION SELECT question_id FROM traces WHERE (1=1",
+        "1=1) UNION ALL (SELECT question_id FROM questions",
+        "false) OR (true",
+        "1=1) ORDER BY (question_id",
+        "1=1) LIMIT (1",
+        "1=1) GROUP BY (question_id",
+        "1=1) --",
+        "1=1) /*",
+        "1=1 /*",
+        "1=1 ORDER BY question_id",
+        "1=1 UNION SELECT 'x'",
+        "1=1; SELECT 1",
+        "1=1; DROP TABLE questions",
+        "SELECT true",
+        "true, true",
+        "'unclosed",
+        "$$unclosed",
+        '"unclosed',
+        "",
+        "-- nothing",
+    ],
+)
+def test_a_predicate_that_is_not_one_expression_is_refused(lake: Lake, predicate: str) -> None:
+    with pytest.raises(UsageError, match="not valid SQL over questions"):
+        explain(lake, ExplainConfig(where=predicate))
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "(1=1) AND (2=2)",
+        "question <> ')' -- a comment )",
+        "question <> $$) UNION SELECT ($$",
+        "/* all */ true",
+        "question_id IN (SELECT question_id FROM questions UNION SELECT 'x' ORDER BY 1 LIMIT 10)",
+        "EXISTS (WITH q AS (SELECT 1) FROM q)",
+        "CASE WHEN true THEN true END",
+        "true\n\n",
+    ],
+)
+def test_every_single_expression_is_taken(lake: Lake, predicate: str) -> None:
+    assert explain(lake, ExplainConfig(where=predicate)) == ["q0", "q1", "q2"]
