@@ -71,11 +71,6 @@ class StageConfig(BaseModel):
         """Return the part of the configuration that enters the keys of rows, as JSON values."""
         return self._dump_fields({"row"})
 
-    def list_later_row_identity(self) -> dict[str, Any]:
-        """Return those `later` fields of `list_row_identity` that differ from their defaults."""
-        later = {name for name in type(self).model_fields if self.find_identity(name).later}
-        return {name: value for name, value in self.list_row_identity().items() if name in later}
-
     def list_predicates(self) -> list[str]:
         """Return the SQL predicates of this configuration: the values of its fields named `where...`."""
         return [str(value) for name, value in self if name.startswith("where") and value is not None]

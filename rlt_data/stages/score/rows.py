@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 class ScoreKey:
     """The key of one score, except for trace and student.
 
-    The parts of the first scheme are hashed by position; fields that were added later enter by name.
+    The fields of the first scheme are hashed by position, all other row fields by name.
     """
 
     def __init__(self, config: ScoreConfig, group: ScoreGroup, dtype: str, attempt: int) -> None:
         student, teacher = config.model_temperatures
-        later = config.list_later_row_identity()
+        by_position = {"temperature", "teacher_temperature", "exact", "rescore_teacher", "backend"}
+        others = {k: v for k, v in config.list_row_identity().items() if k not in by_position}
         has_teacher = group.teacher is not None
         self._parts = [
             load_format(group.format).identity_text(),
@@ -44,7 +45,7 @@ class ScoreKey:
             attempt,
             *([config.backend] if config.backend != "torch" else []),
             *([config.model_options] if config.model_options else []),
-            *([later] if later else []),
+            *([others] if others else []),
         ]
 
     def make_id(self, trace_id: str, student: ModelIdentity) -> str:

@@ -15,6 +15,7 @@ from stages.score.golden_lake import build_golden_lake
 from rlt_data.lake import Lake
 from rlt_data.models import resolve_model
 from rlt_data.progress import Reporter, Task
+from rlt_data.stages.runtime.contract import RowField
 from rlt_data.stages.score import ScoreConfig, group, score
 from rlt_data.stages.score.rows import ScoreKey
 from rlt_data.stages.score.trace_groups import ScoreGroup
@@ -106,13 +107,20 @@ def test_a_trace_that_one_student_rejects_counts_once_and_the_bar_ends_full(
     )
 
 
+class ChangedConfig(ScoreConfig):
+    """A version with one more option that enters every key."""
+
+    softcap: RowField[float] = 0.0
+
+
 def test_every_row_field_changes_the_key_of_a_score(golden: Path) -> None:
     teacher = resolve_model(str(golden / "teacher"), role="teacher")
     student = resolve_model(str(golden / "student"), role="student")
     traces = ScoreGroup("stratos", teacher, pl.lit(True))
 
-    def make_id(**options: Any) -> str:
-        return ScoreKey(ScoreConfig(students=("s",), **options), traces, "float32", 0).make_id("t", student)
+    def make_id(config: type[ScoreConfig] = ScoreConfig, **options: Any) -> str:
+        made = config.model_validate({"students": ("s",), **options})
+        return ScoreKey(made, traces, "float32", 0).make_id("t", student)
 
     changed: dict[str, Any] = {
         "temperature": 1.0,
@@ -125,4 +133,5 @@ def test_every_row_field_changes_the_key_of_a_score(golden: Path) -> None:
     assert set(fields) == set(changed)
     keys = {name: make_id(**{name: value}) for name, value in changed.items()}
     assert len({make_id(), *keys.values()}) == len(keys) + 1
+    assert len({make_id(), *(make_id(ChangedConfig, softcap=cap) for cap in (0.0, 30.0))}) == 3
     assert make_id(limit=3) == make_id(noise_check=4) == make_id(memory="1GiB") == make_id()
