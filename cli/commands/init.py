@@ -36,15 +36,17 @@ lake = "lake"
 
 def command(
     folder: Annotated[Path, typer.Argument(help="The folder; created if it does not exist.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing rlt-data.toml.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing rlt-data.toml.")
+    ] = False,
 ) -> None:
     """Write a commented rlt-data.toml and make an empty lake beside it."""
     settings = folder / SETTINGS_FILE
-    if settings.exists() and not force:
+    if settings.exists() and not overwrite:
         raise UsageError(
             "rlt-data.toml already exists",
             where=str(settings),
-            remedy="edit it, or add --force to overwrite it",
+            remedy="edit it, or add --overwrite to replace it",
         )
     folder.mkdir(parents=True, exist_ok=True)
     settings.write_text(TEMPLATE, encoding="utf-8")

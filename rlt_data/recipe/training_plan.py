@@ -97,7 +97,7 @@ class _Plan:
             rounds = config.generations * config.questions_per_step / questions
             lines = {"questions": f"{questions:,} in the lake now, each used {rounds:.2g} times", **lines}
         teacher = self._measure(self.recipe.base)
-        names = self.recipe.other_models if config.reward.type == "rlt" else ()
+        names = self.recipe.other_models if config.reward.needs_students else ()
         sizes = {name: self._measure(name) for name in names}
         loaded = () if config.student_server else names
         students = {name: size for name in loaded if (size := sizes[name]) is not None}

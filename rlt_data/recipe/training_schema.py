@@ -156,7 +156,7 @@ class TeacherRecipe(TrainingRecipe):
     def _check_trainings(self) -> TeacherRecipe:
         if self.sft is None and self.grpo is None:
             raise ValueError("the recipe trains nothing: add [sft], [grpo] or both")
-        if self.grpo is not None and self.grpo.reward.type == "rlt" and not self.students:
+        if self.grpo is not None and self.grpo.reward.needs_students and not self.students:
             raise ValueError("the reward rlt needs a student: name one in students")
         return self
 

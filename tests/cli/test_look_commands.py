@@ -63,8 +63,8 @@ def test_init_writes_settings_that_are_valid_and_a_lake(quick: QuickProgram, tmp
     quick.succeed("init", "project")
     assert load_settings(tmp_path / "project" / "rlt-data.toml").lake == "lake"
     assert Lake(tmp_path / "project" / "lake", create=False).runs() == []
-    assert "--force" in quick.fail(2, "init", "project")
-    quick.succeed("init", "project", "--force")
+    assert "--overwrite" in quick.fail(2, "init", "project")
+    quick.succeed("init", "project", "--overwrite")
 
 
 def test_the_settings_name_the_lake_for_folders_below(filled: QuickProgram, tmp_path: Path):

@@ -37,7 +37,9 @@ STAGES = {
 # Fields of a stage's configuration by their names in version 0.1, and where they are today.
 REWARD = ("estimator", "alpha", "lambda_kl", "penalty", "clip_logprob", "clip_kl")
 RENAMED: dict[str, dict[str, str]] = {
+    "generate": {"overlong": "over_context"},
     "rank": {name: f"reward.{name}" for name in REWARD},
+    "substitute": {"context": "student_context"},
     "sft": {"teacher": "model"},
     "grpo": {
         **{f"rlt.{name}": f"reward.{name}" for name in REWARD},

@@ -95,9 +95,9 @@ def _fill_completion_start(rows: pl.DataFrame) -> pl.DataFrame:
     """Find where the assistant's turn begins in examples of version 0.1, which do not store it."""
     if not rows.get_column("completion_start").null_count():
         return rows
-    contents = rows.select(pl.col("messages").list.last().struct.field("content")).to_series()
-    found = [text.rindex(content) for text, content in zip(rows.get_column("text"), contents, strict=True)]
-    return rows.with_columns(pl.col("completion_start").fill_null(pl.Series(found, dtype=pl.Int32)))
+    stored = rows.select("completion_start", "text", pl.col("messages").list.last().struct.field("content"))
+    starts = [text.rindex(content) if start is None else start for start, text, content in stored.iter_rows()]
+    return rows.with_columns(pl.Series("completion_start", starts, dtype=pl.Int32))
 
 
 def _drop_folders(name: str) -> pl.Expr:

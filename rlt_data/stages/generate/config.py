@@ -53,10 +53,10 @@ class GenerateConfig(StageConfig):
         default_factory=dict, description="Options passed to the engine."
     )
     # Under "resample" these two enter the keys of traces too: see `describe_generation`.
-    overlong: RunField[Literal["keep", "drop", "resample"]] = Field(
+    over_context: RunField[Literal["keep", "drop", "resample"]] = Field(
         "keep",
-        description="What to do with explanations whose student text exceeds the student's context: keep, "
-        "drop, or sample again.",
+        description="Explanations whose student text is longer than the student's context: keep them, drop "
+        "them (to rejects), or sample again.",
     )
     resamples: RunField[Count] = Field(4, description="How often an over-long explanation is sampled again.")
     student: ResolvedField[str | None] = Field(
@@ -93,9 +93,9 @@ class GenerateConfig(StageConfig):
             raise ValueError("the same teacher is given twice")
         if self.base_url is not None and self.engine not in ("auto", "openai"):
             raise ValueError(f"base_url names a server, but the engine is {self.engine}")
-        if self.overlong != "keep" and self.student is None:
+        if self.over_context != "keep" and self.student is None:
             raise ValueError(
-                f"overlong = {self.overlong!r} needs a student, whose context decides what is over-long"
+                f"over_context = {self.over_context!r} needs a student, whose context is the limit"
             )
         if self.is_served:
             # Checked here: an option that the connection does not have (such as a header) must not be stored.
@@ -103,6 +103,12 @@ class GenerateConfig(StageConfig):
             if options.served_model is not None and len(self.teacher) > 1:
                 raise ValueError("served_model names one model, and there are several teachers")
         return self
+
+    def list_identity(self) -> dict[str, Any]:
+        """Return what enters the fingerprint; `over_context` by the name that it had in version 0.1."""
+        identity = super().list_identity()
+        identity["overlong"] = identity.pop("over_context")
+        return identity
 
     @property
     def is_served(self) -> bool:

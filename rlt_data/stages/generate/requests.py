@@ -87,7 +87,7 @@ def describe_generation(
 ) -> Generation:
     """Identify a generation by everything that determines the distribution of its traces.
 
-    The parts of the first scheme are hashed by position; fields that were added later enter by name.
+    The fields of the first scheme are hashed by position, all other row fields by name.
     """
     parts: list[Any] = [
         teacher.content_key,
@@ -101,10 +101,11 @@ def describe_generation(
         parts.append(["served", renderer.content_key if renderer is not None and not chat else None])
     if config.model_options:
         parts.append(["model options", config.model_options])
-    if config.overlong == "resample" and student is not None:
+    if config.over_context == "resample" and student is not None:
         parts.append(["resample", student.identity, config.resamples])
-    if later := config.list_later_row_identity():
-        parts.append(["options", later])
+    by_position = {"temperature", "top_p", "top_k", "max_tokens", "seed"}
+    if others := {k: v for k, v in config.list_row_identity().items() if k not in by_position}:
+        parts.append(["options", others])
     sampling = SamplingParameters(
         temperature=config.temperature,
         top_p=config.top_p,

@@ -45,7 +45,7 @@ def generate(lake: Lake, config: GenerateConfig) -> Preparation:
     and at the end (by the plain share; below 32 by the bound). Committed rows are kept.
 
     Where a student is named, explanations whose student text exceeds its context are counted, and kept,
-    dropped (to `rejects`) or sampled again, according to `overlong`.
+    dropped (to `rejects`) or sampled again, according to `over_context`.
 
     Raises `UsageError` where nothing can be generated as requested, `StageStoppedError` where too many
     explanations are truncated, `ModelError` and `MissingExtraError` where a teacher cannot be run,
@@ -81,7 +81,7 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
     missing = list_missing(run, generation, limit)
     if student is not None:
         # Zero is a result too: the summary shows it.
-        run.count(**dict.fromkeys(OVERLONG_COUNTS[config.overlong], 0))
+        run.count(**dict.fromkeys(OVERLONG_COUNTS[config.over_context], 0))
     refusals: list[FailedRequest] = []
     if missing:
         with run.track(f"start the engine of {generation.teacher.name}", None, "engines"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
-from typing import Any
+from typing import Any, assert_never
 
 from rlt_data.engines import Completion, Engine, FailedRequest
 from rlt_data.formats import ParsedTrace, parse_teacher_completion
@@ -92,12 +92,18 @@ class TraceWriter:
             if draw:
                 self._run.count(over_long_draws=draw, over_long_recollected=1)
             return False
-        if config.overlong == "keep":
-            self._run.count(over_long_kept=1)
-            return False
-        if config.overlong == "resample" and draw < config.resamples:
-            again[answer.key] = sample
-            return True
+        match config.over_context:
+            case "keep":
+                self._run.count(over_long_kept=1)
+                return False
+            case "resample":
+                if draw < config.resamples:
+                    again[answer.key] = sample
+                    return True
+            case "drop":
+                pass
+            case never:
+                assert_never(never)
         detail = f"the student text has {length} tokens, the student's context is {student.limit}"
         if draw:
             self._run.count(over_long_draws=draw + 1)

@@ -55,7 +55,8 @@ class PolicyDefinition:
     """One kind of policy: how its arguments are read and written, and which ranked traces it selects.
 
     `read` takes the arguments and the default seed and raises `ValueError` for those that make no policy;
-    `select` is a boolean expression over `rank`, `group_size`, `reward`, `student` and `trace_id`.
+    `select` is a boolean expression over `rank`, `group_size`, `reward`, `student` and `trace_id`. A policy
+    that `draws` ranks in a random order, decided by its seed, instead of by reward.
     """
 
     forms: str
@@ -64,6 +65,7 @@ class PolicyDefinition:
     select: Callable[[Policy], pl.Expr]
     needs_rewards: bool = True
     compares_questions: bool = False
+    draws: bool = False
 
 
 def parse_policy(text: str, *, seed: int = 0) -> Policy:
@@ -93,7 +95,7 @@ def rank_traces(frame: pl.DataFrame, policy: Policy) -> pl.DataFrame:
     group = ["student", "question_id"]
     order = ["reward", "trace_id"]
     descending = [True, False]
-    if policy.kind == "random":
+    if POLICIES[policy.kind].draws:
         draws = [hash_content("random", policy.seed, key) for key in frame.get_column("trace_id")]
         frame = frame.with_columns(pl.Series("_draw", draws, dtype=pl.String))
         order, descending = ["_draw", "trace_id"], [False, False]
@@ -207,5 +209,6 @@ POLICIES: Mapping[Kind, PolicyDefinition] = {
         lambda policy: f"random({int(policy.number)}, seed={policy.seed})",
         _select_best,
         needs_rewards=False,
+        draws=True,
     ),
 }

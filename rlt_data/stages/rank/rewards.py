@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, assert_never
 
 import polars as pl
 
@@ -145,10 +146,18 @@ def _choose_criterion(rewarded: pl.DataFrame, policy: Policy, config: RankConfig
     return rewarded.with_columns(reward.alias("reward"), estimator.alias("estimator"))
 
 
-def _combine(rewarded: pl.DataFrame, how: str, students: Sequence[str]) -> pl.DataFrame:
+def _combine(
+    rewarded: pl.DataFrame, how: Literal["mean", "minimum"], students: Sequence[str]
+) -> pl.DataFrame:
     """Return one row per trace: the mean or the minimum of its rewards, where every student gives one."""
     rewards = pl.col("reward")
-    combined = rewards.mean() if how == "mean" else rewards.min()
+    match how:
+        case "mean":
+            combined = rewards.mean()
+        case "minimum":
+            combined = rewards.min()
+        case never:
+            assert_never(never)
     return rewarded.group_by("trace_id", "question_id", "truncated").agg(
         pl.when(rewards.is_not_null().all()).then(combined).alias("reward"),
         pl.col("estimator").first(),

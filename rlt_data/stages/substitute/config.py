@@ -29,7 +29,7 @@ class SubstituteConfig(StageConfig):
     limit: LaterRunField[Rows | None] = Field(
         None, description="Use only the first N selected traces, question by question."
     )
-    context: ResolvedField[Tokens | None] = Field(
+    student_context: ResolvedField[Tokens | None] = Field(
         None, description="Maximum text length in tokens; unset: the context of the student model."
     )
     over_context: RunField[Literal["drop", "keep", "next-best"]] = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import polars as pl
 
@@ -66,13 +66,19 @@ class ExampleWriter:
             for chunk in selected.iter_slices(READ_ROWS):
                 too_long = []
                 for example in self._measure(self._load(chunk)):
-                    if not self._is_over(example) or self._config.over_context == "keep":
-                        self._append(example)
-                    elif self._config.over_context == "drop":
-                        self._reject_length(example, "dropped")
-                    else:
-                        too_long.append(example)
                     task.advance(1, example.total_tokens)
+                    if not self._is_over(example):
+                        self._append(example)
+                        continue
+                    match self._config.over_context:
+                        case "keep":
+                            self._append(example)
+                        case "drop":
+                            self._reject_length(example, "dropped")
+                        case "next-best":
+                            too_long.append(example)
+                        case never:
+                            assert_never(never)
                 self._replace(too_long, ranking)
 
     def _load(self, chunk: pl.DataFrame) -> list[dict[str, Any]]:
@@ -106,29 +112,34 @@ class ExampleWriter:
                 yield _Example(row, text, prompt_tokens, len(tokens.token_ids))
 
     def _render_row(self, row: dict[str, Any]) -> RenderedText | None:
-        reason, detail = None, ""
-        if row["question"] is None:
-            reason, detail = "unknown_question", f"question {row['question_id']} is not in the lake"
-        elif row["think"] is None or not row["think"].strip():
-            reason, detail = "no_explanation", "the trace does not mark which part of it is the explanation"
-        elif self._config.control_tokens == "reject":
-            for name in ("question", "think", "solution"):
-                found = find_control_token(self._tokenizer, row[name])
-                if found:
-                    reason = "control_token"
-                    detail = (
-                        f"the {name} contains {found!r}, which is a control token of the student's template"
-                    )
-                    break
-        if reason is None:
+        flaw = self._find_flaw(row)
+        if flaw is None:
             try:
                 return render_student_text(
                     self._format, self._tokenizer, row["question"], row["think"], row["solution"]
                 )
             except InputError as error:
-                reason, detail = "invalid_text", f"{error.what} ({error.where})"
-        self._run.reject(source="traces", reason=reason, detail=detail, key=row["trace_id"])
+                flaw = "invalid_text", f"{error.what} ({error.where})"
+        self._run.reject(source="traces", reason=flaw[0], detail=flaw[1], key=row["trace_id"])
         return None
+
+    def _find_flaw(self, row: dict[str, Any]) -> tuple[str, str] | None:
+        """Return reason and detail for a row that cannot become an example; None for one that can."""
+        if row["question"] is None:
+            return "unknown_question", f"question {row['question_id']} is not in the lake"
+        if row["think"] is None or not row["think"].strip():
+            return "no_explanation", "the trace does not mark which part of it is the explanation"
+        match self._config.control_tokens:
+            case "keep":
+                return None
+            case "reject":
+                for name in ("question", "think", "solution"):
+                    if found := find_control_token(self._tokenizer, row[name]):
+                        what = f"the {name} contains {found!r}"
+                        return "control_token", f"{what}, which is a control token of the student's template"
+                return None
+            case never:
+                assert_never(never)
 
     def _is_over(self, example: _Example) -> bool:
         return self._limit is not None and example.total_tokens > self._limit

@@ -40,8 +40,7 @@ def substitute(lake: Lake, config: SubstituteConfig) -> Preparation:
     tokenizer = load_tokenizer(identity)
     require_end_token(format, tokenizer, read_model_config(identity).end_token_ids)
     notes = check_template(format, tokenizer, "student", name=identity.name)
-    notes = check_template(format, tokenizer, "student", name=identity.name)
-    limit = config.context or find_context(identity, tokenizer)
+    limit = config.student_context or find_context(identity, tokenizer)
 
     def execute(run: StageRun) -> None:
         for note in notes:

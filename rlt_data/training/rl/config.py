@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,17 @@ class GrpoReward(RewardSettings):
     shuffle: bool = Field(
         False, description="Control: distribute each group's rewards at random, so that they mean nothing."
     )
+
+    @property
+    def needs_students(self) -> bool:
+        """Whether students score the completions."""
+        match self.type:
+            case "rlt":
+                return True
+            case "correctness":
+                return False
+            case never:
+                assert_never(never)
 
     def get_settings(self) -> RewardSettings:
         """Return the settings that turn token scores into a reward."""
@@ -157,14 +168,14 @@ class GrpoConfig(GrpoSection):
 
     @model_validator(mode="after")
     def _check_students(self) -> GrpoConfig:
-        if self.reward.type == "rlt" and not self.students:
+        if self.reward.needs_students and not self.students:
             raise ValueError("the reward rlt needs a student: name one in students")
         return self
 
     @property
     def scoring_students(self) -> tuple[str, ...]:
         """The students that the reward uses."""
-        return self.students if self.reward.type == "rlt" else ()
+        return self.students if self.reward.needs_students else ()
 
     def list_identity(self) -> dict[str, Any]:
         """Return what determines the result, under the field names of version 0.1."""

@@ -30,7 +30,7 @@ def find_conflicts(config: GrpoConfig, options: Any, *, context: int | None) -> 
         found.append("sync_ref_model needs a reference model, and without beta there is none: set beta")
     if options.sync_ref_model and config.lora is not None:
         found.append("sync_ref_model needs a reference model, and LoRA keeps none: remove one of them")
-    needs_reference = config.reward.type == "rlt" and config.teacher_logprobs == "reference"
+    needs_reference = config.reward.needs_students and config.teacher_logprobs == "reference"
     if needs_reference and not options.beta and config.lora is None:
         found.append(
             "teacher_logprobs is 'reference', and without beta there is no reference model: set beta"

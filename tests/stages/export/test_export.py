@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from command_line import find_program
@@ -19,6 +20,7 @@ from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake
 from rlt_data.stages.export import ExportConfig, export
 from rlt_data.stages.export.dataset_card import _write_figure
+from rlt_data.stages.export.examples import _fill_completion_start
 from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.substitute import SubstituteConfig, substitute
 
@@ -110,6 +112,22 @@ def test_prompt_and_completion_make_the_text(lake: Lake, tmp_path: Path) -> None
         assert row["reward"] == example["reward"]
         # Absolute paths of this machine stay here.
         assert (row["teacher_model"], row["source"]) == ("teacher", "made.jsonl")
+
+
+@pytest.mark.parametrize("start", [0, None])
+def test_the_stored_start_of_a_completion_is_used_and_a_missing_one_found(start: int | None) -> None:
+    """An example of version 0.1 stores none. The first is rendered by a template that changes its turn."""
+    rows = pl.DataFrame(
+        {
+            "text": ["user: ab assistant: changed", "user: ab assistant: ab"],
+            "messages": [[{"role": "assistant", "content": content}] for content in ("original", "ab")],
+            "completion_start": pl.Series([20, start], dtype=pl.Int32),
+        }
+    )
+    assert _fill_completion_start(rows).get_column("completion_start").to_list() == [
+        20,
+        20 if start is None else start,
+    ]
 
 
 def test_conversations_have_the_forms_that_others_read(lake: Lake, tmp_path: Path) -> None:

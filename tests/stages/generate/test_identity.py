@@ -11,7 +11,7 @@ from rlt_data.formats import load_format
 from rlt_data.models import ModelIdentity
 from rlt_data.stages.generate import GenerateConfig
 from rlt_data.stages.generate.requests import describe_generation
-from rlt_data.stages.runtime.contract import LaterRowField
+from rlt_data.stages.runtime.contract import LaterRowField, RowField
 
 TEACHER = ModelIdentity("teacher", "t", "t", "r1", Path("t"), False, None)
 BASE: dict[str, Any] = {"teacher": "t"}
@@ -25,6 +25,12 @@ class LaterConfig(GenerateConfig):
     """A later version with one more option of sampling."""
 
     min_p: LaterRowField[float] = 0.0
+
+
+class ChangedConfig(GenerateConfig):
+    """A version with one more option of sampling that enters every key."""
+
+    min_p: RowField[float] = 0.0
 
 
 def make_id(config: GenerateConfig, attempt: int = 0) -> str:
@@ -52,3 +58,14 @@ def test_an_option_that_is_added_later_changes_keys_only_where_it_is_set() -> No
     old = GenerateConfig.model_validate(BASE)
     assert make_id(LaterConfig.model_validate(BASE)) == make_id(old)
     assert make_id(LaterConfig.model_validate({**BASE, "min_p": 0.05})) != make_id(old)
+
+
+def test_over_context_enters_by_its_name_of_version_0_1() -> None:
+    identity = GenerateConfig.model_validate({**BASE, "student": "s", "over_context": "drop"}).list_identity()
+    assert identity["overlong"] == "drop"
+    assert "over_context" not in identity
+
+
+def test_no_row_field_can_be_left_out_of_the_key() -> None:
+    made = {make_id(ChangedConfig.model_validate({**BASE, "min_p": min_p})) for min_p in (0.0, 0.05)}
+    assert len({*made, make_id(GenerateConfig.model_validate(BASE))}) == 3

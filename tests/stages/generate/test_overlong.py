@@ -33,9 +33,9 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("models") / "other", seed=7)
 
 
-def make_strict(model: Path, overlong: str, **options: Any) -> GenerateConfig:
+def make_strict(model: Path, over_context: str, **options: Any) -> GenerateConfig:
     given = {"format": "r1", "samples": SAMPLES, "student": str(model), "student_context": LIMIT}
-    return make_config(model, overlong=overlong, **{**given, **options})
+    return make_config(model, over_context=over_context, **{**given, **options})
 
 
 def count_student_tokens(lake: Lake, model: Path) -> dict[str, int]:
@@ -165,9 +165,9 @@ def test_resampling_is_a_generation_of_its_own(tmp_path: Path, tiny_model: Path)
 
 def test_overlong_needs_a_measure(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ValueError, match="needs a student"):
-        make_config(tiny_model, overlong="drop")
+        make_config(tiny_model, over_context="drop")
     whole = make_lake(tmp_path)
-    config = make_config(tiny_model, overlong="drop", student=str(tiny_model), samples=1)
+    config = make_config(tiny_model, over_context="drop", student=str(tiny_model), samples=1)
     summary = generate(whole, config)
     assert summary.rejected == 4, "a stratos text is longer than the whole context of this model"
     with pytest.raises(UsageError, match="secret"):

@@ -78,7 +78,7 @@ def test_texts_over_the_context_are_dropped_by_name_or_kept_and_marked(
     append_made(lake, "generate", "traces", traces)
     append_made(lake, "score", "scores", [make_score(t, -1.0 - t["sample_index"], exact=0.0) for t in traces])
     rank(lake, RankConfig())
-    config = make_config(tmp_path, tiny_model, context=400)
+    config = make_config(tmp_path, tiny_model, student_context=400)
 
     dropped = substitute(lake, config)
     assert read_run(lake, "distillation", dropped.run_id)["trace_id"].to_list() == ["q1t0"]
@@ -107,7 +107,9 @@ def test_next_best_uses_no_trace_twice_and_says_when_none_fits(tmp_path: Path, t
     append_made(lake, "generate", "traces", traces)
     append_made(lake, "score", "scores", [make_score(t, -1.0 - t["sample_index"], exact=0.0) for t in traces])
     rank(lake, RankConfig(policy="best-of-n(2)"))
-    summary = substitute(lake, make_config(tmp_path, tiny_model, context=400, over_context="next-best"))
+    summary = substitute(
+        lake, make_config(tmp_path, tiny_model, student_context=400, over_context="next-best")
+    )
     rows = read_run(lake, "distillation", summary.run_id)
     assert rows.select("trace_id", "stands_in_for").rows() == [("q0t3", "q0t0")]
     details = read_run(lake, "rejects", summary.run_id).sort("key").select("key", "detail").rows()
@@ -119,7 +121,7 @@ def test_the_context_is_the_smaller_of_model_and_tokenizer(
     ranked: Lake, tmp_path: Path, tiny_model: Path
 ) -> None:
     assert substitute(ranked, make_config(tmp_path, tiny_model)).extra["context"] == 1024
-    assert substitute(ranked, make_config(tmp_path, tiny_model, context=77)).extra["context"] == 77
+    assert substitute(ranked, make_config(tmp_path, tiny_model, student_context=77)).extra["context"] == 77
 
 
 def test_traces_that_cannot_be_used_are_rejected_by_name(tmp_path: Path, tiny_model: Path) -> None:
@@ -191,7 +193,7 @@ def test_a_ranking_by_no_model_asks_for_one(ranked: Lake, tmp_path: Path) -> Non
 
 
 def test_rejects_are_counted_by_reason(ranked: Lake, tmp_path: Path, tiny_model: Path) -> None:
-    summary = substitute(ranked, make_config(tmp_path, tiny_model, context=5))
+    summary = substitute(ranked, make_config(tmp_path, tiny_model, student_context=5))
     assert (summary.rejected, summary.extra["rejected_over_context"]) == (3, 3)
     assert ranked.run(summary.run_id).counts["extra"]["rejected_over_context"] == 3
 
@@ -259,7 +261,7 @@ PROGRAM = """
 
 
 def test_a_killed_substitution_goes_on_to_the_same_tables(tmp_path: Path, tiny_model: Path) -> None:
-    config = make_config(tmp_path, tiny_model, context=400, over_context="next-best")
+    config = make_config(tmp_path, tiny_model, student_context=400, over_context="next-best")
 
     def build(name: str) -> Lake:
         lake = Lake(tmp_path / name)
@@ -324,7 +326,7 @@ def test_a_replacement_is_used_once_over_all_chunks(
     scores = [make_score(trace, -float(number), exact=0.0) for number, trace in enumerate(traces)]
     append_made(lake, "score", "scores", scores)
     rank(lake, RankConfig(policy="best-of-n(2)"))
-    config = make_config(tmp_path, tiny_model, context=600, over_context="next-best")
+    config = make_config(tmp_path, tiny_model, student_context=600, over_context="next-best")
     summary = substitute(lake, config)
     rows = read_run(lake, "distillation", summary.run_id)
     assert rows.select("trace_id", "stands_in_for").rows() == [("q0t2", "q0t0")]
