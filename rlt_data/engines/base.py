@@ -139,6 +139,9 @@ class EngineOptions(pydantic.BaseModel):
     max_batch_tokens: Tokens | None = pydantic.Field(None, description="Tokens in one batch.")
     max_batch_rows: Count | None = pydantic.Field(None, description="Texts in one batch.")
     extra: Mapping[str, Any] = pydantic.Field(default_factory=dict, description="The engine's own options.")
+    notify: Callable[[str], None] | None = pydantic.Field(
+        None, exclude=True, repr=False, description="Called with a sentence where the engine must wait."
+    )
 
 
 def wait_for(inbox: queue.SimpleQueue[Item], on_wait: Callable[[], None] | None) -> Item:

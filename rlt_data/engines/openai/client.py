@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
-import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
 import httpx
 
 from rlt_data.engines.openai.options import ServerOptions, hide_secrets
+from rlt_data.engines.openai.reading import (
+    MOST_LIST_BYTES,
+    AnswerTooLargeError,
+    BadAnswerError,
+    count_answer_bytes,
+    parse_answer,
+    parse_models,
+    read_body,
+    read_pause,
+    read_refusal,
+)
 from rlt_data.errors import EngineError
 
 _RETRY_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 _GATEWAY_STATUSES = frozenset({502, 503, 504})
 _BUSY_STATUSES = frozenset({429, 503})
-_LONGEST_RETRY_AFTER = 600.0
 _DETAIL_CHARACTERS = 500
+_LONG_PAUSE = 5.0
+"""Seconds of a requested pause from which on it is reported."""
 
 
 class RequestFailedError(Exception):
@@ -38,27 +49,21 @@ class RequestFailedError(Exception):
         self.status = status
 
 
-class BadAnswerError(Exception):
-    """The server answered with a success status but an invalid answer; the request is tried again."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
-
-
 class ServerClient:
     """Sends JSON to one server. All requests wait while the server requests a pause.
 
     A temporary status (429, 5xx and the like), a broken connection, a timeout and an answer that is not a
     JSON object are retried, after a pause that doubles, has jitter, and is at least as long as Retry-After
     requires. A 429 or 503 with Retry-After does not count as a failed try until the request's `timeout` has
-    passed. A server that cannot be reached, also behind a gateway that reports so, is waited for; if it does
-    not return within `ready_timeout`, the work stops instead of failing every request.
+    passed. No request takes longer than `total_timeout` with all its tries and pauses, and no answer is read
+    beyond the size that its tokens can take. A server that cannot be reached, also behind a gateway that
+    reports so, is waited for; if it does not return within `ready_timeout`, the work stops instead of
+    failing every request. `notify` gets a sentence whenever the work begins to wait.
     """
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, *, notify: Callable[[str], None] | None = None) -> None:
         self._options = options
+        self._notify = notify or (lambda text: None)
         self._key = options.api_key
         self._pause_until = 0.0
         self._seen_ready = 0.0
@@ -67,7 +72,10 @@ class ServerClient:
         self._confirming = asyncio.Lock()
         self._client = httpx.AsyncClient(
             base_url=options.base_url.rstrip("/") + "/",
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            headers={
+                "Accept-Encoding": "identity",
+                **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+            },
             # `_try_post` times the request as a whole; httpx would restart its timer with each byte.
             timeout=httpx.Timeout(None, connect=min(30.0, options.timeout)),
             limits=httpx.Limits(
@@ -91,21 +99,30 @@ class ServerClient:
         Raises `RequestFailedError` where this request fails for good, `EngineError` where the server does.
         """
         began = time.monotonic()
+        deadline = began + self._options.total_timeout
         tries = failed = 0
         while True:
-            await self._await_pause()
-            tries += 1
+            await self._await_pause(deadline)
             tried_at = time.monotonic()
+            if tried_at >= deadline:
+                raise RequestFailedError(
+                    "timeout",
+                    f"it asks to wait for longer than {self._options.total_timeout:g} s (total_timeout)",
+                    tried_at,
+                )
+            tries += 1
             try:
-                answer = await self._try_post(path, body)
+                answer = await self._try_post(path, body, deadline)
             except (httpx.HTTPError, BadAnswerError) as error:
                 status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
-                requested_pause = _read_pause(error)
+                requested_pause = read_pause(error)
                 excused = requested_pause is not None and status in _BUSY_STATUSES
                 failed += not excused or tried_at - began > self._options.timeout
-                if failed >= self._options.attempts:
+                if failed >= self._options.attempts or time.monotonic() >= deadline:
                     raise self._give_up(error, tries, tried_at) from error
-                await self._back_off(tries, requested_pause)
+                await self._back_off(tries, requested_pause, deadline)
+                if time.monotonic() >= deadline:
+                    raise self._give_up(error, tries, tried_at) from error
                 if isinstance(error, httpx.ConnectError) or status in _GATEWAY_STATUSES:
                     await self._await_return()
             else:
@@ -135,19 +152,30 @@ class ServerClient:
         Raises `EngineError` where it is not ready within `ready_timeout`, or refuses the API key.
         """
         deadline = time.monotonic() + self._options.ready_timeout
-        problem = "no answer"
-        while time.monotonic() < deadline:
+        problem = ""
+        while (left := deadline - time.monotonic()) > 0:
             try:
-                response = await self._client.get("models", timeout=min(10.0, self._options.ready_timeout))
-            except httpx.HTTPError as error:
-                problem = self._describe(error)
-            else:
-                self._check_access(response)
-                missing = response.status_code in (404, 405, 501)
-                if response.is_success or missing:
-                    self._seen_ready = time.monotonic()
-                    return [] if missing else _read_models(response)
-                problem = f"status {response.status_code}"
+                async with (
+                    asyncio.timeout(min(10.0, self._options.ready_timeout)),
+                    self._stream("GET", "models") as response,
+                ):
+                    self._check_access(response)
+                    missing = response.status_code in (404, 405, 501)
+                    if response.is_success or missing:
+                        content = b"" if missing else await read_body(response, MOST_LIST_BYTES)
+                        self._seen_ready = time.monotonic()
+                        return parse_models(content)
+                    found = f"status {response.status_code}"
+            except TimeoutError:
+                found = "no whole answer within 10 s"
+            except (httpx.HTTPError, BadAnswerError, AnswerTooLargeError) as error:
+                found = self._describe(error)
+            if not problem:
+                self._notify(
+                    f"the server at {self._options.base_url} does not answer ({found}); trying again for "
+                    f"{left:.0f} s (engine option ready_timeout)"
+                )
+            problem = found
             await asyncio.sleep(min(1.0, self._options.ready_timeout / 10))
         raise EngineError(
             f"the server is not ready after {self._options.ready_timeout:g} s: {problem}",
@@ -155,15 +183,32 @@ class ServerClient:
             remedy="start it (vllm serve MODEL), check the address, or raise ready_timeout",
         )
 
-    async def _try_post(self, path: str, body: Mapping[str, Any]) -> Any:
+    @asynccontextmanager
+    async def _stream(
+        self, method: str, path: str, content: bytes | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        async with self._client.stream(method, path, content=content, headers=headers) as response:
+            yield response
+
+    async def _try_post(self, path: str, body: Mapping[str, Any], deadline: float) -> Any:
         self.tries += 1
         tried_at = time.monotonic()
+        sent = json.dumps(body).encode()
+        limit = max(0.0, min(self._options.timeout, deadline - tried_at))
         try:
-            async with asyncio.timeout(self._options.timeout):
-                response = await self._client.post(path, json=body)
+            async with asyncio.timeout(limit), self._stream("POST", path, sent) as response:
+                self._check_access(response)
+                if response.is_success:
+                    content = await read_body(response, count_answer_bytes(body, len(sent)))
+                else:
+                    response = await read_refusal(response)
         except TimeoutError as error:
-            raise httpx.ReadTimeout(f"no whole answer within {self._options.timeout:g} s") from error
-        self._check_access(response)
+            raise httpx.ReadTimeout(f"no whole answer within {limit:g} s") from error
+        except AnswerTooLargeError as error:
+            raise RequestFailedError(
+                "answer_too_large", f"the server's answer is too large: {error}", tried_at
+            ) from error
         if response.status_code in _RETRY_STATUSES:
             response.raise_for_status()
         if not response.is_success:
@@ -173,12 +218,7 @@ class ServerClient:
                 tried_at,
                 response.status_code,
             )
-        try:
-            answer = json.loads(response.content)
-        except ValueError as error:
-            raise BadAnswerError("invalid_answer", f"the server's answer is not JSON: {error}") from error
-        check_answer(answer)
-        return answer
+        return parse_answer(content)
 
     def _check_access(self, response: httpx.Response) -> None:
         if response.status_code in (401, 403):
@@ -191,8 +231,8 @@ class ServerClient:
                 else f"set the API key in the environment variable {name}",
             )
 
-    async def _await_pause(self) -> None:
-        while (pause := self._pause_until - time.monotonic()) > 0:
+    async def _await_pause(self, deadline: float) -> None:
+        while (pause := min(self._pause_until, deadline) - time.monotonic()) > 0:
             # Spread the requests, so that they do not all arrive when the pause ends.
             await asyncio.sleep(pause + random.uniform(0, self._options.backoff))
 
@@ -203,13 +243,18 @@ class ServerClient:
             if self._seen_ready < failed:
                 await self.get_models()
 
-    async def _back_off(self, tries: int, requested: float | None) -> None:
+    async def _back_off(self, tries: int, requested: float | None, deadline: float) -> None:
         pause = min(self._options.longest_pause, self._options.backoff * 2.0 ** min(tries - 1, 30))
         pause *= random.uniform(0.5, 1.0)
         if requested is not None:
             pause = max(pause, requested + random.uniform(0, self._options.backoff))
-            self._pause_until = max(self._pause_until, time.monotonic() + requested)
-        await asyncio.sleep(pause)
+            until = time.monotonic() + requested
+            if requested >= _LONG_PAUSE and until - self._pause_until >= _LONG_PAUSE:
+                self._notify(
+                    f"the server at {self._options.base_url} asks to wait: pausing {requested:.0f} s"
+                )
+            self._pause_until = max(self._pause_until, until)
+        await asyncio.sleep(max(0.0, min(pause, deadline - time.monotonic())))
 
     def _give_up(self, error: Exception, tries: int, tried_at: float) -> RequestFailedError:
         if isinstance(error, BadAnswerError):
@@ -229,44 +274,3 @@ class ServerClient:
         # Hide secrets before truncating: half a key is still a secret.
         text = hide_secrets(response.text, [self._key])
         return f"status {response.status_code}: {text[:_DETAIL_CHARACTERS]}"
-
-
-def check_answer(answer: Any) -> None:
-    """Raise `BadAnswerError` for an answer without choices."""
-    if not isinstance(answer, dict):
-        raise BadAnswerError(
-            "invalid_answer", f"the server's answer is {type(answer).__name__}, not an object"
-        )
-    choices = answer.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise BadAnswerError("empty_answer", "the server's answer has no choices")
-
-
-def read_retry_after(value: str | None) -> float | None:
-    """Read a Retry-After header, seconds or a date, as seconds from now; None where it holds neither."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
-
-
-def _read_pause(error: Exception) -> float | None:
-    """Read the pause in seconds that an error answer requests; None where it requests none."""
-    if not isinstance(error, httpx.HTTPStatusError):
-        return None
-    return read_retry_after(error.response.headers.get("retry-after"))
-
-
-def _read_models(response: httpx.Response) -> list[dict[str, Any]]:
-    try:
-        found = response.json()
-    except ValueError:
-        return []
-    models = found.get("data") if isinstance(found, dict) else found
-    return [model for model in models if isinstance(model, dict)] if isinstance(models, list) else []

@@ -39,7 +39,8 @@ class OpenAIEngine:
 
     def __init__(self, identity: ModelIdentity, options: EngineOptions) -> None:
         self._options = read_server_options(options.extra)
-        self.traits, server = asyncio.run(inspect_server(self._options, identity))
+        self._notify = options.notify
+        self.traits, server = asyncio.run(inspect_server(self._options, identity, notify=self._notify))
         self.version = f"openai ({server})"
         self.logprob_mode: LogprobMode = self.traits.logprob_mode or "none"
         self.dtype = "unknown"
@@ -103,7 +104,7 @@ class OpenAIEngine:
         async def answer(client: ServerClient, request: GenerationRequest) -> Completion | FailedRequest:
             return await self._answer(client, request, sampling)
 
-        worker = RequestWorker(self._options, answer)
+        worker = RequestWorker(self._options, answer, notify=self._notify)
         sent_before = self.tries
         for result in worker.answer_all(requests, on_wait):
             self._answers += 1
@@ -119,7 +120,7 @@ class OpenAIEngine:
         except RequestFailedError as error:
             return FailedRequest(request.key, error.reason, error.detail)
         except UnreadableAnswerError as error:
-            return FailedRequest(request.key, "invalid_answer", str(error))
+            return FailedRequest(request.key, error.reason, str(error))
         self._unreported_endings += not answer.ending_reported
         return self._check_context(answer.completion, sampling)
 

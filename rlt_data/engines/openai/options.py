@@ -36,7 +36,9 @@ class ServerOptions(pydantic.BaseModel):
     concurrency: Count = pydantic.Field(64)
     """Requests in flight at once."""
     timeout: Seconds = pydantic.Field(1800.0)
-    """Time limit of one request."""
+    """Time limit of one try of a request."""
+    total_timeout: float = pydantic.Field(7200.0, gt=0)
+    """Time limit of one request, with all its tries and the pauses between them."""
     attempts: Count = pydantic.Field(6)
     """How often a request is tried before it fails for good."""
     backoff: Seconds = pydantic.Field(0.5)

@@ -28,8 +28,17 @@ _LARGE = 1 << 31
 _ROUNDING = 1e-3
 
 
+# A token is a few characters; the longest of common vocabularies are runs of 256 spaces.
+_CHARACTERS_PER_TOKEN = 256
+_CHARACTERS_BESIDES = 1024
+
+
 class UnreadableAnswerError(Exception):
-    """An answer whose text is not a string."""
+    """An answer that cannot be the completion that was requested; `reason` is a short code."""
+
+    def __init__(self, detail: str, reason: str = "invalid_answer") -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -138,13 +147,22 @@ def read_answer(
     it, the stop text is assumed: nothing distinguishes it from the end token (`ending_reported`). A field of
     a wrong type counts as omitted.
 
-    Raises `UnreadableAnswerError` where the text is not a string.
+    Raises `UnreadableAnswerError` where there is no text, or more than `max_tokens` tokens can hold.
     """
     choice = answer["choices"][0]
     message = choice.get("message")
-    text = (message.get("content") if isinstance(message, dict) else choice.get("text")) or ""
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    if text is None:
+        raise UnreadableAnswerError(
+            f"the answer holds no text (finish_reason {choice.get('finish_reason')!r:.40})"
+        )
     if not isinstance(text, str):
         raise UnreadableAnswerError(f"the answer's text is {type(text).__name__}, not a string")
+    if len(text) > _CHARACTERS_PER_TOKEN * sampling.max_tokens + _CHARACTERS_BESIDES:
+        raise UnreadableAnswerError(
+            f"the answer's text has {len(text):,} characters for at most {sampling.max_tokens} tokens",
+            "answer_too_large",
+        )
     # JSON may contain lone surrogates, which a table cannot store.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     finish, reported = _read_finish(choice)
@@ -155,6 +173,11 @@ def read_answer(
         matched = choice.get("stop_reason", choice.get("matched_stop"))
         text += matched if isinstance(matched, str) else sampling.stop[0] if sampling.stop else ""
     tokens = _read_token_ids(choice)
+    if tokens is not None and len(tokens) > sampling.max_tokens:
+        raise UnreadableAnswerError(
+            f"the answer has {len(tokens):,} tokens, and at most {sampling.max_tokens} were requested",
+            "answer_too_large",
+        )
     logprobs = _read_logprobs(choice)
     if tokens is not None and logprobs is not None and len(tokens) != len(logprobs):
         logprobs = None

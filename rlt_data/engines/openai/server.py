@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 from urllib.parse import urlsplit
 
@@ -56,13 +56,17 @@ async def post_request(client: ServerClient, traits: ServerTraits, body: Mapping
         raise
 
 
-async def inspect_server(options: ServerOptions, identity: ModelIdentity) -> tuple[ServerTraits, str]:
+async def inspect_server(
+    options: ServerOptions, identity: ModelIdentity, *, notify: Callable[[str], None] | None = None
+) -> tuple[ServerTraits, str]:
     """Wait for the server; return what it can do for a model, and a name of its software.
+
+    `notify` gets a sentence where it does not answer at once.
 
     Raises `UsageError` where it does not serve the model or does not answer on the selected endpoint,
     `EngineError` where it is not ready in time or refuses access.
     """
-    async with ServerClient(options) as client:
+    async with ServerClient(options, notify=notify) as client:
         model, entry = _find_model(await client.get_models(), identity, options)
         is_vllm = entry.get("owned_by") == "vllm"
         apis: list[Api] = ["completions", "chat"] if options.api == "auto" else [options.api]

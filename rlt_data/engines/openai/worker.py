@@ -23,9 +23,14 @@ class RequestWorker(Generic[Request, Result]):
     """Answers requests, `options.concurrency` of them at once, in no fixed order."""
 
     def __init__(
-        self, options: ServerOptions, answer: Callable[[ServerClient, Request], Awaitable[Result]]
+        self,
+        options: ServerOptions,
+        answer: Callable[[ServerClient, Request], Awaitable[Result]],
+        *,
+        notify: Callable[[str], None] | None = None,
     ) -> None:
         self._options = options
+        self._notify = notify
         self._answer = answer
         self._loop = asyncio.new_event_loop()
         self._waiting: asyncio.Queue[Request] = asyncio.Queue()
@@ -95,7 +100,7 @@ class RequestWorker(Generic[Request, Result]):
             self._results.put((None, error))
 
     async def _serve(self) -> None:
-        async with ServerClient(self._options) as client, asyncio.TaskGroup() as group:
+        async with ServerClient(self._options, notify=self._notify) as client, asyncio.TaskGroup() as group:
             for _ in range(self._options.concurrency):
                 group.create_task(self._answer_waiting(client))
 

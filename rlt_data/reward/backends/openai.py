@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from rlt_data.engines.openai.client import RequestFailedError, ServerClient
@@ -22,10 +22,18 @@ class ServerBackend:
     """Scores texts by the `prompt_logprobs` of a vLLM server, which bypass its prefix cache.
 
     `identity` gives the model's name and tokenizer. Raises `UsageError` for a temperature other than 1,
-    which a server does not apply to prompts, and for a server other than vLLM.
+    which a server does not apply to prompts, and for a server other than vLLM. `notify` gets a sentence
+    whenever it must wait for the server.
     """
 
-    def __init__(self, identity: ModelIdentity, temperature: float, *, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        identity: ModelIdentity,
+        temperature: float,
+        *,
+        options: Mapping[str, Any],
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
         if temperature != 1.0:
             raise UsageError(
                 f"a server's prompt_logprobs are those of temperature 1, not {temperature:g}",
@@ -34,7 +42,8 @@ class ServerBackend:
                 "machine",
             )
         self._options = read_server_options({**options, "api": "completions"})
-        traits, _ = asyncio.run(inspect_server(self._options, identity))
+        self._notify = notify
+        traits, _ = asyncio.run(inspect_server(self._options, identity, notify=notify))
         if not traits.is_vllm:
             raise UsageError(
                 "the server is not vLLM, and only vLLM returns prompt_logprobs",
@@ -48,7 +57,7 @@ class ServerBackend:
 
     def score(self, texts: Iterable[Text]) -> Iterator[Scored]:
         """Score texts with bounded concurrency; see `LogprobBackend`."""
-        return RequestWorker(self._options, self._score_text).answer_all(texts)
+        return RequestWorker(self._options, self._score_text, notify=self._notify).answer_all(texts)
 
     def close(self) -> None:
         """Do nothing: no connection is kept between calls."""

@@ -18,12 +18,16 @@ BackendName = Literal["torch", "vllm", "openai"]
 
 @dataclass(frozen=True)
 class BackendSettings:
-    """How a backend runs a model; `memory` in bytes beyond the weights, None for its default."""
+    """How a backend runs a model; `memory` in bytes beyond the weights, None for its default.
+
+    `notify` is called with a sentence where a backend must wait.
+    """
 
     dtype: str = "auto"
     device: str = "auto"
     memory: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    notify: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def _open_vllm(identity: ModelIdentity, temperature: float, settings: BackendSet
 def _open_server(identity: ModelIdentity, temperature: float, settings: BackendSettings) -> LogprobBackend:
     from rlt_data.reward.backends.openai import ServerBackend
 
-    return ServerBackend(identity, temperature, options=settings.options)
+    return ServerBackend(identity, temperature, options=settings.options, notify=settings.notify)
 
 
 BACKENDS: Mapping[BackendName, BackendEntry] = {

@@ -88,7 +88,7 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
             engine = open_engine(
                 "openai" if config.is_served else config.engine,
                 generation.teacher,
-                config.make_engine_options(),
+                config.make_engine_options().model_copy(update={"notify": run.reporter.message}),
             )
         try:
             writer = TraceWriter(run, generation, engine, limit, student, refusals)

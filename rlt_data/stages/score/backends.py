@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,13 @@ def resolve_student(name: str, config: ScoreConfig) -> ModelIdentity:
     return replace(resolve_model(name, role="student", need="tokenizer"), revision=None)
 
 
-def open_backends(config: ScoreConfig, local: ModelCache, dtype: str) -> BackendCache | None:
-    """Open the backend; None for our own forward passes. `dtype` is that of local models."""
+def open_backends(
+    config: ScoreConfig, local: ModelCache, dtype: str, notify: Callable[[str], None]
+) -> BackendCache | None:
+    """Open the backend; None for our own forward passes. `dtype` is that of local models.
+
+    `notify` is called with a sentence where a backend must wait.
+    """
     if BACKENDS[config.backend].open is None:
         return None
     from rlt_data.reward.backends.cache import BackendCache
@@ -40,5 +46,6 @@ def open_backends(config: ScoreConfig, local: ModelCache, dtype: str) -> Backend
             device=config.device.partition(":")[0],
             memory=parse_memory(config.memory) if config.memory is not None else None,
             options={**config.backend_options, **server},
+            notify=notify,
         ),
     )

@@ -75,7 +75,7 @@ def _score_groups(
     _check_templates(run, students, groups)
     progress = ScoredTraces(run)
     models = ModelCache(dtype=dtype, device=config.device)
-    backends = open_backends(config, models, dtype)
+    backends = open_backends(config, models, dtype, run.reporter.message)
     # A server does not report the type in which it computes.
     quantized = config.model_options.get("quantization")
     stored = "unknown" if BACKENDS[config.backend].served else f"{dtype}+{quantized}" if quantized else dtype

@@ -6,6 +6,7 @@ The last fault of a plan is repeated when the plan says `forever`.
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
@@ -21,6 +22,7 @@ MODEL = "faulty"
 PROBE = "The"
 SLOW_SECONDS = 1.5
 TRICKLE_SECONDS = 0.2
+ENDLESS_BYTES = 1 << 28
 
 
 @dataclass
@@ -56,6 +58,10 @@ class FaultServer:
     served: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     moments: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    drips: bool = False
+    """Whether the list of models comes byte by byte, without an end."""
+    bytes_sent: int = 0
+    """Bytes of an endless answer that were sent before the connection broke."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     connections: list[socket.socket] = field(default_factory=list)
 
@@ -92,7 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.faulty.connections.append(self.connection)
 
     def do_GET(self) -> None:
-        if self._allow():
+        if self.faulty.drips:
+            self._drip()
+        elif self._allow():
             self._send(200, {"object": "list", "data": [{"id": MODEL, "owned_by": "tests"}]})
 
     def do_POST(self) -> None:
@@ -182,6 +190,61 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 time.sleep(TRICKLE_SECONDS)
         self.close_connection = True
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"1\r\n \r\n")
+                self.wfile.flush()
+                time.sleep(0.02)
+        self.close_connection = True
+
+    def _do_endless(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        chunk = b" " * 65536
+        with suppress(OSError):
+            while self.faulty.bytes_sent < ENDLESS_BYTES:
+                self.wfile.write(b"10000\r\n" + chunk + b"\r\n")
+                self.faulty.bytes_sent += len(chunk)
+        self.close_connection = True
+
+    def _do_declared(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "3000000000")
+        self.end_headers()
+        with suppress(OSError):
+            self.wfile.write(b" ")
+            # Returns when the client closes the connection.
+            self.rfile.read(1)
+        self.close_connection = True
+
+    def _do_long_text(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self._send(200, self._write(chat, "x" * 100_000, "stop", body))
+
+    def _do_many_tokens(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        answer = self._write(chat, "x", "stop", body)
+        answer["choices"][0]["token_ids"] = [1] * (body["max_tokens"] + 1)
+        self._send(200, answer)
+
+    def _do_null(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"text": None, "finish_reason": "stop"}
+        if chat:
+            answer = {"message": {"role": "assistant", "content": None}, "finish_reason": "stop"}
+        self._send(200, {"choices": [answer]})
+
+    def _do_compressed(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self._send(200, gzip.compress(b" " * 50_000_000), {"Content-Encoding": "gzip"})
+
+    def _do_nested(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self._send(200, b"[" * 200_000)
+
+    def _do_wait_long(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
+        self._send(429, {"error": "come back tomorrow"}, {"Retry-After": "100000"})
 
     def _do_odd(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
         self._send(200, {"choices": [{"text": {"parts": []}, "finish_reason": "stop"}], "usage": "none"})

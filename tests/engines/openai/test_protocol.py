@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlt_data.engines import GenerationRequest, SamplingParameters
-from rlt_data.engines.openai.client import read_retry_after
 from rlt_data.engines.openai.options import hide_secrets, read_server_options
 from rlt_data.engines.openai.protocol import ServerTraits, UnreadableAnswerError, build_body, read_answer
+from rlt_data.engines.openai.reading import read_retry_after
 from rlt_data.errors import UsageError
 from rlt_data.stages.generate import GenerateConfig
 
@@ -90,7 +90,7 @@ def test_secrets_are_hidden_completely() -> None:
         ({"text": "a", "finish_reason": "stop"}, f"a{CLOSE}", "stop", False),
         ({"text": "a", "finish_reason": "length"}, "a", "length", True),
         ({"text": "a", "finish_reason": "abort"}, "a", "partial", True),
-        ({"text": None, "finish_reason": "content_filter"}, "", "partial", True),
+        ({"text": "", "finish_reason": "content_filter"}, "", "partial", True),
         ({"text": "a\ud800b", "finish_reason": "length"}, "a\ufffdb", "length", True),
         ({"message": {"content": "a"}, "finish_reason": "eos"}, "a", "end", True),
     ],
