@@ -82,7 +82,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-def test_the_first_interpreter_that_runs_is_taken_and_named(project: Project) -> None:
+def test_the_first_interpreter_that_runs_is_used_and_named(project: Project) -> None:
     project.add_shim("python3.11")
     chosen = project.add_interpreter("python3.12", "3.12")
     project.add_interpreter("python3.13", "3.13")

@@ -119,7 +119,7 @@ def list_brought(extra: str) -> set[str]:
 
 
 @pytest.mark.skipif(find_spec("trl") is None, reason="what packages need is read from those installed")
-def test_extras_bring_the_modules_for_which_errors_name_them():
+def test_extras_install_the_modules_for_which_errors_name_them():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "rlt_data").rglob("*.py")]
     asked = {
         pair for text in texts for pair in re.findall(r'require_module\(\s*"(\w+)[^"]*",\s*"(\w+)"', text)

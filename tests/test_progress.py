@@ -144,7 +144,7 @@ def test_quiet_shows_nothing() -> None:
         assert piped.read_rest() == []
 
 
-def test_a_stderr_that_nobody_reads_does_not_stop_the_step() -> None:
+def test_a_closed_stderr_does_not_stop_the_step() -> None:
     with PipedStderr() as piped:
         reporter = Reporter(interval=INTERVAL)
         with reporter.track("step", 1) as task:

@@ -18,7 +18,7 @@ def problems(tmp_path: Path) -> Path:
     return path
 
 
-def test_mapped_columns_go_in_and_bad_rows_are_counted(quick: QuickProgram, problems: Path) -> None:
+def test_mapped_columns_are_ingested_and_bad_rows_are_counted(quick: QuickProgram, problems: Path) -> None:
     message = quick.succeed("ingest", problems.name, "--map", "question=prompt,solution=response")
     assert "questions@1" in message
     assert "rejected malformed json: 1" in message

@@ -200,7 +200,7 @@ def test_sql_is_read_only_and_explains_what_it_refuses(
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_sql_may_use_files_when_asked(filled: QuickProgram):
+def test_sql_may_use_files_when_allowed(filled: QuickProgram):
     query = "select count(*) > 0 as there from read_text('rlt-data.toml')"
     assert filled.succeed("sql", query, "-f", "csv", "--allow-files").split()[1].lower() == "true"
 
@@ -214,7 +214,9 @@ def test_models_lists_the_users_own_first(quick: QuickProgram, tmp_path: Path):
     assert "qwen7b" in quick.succeed("models")
 
 
-def test_a_wrong_key_in_the_settings_names_file_line_and_the_right_key(quick: QuickProgram, tmp_path: Path):
+def test_a_wrong_key_in_the_settings_names_file_line_and_the_nearest_valid_key(
+    quick: QuickProgram, tmp_path: Path
+):
     (tmp_path / "rlt-data.toml").write_text('lake = "lake"\n[models.mine]\nmodle = "x"\n', encoding="utf-8")
     message = quick.fail(2, "models")
     assert "rlt-data.toml:3" in message

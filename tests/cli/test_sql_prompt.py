@@ -55,7 +55,7 @@ class InterruptedLake(Lake):
         return super().sql(query, allow_files=allow_files)
 
 
-def test_control_c_ends_a_query_and_the_session_goes_on(
+def test_control_c_ends_a_query_and_not_the_session(
     keyboard: PipeInput, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     lake = InterruptedLake(tmp_path / "lake")
@@ -65,7 +65,7 @@ def test_control_c_ends_a_query_and_the_session_goes_on(
     assert "42" in shown
 
 
-def test_control_d_leaves(lake: Lake, keyboard: PipeInput, tmp_path: Path):
+def test_control_d_quits(lake: Lake, keyboard: PipeInput, tmp_path: Path):
     keyboard.send_text("\x04")
     open_prompt(lake, "table", allow_files=False, history=tmp_path / "history")
 

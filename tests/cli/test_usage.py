@@ -23,7 +23,7 @@ def test_help_lists_every_command_with_its_line(program: Program):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_option_and_argument_says_what_it_is(name: str):
+def test_every_option_and_argument_has_a_help_text(name: str):
     group = typer.main.get_command(app)
     command = group.get_command(typer.Context(group), name)
     silent = [parameter.name for parameter in command.params if not parameter.help]
@@ -66,7 +66,7 @@ def test_the_lake_may_be_named_before_the_command(program: Program, tmp_path: Pa
     assert before == program.succeed("tables", "--lake", str(tmp_path / "lake"), "--json")
 
 
-def test_an_error_says_what_where_and_what_to_do(program: Program):
+def test_an_error_states_what_where_and_what_to_do(program: Program):
     message = program.fail(1, "tables", "--lake", "nowhere")
     assert message.startswith("error: ")
     assert "where:" in message
@@ -124,7 +124,7 @@ def test_an_interruption_says_how_to_resume(tmp_path: Path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(program: Program, tmp_path: Path):
+def test_a_closed_pipe_is_not_an_error(program: Program, tmp_path: Path):
     program.succeed("init", ".")
     query = "select range from range(200000)"
     pipe = f"{find_program()} sql '{query}' --format csv | head -1"
@@ -133,7 +133,7 @@ def test_a_reader_that_goes_away_is_no_error(program: Program, tmp_path: Path):
     assert done.stderr == ""
 
 
-def test_completion_knows_the_commands_without_loading_them(tmp_path: Path):
+def test_completion_offers_the_commands_without_loading_them(tmp_path: Path):
     env = {"PATH": "", "_RLT_DATA_COMPLETE": "complete_bash", "COMP_WORDS": "rlt-data s", "COMP_CWORD": "1"}
     done = subprocess.run(
         [find_program()], capture_output=True, text=True, cwd=tmp_path, env=env, check=False

@@ -176,7 +176,7 @@ def test_a_finished_run_is_finished(stage: str, lake: Lake) -> None:
 @pytest.mark.parametrize(
     "stage", [pytest.param(stage, marks=[pytest.mark.slow] * (stage in TRAININGS)) for stage in STAGES]
 )
-def test_an_interrupted_run_goes_on(stage: str, lake: Lake) -> None:
+def test_an_interrupted_run_resumes(stage: str, lake: Lake) -> None:
     told = RUNS["stages"][stage]["interrupted"]
     run_id = told["run_id"]
     before, runs = read_rows(lake), list_runs(lake)

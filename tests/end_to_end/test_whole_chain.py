@@ -153,7 +153,7 @@ def test_from_problems_to_a_distillation_set(project: Program, models: dict[str,
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_recipe_runs_once_and_tells_what_is_done(project: Program, tmp_path: Path):
+def test_a_recipe_runs_once_and_reports_what_is_done(project: Program, tmp_path: Path):
     (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
     before = json.loads(project.succeed("run", "recipe.toml", "--dry-run", "--json"))
     assert [step["state"] for step in before["plan"]] == ["new", *["waits"] * 5]
@@ -205,7 +205,7 @@ def test_errors_say_what_to_do_and_never_show_a_traceback(
     assert told in project.fail(code, *arguments)
 
 
-def test_real_problems_go_in(program: Program, shared_data: Path):
+def test_real_problems_are_ingested(program: Program, shared_data: Path):
     for file, questions in (("gsm8k_test.jsonl", 1319), ("math500.jsonl", 500), ("aime24.jsonl", 30)):
         summary = run_json(program, "ingest", str(shared_data / file))
         assert summary["rows_in"] == questions

@@ -71,7 +71,7 @@ def test_a_killed_toy_stage_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert_equal_lakes(whole, killed)
 
 
-def test_a_command_that_fails_is_told_with_its_words(tmp_path: Path) -> None:
+def test_a_failing_command_prints_its_error(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="out of cheese"):
         run_killed(make_command("raise SystemExit('out of cheese')"), [])
 

@@ -21,7 +21,7 @@ print(ingest(Lake(sys.argv[1]), IngestConfig(source=sys.argv[2])).model_dump_jso
 
 
 @pytest.mark.slow
-def test_a_killed_ingest_of_traces_leaves_what_an_uninterrupted_one_leaves(tmp_path: Path) -> None:
+def test_a_killed_ingest_of_traces_ends_with_the_rows_of_an_uninterrupted_one(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     lines = []

@@ -74,7 +74,7 @@ def run_here(declaration: StageDeclaration, folder: Path, lake: Lake) -> StageSu
 
 @pytest.mark.slow
 @pytest.mark.parametrize("declaration", STAGES, ids=lambda declaration: declaration.name)
-def test_a_killed_stage_leaves_what_an_uninterrupted_one_leaves(
+def test_a_killed_stage_ends_with_the_rows_of_an_uninterrupted_one(
     declaration: StageDeclaration, chain: Lake, folder: Path
 ) -> None:
     case = load_case(declaration.section, folder)

@@ -90,7 +90,7 @@ def test_the_path_of_a_format_is_relative_to_the_working_directory(tmp_path: Pat
         assert load_format("../mine.toml", settings).name == "above"
 
 
-def test_the_name_is_no_part_of_the_identity_and_every_text_is(tmp_path: Path) -> None:
+def test_the_name_is_not_part_of_the_identity_and_every_text_is(tmp_path: Path) -> None:
     first = write(tmp_path / "a.toml", f"[teacher]\n{TEACHER}[student]\n{STUDENT}")
     second = write(tmp_path / "b.toml", f"[teacher]\n{TEACHER}[student]\n{STUDENT}")
     third = write(tmp_path / "c.toml", f'[teacher]\n{TEACHER}[student]\nsystem = "x"\n{STUDENT}')
@@ -134,7 +134,7 @@ def test_a_wrong_format_is_refused_with_the_reason(tmp_path: Path, text: str, ex
         load_format(str(path), Settings())
 
 
-def test_an_unknown_key_is_named_with_its_line_and_the_nearest_right_one(tmp_path: Path) -> None:
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_valid_one(tmp_path: Path) -> None:
     path = write(tmp_path / "wrong.toml", f"[teacher]\n{TEACHER}[student]\nsytem = 'x'\n{STUDENT}")
     with pytest.raises(UsageError) as caught:
         load_format(str(path), Settings())

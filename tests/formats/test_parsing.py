@@ -84,7 +84,7 @@ def test_a_teacher_that_was_not_prefilled_opens_the_explanation_itself(
     ],
 )
 @pytest.mark.parametrize("format", [STRATOS, R1], ids=["stratos", "r1"])
-def test_an_imported_trace_is_taken_apart_whichever_family_its_tags_are_of(
+def test_an_imported_trace_is_parsed_with_the_tags_of_any_family(
     format: ConversationFormat,
     text: str,
     think: str | None,

@@ -97,12 +97,14 @@ def test_a_template_without_system_role_gets_the_system_text_before_the_question
         assert rendered.text[slice(*rendered.spans["question"])] == "Q?"
 
 
-def test_a_template_that_cuts_thinking_or_trims_leaves_ours_alone(make_tokenizer: Callable[..., Any]) -> None:
+def test_a_template_that_cuts_thinking_or_trims_does_not_change_rendered_texts(
+    make_tokenizer: Callable[..., Any],
+) -> None:
     rendered = render_student_text(R1, make_tokenizer(THINKING_CUT), "Q", "why </think> so\n", " S ")
     assert rendered.text == "[user]Q<|im_end|>[assistant]<think>\nwhy </think> so\n</think>\n\n S <|im_end|>"
 
 
-def test_an_empty_thinking_block_of_the_template_is_left_out(make_tokenizer: Callable[..., Any]) -> None:
+def test_an_empty_thinking_block_of_the_template_is_omitted(make_tokenizer: Callable[..., Any]) -> None:
     for format in (R1, STRATOS):
         rendered = render_student_text(format, make_tokenizer(THINKING_ADDED), "Q", "T", "S")
         assert f"[assistant]{format.student.think_open}" in rendered.text
@@ -140,7 +142,7 @@ def test_a_changed_template_is_noticed(make_tokenizer: Callable[..., Any]) -> No
 
 
 @pytest.mark.parametrize("name", ["question", "think", "solution"])
-def test_a_lone_surrogate_is_refused_by_name_and_place(tokenizer: Any, name: str) -> None:
+def test_a_lone_surrogate_is_refused_with_its_position(tokenizer: Any, name: str) -> None:
     values = {"question": "Q", "think": "T", "solution": "S", name: "ab\ud800c"}
     with pytest.raises(InputError, match=r"lone surrogate U\+D800") as caught:
         render_student_text(STRATOS, tokenizer, **values)

@@ -64,7 +64,7 @@ def test_what_a_template_does_is_named(tokenizer_models: TokenizerModels, name: 
             assert note.startswith(start), (format.name, role)
 
 
-def test_a_template_that_loses_the_thinking_of_messages_says_what_to_train_on(
+def test_a_template_that_drops_the_thinking_of_messages_is_noted_with_what_to_train_on(
     tokenizer_models: TokenizerModels,
 ) -> None:
     tokenizer = tokenizer_models.load("strips_thinking")
@@ -96,7 +96,7 @@ def test_published_templates(
         ("{{ messages[-loop.index].content }}", "writes the user message before the system message"),
     ],
 )
-def test_what_cannot_be_rendered_is_refused_by_part(
+def test_what_cannot_be_rendered_is_refused_with_the_part(
     make_tokenizer: Callable[..., Any], template: str, expected: str
 ) -> None:
     tokenizer = make_tokenizer(f"{{% for m in messages %}}{template}{{% endfor %}}")

@@ -40,7 +40,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return cache
 
 
-def test_an_alias_of_the_user_wins_over_a_built_in_one(tmp_path: Path, tiny_model: Path) -> None:
+def test_an_alias_of_the_user_overrides_a_built_in_one(tmp_path: Path, tiny_model: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "weights")
     (tmp_path / "rlt-data.toml").write_text('[models.qwen7b]\nmodel = "weights"\n', encoding="utf-8")
     settings = load_settings(tmp_path / "rlt-data.toml")
@@ -75,7 +75,7 @@ def test_a_snapshot_without_all_its_weights_is_not_cached(hub_cache: Path, tiny_
     assert only_tokenizer.revision == COMMIT
 
 
-def test_a_hub_that_cannot_be_reached_is_said_so(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported(tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     script = (
         "from rlt_data.errors import ModelError\n"

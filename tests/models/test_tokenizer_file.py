@@ -28,7 +28,9 @@ def test_a_loaded_tokenizer_gives_the_tokens_of_its_file(
         assert loaded.decode(ids) == text
 
 
-def test_a_class_that_splits_otherwise_is_detected(tokenizer_models: TokenizerModels, tmp_path: Path) -> None:
+def test_a_class_that_splits_text_differently_is_detected(
+    tokenizer_models: TokenizerModels, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     source = SMALL / "strips_thinking"

@@ -61,7 +61,7 @@ def test_stages_run_in_the_order_of_the_pipeline(base: Path):
     assert [step.section for step in steps] == ["ingest", "generate", "score", "rank", "substitute", "export"]
 
 
-def test_a_later_file_wins_key_by_key(base: Path, tmp_path: Path):
+def test_a_later_file_overrides_earlier_ones_key_by_key(base: Path, tmp_path: Path):
     later = write(tmp_path, "later.toml", "[generate]\nsamples = 8\n[score.reward]\nalpha = 0.5\n")
     recipe = load_recipe([base, later]).recipe
     assert recipe.generate[0].samples == 8
@@ -186,7 +186,7 @@ def test_a_pipeline_with_a_gap_is_refused(kept: tuple[str, ...], reason: str, tm
     assert reason in caught.value.what
 
 
-def test_parts_of_a_pipeline_may_stand_alone(tmp_path: Path):
+def test_parts_of_a_pipeline_may_be_run_alone(tmp_path: Path):
     path = write(tmp_path, "part.toml", '[rank]\n[substitute]\nstudent = "x"\n[export]\npath = "out"\n')
     assert len(load_recipe([path]).recipe.list_steps()) == 3
 
@@ -214,7 +214,7 @@ path = "baseline"
 """
 
 
-def test_as_many_rankings_as_substitutions_go_together_one_by_one(tmp_path: Path):
+def test_as_many_rankings_as_substitutions_are_paired_one_by_one(tmp_path: Path):
     recipe = load_recipe([write(tmp_path, "compared.toml", COMPARED)]).recipe
     makers = {(step.section, step.index): recipe.find_maker(step) for step in recipe.list_steps()}
     assert makers == {
@@ -224,7 +224,7 @@ def test_as_many_rankings_as_substitutions_go_together_one_by_one(tmp_path: Path
     }
 
 
-def test_one_reader_takes_the_last_set_and_a_named_run_goes_before(tmp_path: Path):
+def test_one_stage_uses_the_last_set_and_a_named_run_takes_precedence(tmp_path: Path):
     text = '[[rank]]\n[[rank]]\npolicy = "random(1)"\n[substitute]\nstudent = "x"\n'
     recipe = load_recipe([write(tmp_path, "last.toml", text)]).recipe
     assert recipe.find_maker(recipe.list_steps()[-1]) == 1
@@ -232,7 +232,7 @@ def test_one_reader_takes_the_last_set_and_a_named_run_goes_before(tmp_path: Pat
     assert recipe.find_maker(recipe.list_steps()[-1]) is None
 
 
-def test_readers_that_cannot_be_told_apart_are_refused(tmp_path: Path):
+def test_stages_that_cannot_be_paired_are_refused(tmp_path: Path):
     path = write(tmp_path, "three.toml", COMPARED + '[[export]]\npath = "third"\n')
     with pytest.raises(UsageError) as caught:
         load_recipe([path])

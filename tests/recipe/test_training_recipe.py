@@ -199,7 +199,7 @@ def test_the_papers_numbers_are_in_its_recipe() -> None:
     assert wanted.items() <= grpo.trainer.items()
 
 
-def test_wrong_usage_leaves_with_2_and_no_traceback(quick: QuickProgram, recipe: Path) -> None:
+def test_wrong_usage_exits_with_2_and_no_traceback(quick: QuickProgram, recipe: Path) -> None:
     pytest.importorskip("trl")
     errors = quick.fail(2, "train-teacher", str(recipe), "--set", "grpo.trainer.betta=1", "--quiet")
     assert "no option 'betta'" in errors
@@ -244,7 +244,7 @@ def test_a_student_is_trained_on_the_examples_of_the_lake(quick: QuickProgram, t
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_from_nothing_to_a_teacher_that_generates(program: Program, recipe: Path, tmp_path: Path) -> None:
+def test_from_scratch_to_a_teacher_that_generates(program: Program, recipe: Path, tmp_path: Path) -> None:
     pytest.importorskip("trl")
     first = json.loads(program.succeed("train-teacher", str(recipe), "--json"))
     assert [summary["stage"] for summary in first] == ["ingest", "sft", "grpo"]

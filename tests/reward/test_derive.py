@@ -83,7 +83,7 @@ def test_every_estimator_is_defined_once() -> None:
     assert all(name in (RewardSettings.model_fields["estimator"].description or "") for name in ESTIMATORS)
 
 
-def test_an_unknown_estimator_is_not_taken_for_another() -> None:
+def test_an_unknown_estimator_is_refused_and_not_replaced() -> None:
     with pytest.raises(KeyError, match="k9"):
         derive_divergence(cast(Any, "k9"))
 

@@ -39,6 +39,6 @@ def test_the_mean_is_over_the_students_that_have_a_part() -> None:
     assert combine_parts([make_parts(None)], "mean").reward is None
 
 
-def test_an_unknown_way_to_combine_is_not_taken_for_another() -> None:
+def test_an_unknown_way_to_combine_is_refused_and_not_replaced() -> None:
     with pytest.raises(AssertionError, match="median"):
         combine_parts([make_parts(-1.0)], cast(Any, "median"))

@@ -178,7 +178,7 @@ def read(name: str, row: dict[str, Any]) -> Example:
 
 
 @pytest.mark.parametrize(("name", "row"), PUBLIC, ids=[f"{name}-{n}" for n, (name, _) in enumerate(PUBLIC)])
-def test_public_schemas_are_told_and_read(name: str, row: dict[str, Any]) -> None:
+def test_public_schemas_are_recognized_and_read(name: str, row: dict[str, Any]) -> None:
     assert recognize(row) == name
     example = read(name, row)
     assert QUESTION in (example.question or "")
@@ -191,7 +191,7 @@ def test_every_layout_is_covered_and_names_are_unique() -> None:
     assert {name for name, _ in PUBLIC} == set(names)
 
 
-def test_the_real_files_are_told(shared_data: Path) -> None:
+def test_the_real_files_are_recognized(shared_data: Path) -> None:
     expected = {
         "gsm8k_test.jsonl": "gsm8k",
         "math500.jsonl": "math500",
@@ -240,7 +240,7 @@ def test_the_nearest_layout_is_named_with_what_it_lacks() -> None:
     assert "c19 and 10 more" in refused.value.what
 
 
-def test_a_layout_is_added_by_a_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layout_is_added_by_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "more_layouts"
     folder.mkdir()
     (folder / "__init__.py").write_text("", "utf-8")
@@ -279,9 +279,7 @@ def test_names_of_layouts_are_corrected() -> None:
         ({"question": "prompt", "solution": "prompt"}, None, "mapped twice"),
     ],
 )
-def test_a_mapping_that_cannot_be_meant_is_refused(
-    mapping: dict[str, str], layout: str | None, message: str
-) -> None:
+def test_an_invalid_mapping_is_refused(mapping: dict[str, str], layout: str | None, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         recognize({"prompt": "p", "response": "r"}, mapping=mapping, layout=layout)
 
@@ -349,7 +347,7 @@ def test_openthoughts_math_keeps_the_published_verdict() -> None:
     assert [trace.grade for trace in example.traces] == [True]
 
 
-def test_s1k_has_a_trace_a_model_with_its_grade() -> None:
+def test_s1k_has_one_trace_per_model_with_its_grade() -> None:
     traces = read("s1k", PUBLIC[4][1]).traces
     assert [(t.teacher, t.text, t.solution, t.grade) for t in traces] == [
         ("gemini", "Hm.", "5", False),
@@ -361,7 +359,7 @@ def test_s1k_has_a_trace_a_model_with_its_grade() -> None:
     assert [trace.text for trace in two.traces] == ["a", "b"]
 
 
-def test_gpqa_choices_stand_in_an_order_of_their_own() -> None:
+def test_the_order_of_gpqa_choices_depends_on_the_question_alone() -> None:
     row = PUBLIC[17][1]
     example = read("gpqa", row)
     letter = example.answer

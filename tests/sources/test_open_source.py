@@ -47,12 +47,12 @@ def test_a_split_is_a_folder_or_the_beginning_of_a_name(folder: Path) -> None:
         "a b",
     ],
 )
-def test_a_path_that_is_not_there_is_no_hub_id(name: str) -> None:
+def test_a_missing_path_is_not_a_hub_id(name: str) -> None:
     with pytest.raises(InputError, match="no such file or directory"):
         open_source(name)
 
 
-def test_a_directory_without_data_says_what_data_is(tmp_path: Path) -> None:
+def test_a_directory_without_data_lists_the_suffixes_of_data_files(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match=r"no data files(.|\n)*\.parquet"):
         open_source(str(tmp_path))

@@ -27,7 +27,7 @@ def prepare(layout: str, row: dict[str, Any], **changes: Any) -> PreparedRow:
     return Preparer(load_format("stratos"), limits, **rules).prepare(find_layout(layout), row)
 
 
-def test_a_solution_is_rendered_where_only_the_answer_is_known() -> None:
+def test_a_solution_is_rendered_where_there_is_only_an_answer() -> None:
     row = prepare("plain", {"question": "q", "answer": 204.0, "level": 3})
     assert (row.solution, row.answer, row.solution_rendered) == (r"The answer is \boxed{204}.", "204", True)
     assert json.loads(row.metadata) == {"level": 3}
@@ -36,13 +36,13 @@ def test_a_solution_is_rendered_where_only_the_answer_is_known() -> None:
     )
 
 
-def test_an_answer_is_extracted_where_only_the_solution_is_known() -> None:
+def test_an_answer_is_extracted_where_there_is_only_a_solution() -> None:
     row = prepare("math", {"problem": "q", "solution": r"So \boxed{7}."})
     assert (row.solution, row.answer, row.solution_rendered) == (r"So \boxed{7}.", "7", False)
     assert prepare("plain", {"question": "q", "solution": "It can be shown."}).answer is None
 
 
-def test_a_row_may_know_neither() -> None:
+def test_a_row_may_have_neither() -> None:
     row = prepare("plain", {"question": "q"})
     assert (row.solution, row.answer, row.solution_rendered) == (None, None, False)
 
@@ -66,7 +66,7 @@ def test_texts_are_kept_verbatim() -> None:
         ({"question": "half \ud800", "solution": "s"}, "encoding_error"),
     ],
 )
-def test_rows_whose_question_cannot_stand_are_refused(row: dict[str, Any], reason: str) -> None:
+def test_rows_with_an_invalid_question_are_refused(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(RowError) as refused:
         prepare("plain", row)
     assert refused.value.reason == reason
@@ -98,7 +98,7 @@ def test_a_trace_that_is_too_long_does_not_cost_its_question() -> None:
         ),
     ],
 )
-def test_completions_are_taken_apart_and_their_state_named(
+def test_completions_are_parsed_and_their_state_recorded(
     completion: str, state: str, think: str | None, solution: str | None, format: str | None
 ) -> None:
     (trace,) = prepare(
@@ -110,7 +110,7 @@ def test_completions_are_taken_apart_and_their_state_named(
     assert found == [state, think, solution, format]
 
 
-def test_completions_without_tags_may_be_taken_whole() -> None:
+def test_completions_without_tags_may_be_stored_as_thinking() -> None:
     row = {"question": "q", "answer": "4", "completion": "Just talk."}
     (trace,) = prepare("traces", row, untagged="think").traces
     assert (trace.values["think"], trace.values["state"]) == ("Just talk.", "missing_open")
@@ -141,7 +141,7 @@ def conversation(assistant: str) -> dict[str, Any]:
     return {"conversations": [{"from": "user", "value": "q"}, {"from": "assistant", "value": assistant}]}
 
 
-def test_the_solution_of_a_conversation_stands_between_its_tags() -> None:
+def test_the_solution_of_a_conversation_is_between_its_tags() -> None:
     row = prepare("sharegpt", conversation(STRATOS.format("Add.\n\n", "\n\nSo \\boxed{4}.\n\n")))
     assert (row.solution, row.answer) == (r"So \boxed{4}.", "4")
     assert row.traces[0].values["think"] == "Add.\n\n"
@@ -153,7 +153,7 @@ def test_an_assistant_without_tags_wrote_a_solution_and_no_trace() -> None:
 
 
 @pytest.mark.parametrize("cut", ["Add.<|end_of_thought|>\n\n<|begin_of_solution|>It i", "Add."])
-def test_a_solution_that_was_cut_off_is_no_solution(cut: str) -> None:
+def test_a_truncated_solution_is_not_used(cut: str) -> None:
     row = prepare("sharegpt", conversation("<|begin_of_thought|>\n\n" + cut))
     assert row.solution is None
     assert len(row.traces) == 1

@@ -28,7 +28,7 @@ def test_other_texts_are_other_questions() -> None:
     assert len({identify_question(text) for text in texts}) == len(texts)
 
 
-def test_a_trace_is_told_by_question_text_and_stated_solution() -> None:
+def test_a_trace_is_identified_by_question_text_and_stated_solution() -> None:
     traces = {
         identify_imported_trace(question, text, solution)
         for question in ("q1", "q2")

@@ -51,7 +51,7 @@ ANY_VALUE = st.recursive(
         ([7], "7"),
     ],
 )
-def test_values_read_as_the_text_that_a_person_would_write(value: Any, text: str | None) -> None:
+def test_values_become_the_text_that_a_person_would_write(value: Any, text: str | None) -> None:
     assert read_text(value, "answer") == text
 
 
@@ -67,7 +67,7 @@ def test_values_read_as_the_text_that_a_person_would_write(value: Any, text: str
         ("half \ud800", "encoding_error"),
     ],
 )
-def test_what_is_no_text_is_refused_with_the_column(value: Any, reason: str) -> None:
+def test_what_is_not_text_is_refused_with_the_column(value: Any, reason: str) -> None:
     with pytest.raises(RowError, match="'question'") as refused:
         read_text(value, "question")
     assert refused.value.reason == reason

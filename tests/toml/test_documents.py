@@ -92,5 +92,5 @@ def test_a_key_is_located_by_file_and_line() -> None:
         ("1,2", "1,2"),
     ],
 )
-def test_a_value_is_typed_where_it_is_toml(text: str, value: Any) -> None:
+def test_a_value_is_parsed_as_toml_where_it_is_valid_toml(text: str, value: Any) -> None:
     assert parse_typed_value(text) == value

@@ -41,13 +41,13 @@ def test_each_token_but_the_first_has_a_log_probability() -> None:
 @pytest.mark.parametrize(
     "entries", [None, [None], [None, {"7": {"logprob": -1}}, None], [None, {"7": {}}, {"3": {"logprob": -2}}]]
 )
-def test_an_answer_that_leaves_tokens_out_fails(entries: Any) -> None:
+def test_an_answer_that_omits_tokens_fails(entries: Any) -> None:
     found = read_prompt_logprobs(answer(entries), [5, 7, 3])
     assert isinstance(found, BackendFailure)
     assert found.reason == "invalid_answer"
 
 
-def test_a_temperature_is_refused_before_the_server_is_asked(tiny_model: Path) -> None:
+def test_a_temperature_is_refused_before_the_server_is_contacted(tiny_model: Path) -> None:
     identity = resolve_model(str(tiny_model), role="student", settings=Settings())
     with pytest.raises(UsageError, match=r"temperature 1, not 0\.7") as caught:
         ServerBackend(identity, 0.7, options={"base_url": "http://127.0.0.1:9/v1"})

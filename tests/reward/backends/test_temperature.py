@@ -68,7 +68,7 @@ def test_only_the_file_with_the_norm_is_copied(tiny_model: Path, tmp_path: Path)
     assert torch.allclose(load_file(copy / "b.safetensors")[NORM], weights[NORM] / 0.5)
 
 
-def test_an_architecture_that_is_not_known_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_unverified_architecture_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model)
     config = json.loads((model / "config.json").read_text())

@@ -105,7 +105,7 @@ def test_half_precision_weights_sum_in_float32() -> None:
     torch.testing.assert_close(found.double(), expected, atol=0.07, rtol=0)
 
 
-def test_whole_logits_stand_in_for_an_output_layer() -> None:
+def test_whole_logits_replace_an_output_layer() -> None:
     head, rows = make_head(301, 0), make_rows(1)
     targets = torch.arange(ROWS)
     logits = rows @ head.weight.t()

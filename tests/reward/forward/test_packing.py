@@ -38,7 +38,7 @@ def spell(pack: Pack, prefixes: dict[int, list[int]]) -> dict[int, list[int]]:
 
 
 @given(items(), st.integers(1, 120), st.booleans())
-def test_every_text_is_there_once(made: list[PackItem], limit: int, share: bool) -> None:
+def test_every_text_is_stored_once(made: list[PackItem], limit: int, share: bool) -> None:
     prefixes: dict[int, list[int]] = {}
     available: set[int] = set()
     found: dict[int, list[int]] = {}
@@ -75,7 +75,7 @@ def test_system_prompt_and_questions_are_computed_once() -> None:
     assert sum(len(pack.token_ids) for pack in build_packs(made, 50)) == 100 + 2 * 40 + 8 * 3
 
 
-def test_one_explanation_a_question_shares_the_system_prompt() -> None:
+def test_one_explanation_per_question_shares_the_system_prompt() -> None:
     made = [PackItem(i, [*range(100), *range(1000 * i, 1000 * i + 30)], 101) for i in range(1, 5)]
     assert sum(len(pack.token_ids) for pack in build_packs(made, 4096)) == 100 + 4 * 30
 

@@ -61,7 +61,7 @@ def build_model(config: Any, seed: int = 0) -> Any:
 
 
 @pytest.mark.parametrize(("config", "mode"), [c[1:] for c in CONFIGS], ids=[c[0] for c in CONFIGS])
-def test_every_architecture_scores_as_it_does_by_itself(
+def test_every_architecture_scores_as_its_own_forward_pass_does(
     config: Any,
     mode: str,
     student: ScoringModel,

@@ -29,7 +29,7 @@ def test_fields_may_hold_delimiters_quotes_and_line_ends() -> None:
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
-def test_the_delimiter_is_told_from_the_header(delimiter: str, start: str) -> None:
+def test_the_delimiter_is_detected_from_the_header(delimiter: str, start: str) -> None:
     text = start + delimiter.join(("question", "answer")) + "\r\n" + delimiter.join(("a", "b")) + "\r\n"
     assert read(text) == [SourceRow(0, {"question": "a", "answer": "b"})]
 
@@ -51,7 +51,7 @@ def test_empty_fields_are_missing_and_empty_lines_no_rows() -> None:
         (b'"no end,c', "malformed_csv"),
     ],
 )
-def test_a_bad_record_costs_itself_alone(record: bytes, reason: str) -> None:
+def test_a_bad_record_loses_only_itself(record: bytes, reason: str) -> None:
     before, bad, after = read(b"question,answer\nx,1\n" + record + b"\ny,2\n")
     assert before == SourceRow(0, {"question": "x", "answer": "1"})
     assert after == SourceRow(2, {"question": "y", "answer": "2"})

@@ -53,7 +53,7 @@ def test_one_object_is_one_row() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "[]", "[ ]"])
-def test_nothing_is_no_row(text: str) -> None:
+def test_nothing_is_not_a_row(text: str) -> None:
     assert read(text) == []
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_no_row(text: str) -> None:
         (b'{"question": "\xff"}', "encoding_error"),
     ],
 )
-def test_a_broken_element_costs_itself_alone(element: str | bytes, reason: str) -> None:
+def test_a_broken_element_loses_only_itself(element: str | bytes, reason: str) -> None:
     raw = element if isinstance(element, bytes) else element.encode()
     before, bad, after = read(b'[{"n": 0}, ' + raw + b', {"n": 2}]')
     assert (before, after) == (SourceRow(0, {"n": 0}), SourceRow(2, {"n": 2}))
@@ -78,7 +78,7 @@ def test_a_broken_element_costs_itself_alone(element: str | bytes, reason: str) 
     assert bad.content == raw.decode("utf-8", "backslashreplace")
 
 
-def test_after_a_quote_that_never_closes_reading_goes_on_with_the_next_line() -> None:
+def test_after_a_quote_that_never_closes_reading_continues_at_the_next_line() -> None:
     text = '[\n{"n": 0},\n{"question": "no end},\n{"n": 2},\n{"n": 3}\n]'
     rows = read(text)
     assert [row.number for row in rows] == [0, 1, 2, 3]

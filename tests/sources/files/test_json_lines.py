@@ -36,7 +36,7 @@ def read(data: bytes, **limits: int) -> list[SourceRow | BadRow]:
         (b'{"question": {"a": 1, "a": 2}}', "duplicate_key"),
     ],
 )
-def test_a_bad_line_costs_itself_alone(line: bytes, reason: str) -> None:
+def test_a_bad_line_loses_only_itself(line: bytes, reason: str) -> None:
     before, bad, after = read(b'{"n": 0}\n' + line + b'\n{"n": 2}\n')
     assert (before, after) == (SourceRow(0, {"n": 0}), SourceRow(2, {"n": 2}))
     assert isinstance(bad, BadRow)
@@ -45,7 +45,7 @@ def test_a_bad_line_costs_itself_alone(line: bytes, reason: str) -> None:
     assert bad.content == line.decode("utf-8", "backslashreplace")
 
 
-def test_blank_lines_are_no_rows_and_numbers_go_on() -> None:
+def test_blank_lines_are_not_rows_and_row_numbers_continue() -> None:
     rows = read(b'\xef\xbb\xbf{"n": 0}\r\n\r\n  \n{"n": 1}')
     assert rows == [SourceRow(0, {"n": 0}), SourceRow(1, {"n": 1})]
 
@@ -57,7 +57,7 @@ def test_integers_of_any_length_are_kept() -> None:
     assert row.values == {"answer": digits, "small": 7}
 
 
-def test_a_line_beyond_the_limit_is_skipped_without_being_held() -> None:
+def test_a_line_beyond_the_limit_is_skipped_without_being_loaded() -> None:
     data = b'{"n": 0}\n' + b'{"x": "' + b"a" * 5000 + b'"}\n' + b'{"n": 2}\n'
     before, bad, after = read(data, limit=1000)
     assert isinstance(bad, BadRow)

@@ -87,7 +87,7 @@ def test_the_identity_is_the_content_not_the_path(tmp_path: Path) -> None:
     assert a == b != c
 
 
-def test_a_file_that_says_nothing_of_its_format_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_unrecognized_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("hello")
     with pytest.raises(InputError, match=r"format of the file cannot be recognized(.|\n)*\.parquet"):
@@ -117,7 +117,7 @@ def test_damage_further_on_keeps_the_rows_before_it(tmp_path: Path, name: str) -
     assert last.reason in ("unreadable", "malformed_json")
 
 
-def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
+def test_a_damaged_row_group_loses_only_its_own_rows(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pq.write_table(TABLE, path, row_group_size=100, compression="zstd")
     start = pq.read_metadata(path).row_group(3).column(0).data_page_offset
@@ -131,7 +131,7 @@ def test_a_damaged_row_group_costs_its_own_rows(tmp_path: Path) -> None:
     assert [row.number for row in rows if isinstance(row, SourceRow)] == [*range(300), *range(400, 700)]
 
 
-def test_text_that_is_not_utf_8_costs_its_row(tmp_path: Path) -> None:
+def test_text_that_is_not_utf_8_loses_only_its_row(tmp_path: Path) -> None:
     raw = pa.array([b"fine", b"bad \xff", b"fine too"], pa.binary())
     column = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
     path = tmp_path / "rows.arrow"

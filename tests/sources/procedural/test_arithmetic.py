@@ -33,7 +33,9 @@ def test_results_are_those_of_python(chain: Chain) -> None:
 
 
 @given(chains, st.sampled_from(STYLES), st.integers())
-def test_an_explanation_is_told_by_its_text(chain: Chain, style: Style, seed: int) -> None:
+def test_the_style_of_an_explanation_is_recognized_from_its_text(
+    chain: Chain, style: Style, seed: int
+) -> None:
     think = write_explanation(chain, style, random.Random(seed))
     if style == "skip" and len(chain.terms) < 3:
         style = "good"
@@ -70,13 +72,13 @@ def test_problems_are_those_of_reasoning_gym() -> None:
         ("11", "other"),
     ],
 )
-def test_judgement(think: str, style: str) -> None:
+def test_verdicts(think: str, style: str) -> None:
     assert (
         classify_explanation("State the final answer to the following arithmetic problem: 4 - 1 + 8 =", think)
         == style
     )
 
 
-def test_other_questions_are_not_judged() -> None:
+def test_other_questions_are_not_classified() -> None:
     assert parse_chain("What is 3 + 4?") is None
     assert classify_explanation("What is 3 + 4?", "It must be 7.") == "other"

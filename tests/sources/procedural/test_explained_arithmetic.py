@@ -36,7 +36,7 @@ def test_problems_differ_and_answers_are_right() -> None:
     assert lengths == {2, 3, 4}
 
 
-def test_styles_come_by_weight_and_are_as_they_say() -> None:
+def test_styles_are_drawn_by_weight_and_recorded_correctly() -> None:
     rows = read(good=50, leak=50, skip=0, wrong=0, bogus=0, padded_leak=0, ramble=0)
     styles = Counter(row["style"] for row in rows)
     assert set(styles) == {"good", "leak"}
@@ -68,7 +68,9 @@ def test_the_seed_and_the_options_decide() -> None:
         ),
     ],
 )
-def test_what_cannot_be_is_refused(name: str, size: int, options: dict[str, object], message: str) -> None:
+def test_invalid_configurations_are_refused(
+    name: str, size: int, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         open_arithmetic(name, size=size, seed=0, options=options)
 

@@ -123,7 +123,7 @@ def test_values_of_generators_become_plain_json() -> None:
         ("countdown", {"min_numbers": 9}, "max_numbers must be", None),
     ],
 )
-def test_refusals_say_what_would_be_right(
+def test_refusals_state_what_is_valid(
     name: str, options: dict[str, Any], message: str, remedy: str | None
 ) -> None:
     with pytest.raises(UsageError, match=message) as refused:
@@ -131,7 +131,7 @@ def test_refusals_say_what_would_be_right(
     assert (remedy or "") in (refused.value.remedy or "")
 
 
-def test_a_generator_that_fails_on_a_problem_costs_that_problem() -> None:
+def test_a_problem_that_cannot_be_generated_is_one_bad_row() -> None:
     output = io.StringIO()
     request = {"name": "broken", "size": 3, "seed": 0, "options": {}}
     with registered_generator("broken"):

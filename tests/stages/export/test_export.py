@@ -208,7 +208,9 @@ def test_the_run_is_recorded_with_the_hashes_of_its_files(lake: Lake, tmp_path: 
 
 
 @pytest.mark.parametrize("form", ["jsonl", "dataset"])
-def test_what_is_there_is_not_overwritten_unless_asked(lake: Lake, tmp_path: Path, form: str) -> None:
+def test_an_existing_export_is_not_overwritten_unless_requested(
+    lake: Lake, tmp_path: Path, form: str
+) -> None:
     path = tmp_path / "there"
     if form == "dataset":
         path.mkdir()
@@ -285,7 +287,7 @@ PROGRAM = """
     [("dataset", "while writing"), ("dataset", "written"), ("dataset", "in place"), ("jsonl", "written"),
      ("parquet", "in place")],
 )  # fmt: skip
-def test_a_killed_export_leaves_no_half_and_goes_on(
+def test_a_killed_export_leaves_no_partial_files_and_resumes(
     lake: Lake, tmp_path: Path, form: str, point: str
 ) -> None:
     path = tmp_path / "out"

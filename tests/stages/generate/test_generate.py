@@ -97,7 +97,7 @@ class _StoppingTask(Task):
             raise KeyboardInterrupt
 
 
-def test_every_trace_says_what_made_it(tmp_path: Path, tiny_model: Path) -> None:
+def test_every_trace_records_what_made_it(tmp_path: Path, tiny_model: Path) -> None:
     lake = make_lake(tmp_path)
     summary = generate(lake, make_config(tiny_model, seed=5))
     rows = read_traces(lake)
@@ -148,7 +148,7 @@ def test_an_explanation_that_closes(
         assert not row["truncated"]
 
 
-def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path: Path, tiny_model: Path) -> None:
+def test_an_interrupted_run_resumes_to_the_same_rows(tmp_path: Path, tiny_model: Path) -> None:
     whole, parts = make_lake(tmp_path / "whole"), make_lake(tmp_path / "parts")
     finished = generate(whole, make_config(tiny_model))
     for rows in (3, 2):
@@ -242,7 +242,9 @@ def test_an_empty_lake_and_an_unknown_teacher_are_refused(tmp_path: Path, tiny_m
         generate(make_lake(tmp_path / "lake"), make_config(tiny_model, teacher="qwen7"))
 
 
-def test_too_much_cut_off_stops_with_advice_and_keeps_the_rows(tmp_path: Path, tiny_model: Path) -> None:
+def test_too_many_truncated_explanations_stop_the_stage_with_advice_and_keep_the_rows(
+    tmp_path: Path, tiny_model: Path
+) -> None:
     lake = make_lake(tmp_path)
     strict = {"allow_truncated": False, "max_tokens": 4, "samples": 12}
     with pytest.raises(StageStoppedError, match="truncated at max_tokens 4") as caught:
@@ -290,7 +292,7 @@ def test_no_completion_at_all_is_no_reason_to_stop() -> None:
     TruncationLimit(GenerateConfig(teacher="x", max_truncated_share=0.0)).check_at_end("run")
 
 
-def test_options_that_change_the_teacher_make_a_generation_of_their_own() -> None:
+def test_options_that_change_the_teacher_make_another_generation() -> None:
     teacher, format = ModelIdentity("teacher", "x", "x", "1"), load_format("stratos")
     ids = []
     for options in ({}, {"tensor_parallel_size": 2}, {"quantization": "fp8"}, {"hf_overrides": {"a": 1}}):

@@ -74,7 +74,7 @@ def test_two_teachers_fill_one_corpus(tmp_path: Path, tiny_model: Path, other_mo
     assert lake.table("traces").count() == 24
 
 
-def test_a_run_of_two_teachers_goes_on_where_it_was_cut_off(
+def test_a_run_of_two_teachers_resumes_where_it_was_interrupted(
     tmp_path: Path, tiny_model: Path, other_model: Path
 ) -> None:
     whole, parts = make_lake(tmp_path / "whole"), make_lake(tmp_path / "parts")
@@ -106,7 +106,7 @@ def test_kept_explanations_are_counted(tmp_path: Path, tiny_model: Path) -> None
     assert summary.extra["over_long_kept"] == over
 
 
-def test_that_none_is_over_long_is_said(tmp_path: Path, tiny_model: Path) -> None:
+def test_the_summary_reports_that_none_is_over_long(tmp_path: Path, tiny_model: Path) -> None:
     config = make_strict(tiny_model, "resample", samples=1, student_context=10_000)
     extra = generate(make_lake(tmp_path), config).extra
     names = ("over_long_recollected", "over_long_draws", "over_long_lost")
@@ -163,7 +163,7 @@ def test_resampling_is_a_generation_of_its_own(tmp_path: Path, tiny_model: Path)
     assert generations == 3
 
 
-def test_overlong_needs_a_measure(tmp_path: Path, tiny_model: Path) -> None:
+def test_overlong_needs_a_student(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(ValueError, match="needs a student"):
         make_config(tiny_model, over_context="drop")
     whole = make_lake(tmp_path)

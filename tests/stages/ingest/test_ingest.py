@@ -65,7 +65,7 @@ def list_reasons(lake: Lake) -> list[tuple[int | None, str]]:
 # Real files
 
 
-def test_the_real_files_go_in_whole(lake: Lake, shared_data: Path) -> None:
+def test_the_real_files_are_ingested_whole(lake: Lake, shared_data: Path) -> None:
     summaries = {name: ingest(lake, IngestConfig(source=str(shared_data / name))) for name in FILES}
     tables = {name: summary.tables for name, summary in summaries.items()}
     assert tables == {
@@ -87,7 +87,7 @@ def test_the_real_files_go_in_whole(lake: Lake, shared_data: Path) -> None:
     assert set(traces.get_column("question_id")) == set(math)
 
 
-def test_the_real_traces_are_graded_and_taken_apart(lake: Lake, shared_data: Path) -> None:
+def test_the_real_traces_are_graded_and_parsed(lake: Lake, shared_data: Path) -> None:
     summary = ingest(lake, IngestConfig(source=str(shared_data / FILES[3])))
     assert summary.tables == {"questions": 500, "traces": 500}
     assert {name: summary.extra[name] for name in STATES} == STATES
@@ -187,7 +187,7 @@ def test_every_kind_of_bad_row_is_rejected_with_file_row_reason_and_content(
     assert set(traces.get_column("question_id")) == {identify_question(str(GOOD["question"]))}
 
 
-def test_what_stands_in_the_lake_goes_before_what_comes(
+def test_existing_questions_take_precedence_over_new_rows(
     lake: Lake, take_in: Callable[..., StageSummary]
 ) -> None:
     take_in(GOOD)
@@ -226,7 +226,7 @@ def test_an_unreadable_file_is_an_error_alone_and_a_reject_among_others(lake: La
     assert list_reasons(lake) == [(None, "unreadable")]
 
 
-def test_a_layout_that_cannot_be_told_writes_nothing(lake: Lake, tmp_path: Path) -> None:
+def test_an_ambiguous_layout_writes_nothing(lake: Lake, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(GOOD), "utf-8")
     (tmp_path / "b.jsonl").write_text(json.dumps({"prompt": "p", "response": "r"}), "utf-8")
     with pytest.raises(UsageError, match=r"prompt, response(.|\n)*b.jsonl"):
@@ -263,13 +263,15 @@ def test_the_content_decides_whether_it_was_ingested_before(
     assert lake.table("questions").count() == lake.table("traces").count() == 1
 
 
-def test_the_first_rows_may_be_taken_alone(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
+def test_the_first_rows_may_be_ingested_alone(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
     rows = [{"question": str(number), "answer": "1"} for number in range(20)]
     assert take_in(*rows, limit=7).rows_in == 7
     assert sorted(collect(lake, "questions").get_column("source_row")) == list(range(7))
 
 
-def test_answers_alone_are_rendered_as_told(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
+def test_answers_without_solutions_are_rendered_by_the_given_template(
+    lake: Lake, take_in: Callable[..., StageSummary]
+) -> None:
     take_in({"question": "q", "answer": 12}, solution_template="Therefore {answer}.")
     (row,) = collect(lake, "questions").to_dicts()
     assert (row["solution"], row["solution_rendered"], row["answer"]) == ("Therefore 12.", True, "12")
@@ -277,7 +279,7 @@ def test_answers_alone_are_rendered_as_told(lake: Lake, take_in: Callable[..., S
         IngestConfig(source="x", solution_template="no place for it")
 
 
-def test_untagged_traces_may_be_taken_whole(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
+def test_untagged_traces_may_be_stored_as_thinking(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
     row = {"question": "q", "answer": "4", "completion": "Just talk."}
     # Also later, when the same file was ingested without saying so.
     assert "--untagged think" in " ".join(take_in(row).notes)
@@ -287,7 +289,9 @@ def test_untagged_traces_may_be_taken_whole(lake: Lake, take_in: Callable[..., S
     assert (whole["think"], whole["state"], whole["teacher"]) == ("Just talk.", "missing_open", "somebody")
 
 
-def test_a_users_own_tags_are_known(lake: Lake, take_in: Callable[..., StageSummary], tmp_path: Path) -> None:
+def test_a_users_own_tags_are_recognized_when_ingested(
+    lake: Lake, take_in: Callable[..., StageSummary], tmp_path: Path
+) -> None:
     (tmp_path / "mine.toml").write_text(
         'name = "mine"\nbase = "r1"\n[student]\nthink_open = "<reason>"\nthink_close = "</reason>"\n', "utf-8"
     )

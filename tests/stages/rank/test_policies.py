@@ -57,7 +57,7 @@ def test_the_order_of_the_rows_does_not_matter(frame: pl.DataFrame, policy: str,
 
 @settings(max_examples=40)
 @given(frame=frames(), policy=st.sampled_from(POLICIES))
-def test_ranks_are_one_to_n_within_each_question_and_nothing_is_lost(
+def test_ranks_are_one_to_n_within_each_question_and_no_trace_is_lost(
     frame: pl.DataFrame, policy: str
 ) -> None:
     ranked = rank_traces(frame, parse_policy(policy))
@@ -132,7 +132,7 @@ def test_a_threshold_keeps_what_reaches_it(frame: pl.DataFrame, value: float) ->
     assert select(frame, f"threshold({value!r})") == expected
 
 
-def test_random_ignores_rewards_takes_none_and_depends_on_the_seed() -> None:
+def test_random_needs_no_rewards_and_depends_on_the_seed() -> None:
     rows = [("a", f"q{q}", f"q{q}t{t}", None) for q in range(20) for t in range(8)]
     frame = pl.DataFrame(rows, schema=SCHEMA, orient="row")
     rewarded = frame.with_columns(pl.Series("reward", [float(i) for i in range(len(rows))]))
@@ -173,7 +173,7 @@ def test_policies_are_read_and_written(text: str, policy: Policy, shown: str) ->
      "all(3)", "",
      "best-of-n(1"],
 )  # fmt: skip
-def test_a_policy_that_cannot_be_meant_is_refused_with_the_forms(text: str) -> None:
+def test_an_invalid_policy_is_refused_with_the_valid_forms(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_policy(text)
     assert "best-of-n(1)" in str(caught.value.remedy)

@@ -30,7 +30,7 @@ def test_traces_are_ordered_by_reward_and_the_best_is_selected(tmp_path: Path) -
     assert summary.extra["estimators"] == {"full": 6}
 
 
-def test_the_exact_divergence_judges_where_it_was_stored_and_the_sampled_one_elsewhere(
+def test_the_exact_divergence_ranks_where_it_was_stored_and_the_sampled_one_elsewhere(
     tmp_path: Path,
 ) -> None:
     lake = Lake(tmp_path / "lake")
@@ -184,7 +184,7 @@ def test_a_combined_ranking_needs_every_student(tmp_path: Path) -> None:
     assert summary.extra["without_score"] == 1
 
 
-def test_filters_compose_with_a_policy_and_count_what_they_leave_out(tmp_path: Path) -> None:
+def test_filters_compose_with_a_policy_and_count_what_they_drop(tmp_path: Path) -> None:
     lake = Lake(tmp_path / "lake")
     traces = [
         make_trace(0, 0, think="It is 15, so 15.\n\n"),
@@ -239,7 +239,7 @@ def test_where_narrows_the_traces(tmp_path: Path) -> None:
         rank(lake, RankConfig(where="no_such_column = 1"))
 
 
-def test_a_ranking_is_made_once_and_again_when_scores_come(tmp_path: Path) -> None:
+def test_a_ranking_is_made_once_and_again_when_there_are_new_scores(tmp_path: Path) -> None:
     lake, traces = make_lake(tmp_path, questions=1, samples=2, exact=0.0)
     first = rank(lake, RankConfig())
     again = rank(lake, RankConfig())
@@ -264,7 +264,7 @@ def test_equal_rewards_are_noted(tmp_path: Path) -> None:
     ]
 
 
-def test_a_reward_that_is_no_number_takes_no_part(tmp_path: Path) -> None:
+def test_a_reward_that_is_nan_is_ignored(tmp_path: Path) -> None:
     lake, _ = make_lake(
         tmp_path,
         questions=1,

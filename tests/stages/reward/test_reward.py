@@ -54,7 +54,7 @@ def test_a_sweep_needs_no_model(scored: tuple[Lake, Path]) -> None:
         assert set(rows.get_column("format_penalty").to_list()) == {0.0, settings.penalty}
 
 
-def test_scores_that_lack_what_is_asked_are_rejected(scored: tuple[Lake, Path]) -> None:
+def test_scores_without_the_required_columns_are_rejected(scored: tuple[Lake, Path]) -> None:
     lake, _ = scored
     summary = reward(lake, RewardConfig(reward=RewardSettings(estimator="full")))
     assert (summary.rows_in, summary.rows_out, summary.rejected) == (12, 0, 12)

@@ -31,7 +31,7 @@ class LaterConfig(SampleConfig):
     min_p: LaterRowField[float] = 0.0
 
 
-def test_a_field_that_does_not_say_how_it_enters_identity_is_refused() -> None:
+def test_a_field_that_does_not_declare_how_it_enters_identity_is_refused() -> None:
     with pytest.raises(TypeError, match=r"Silent\.colour must declare how it enters identity"):
         type("Silent", (StageConfig,), {"__annotations__": {"colour": str}, "colour": "red"})
 
@@ -51,7 +51,7 @@ def test_later_fields_enter_only_where_they_differ_from_their_defaults() -> None
 
 
 @pytest.mark.parametrize("declaration", STAGES, ids=lambda declaration: declaration.name)
-def test_every_field_of_every_stage_says_how_it_enters(declaration) -> None:
+def test_every_field_of_every_stage_declares_how_it_enters_identity(declaration) -> None:
     config = load_stage(declaration).config
     parts = {name: config.find_identity(name).part for name in config.model_fields}
     assert set(parts.values()) <= {"row", "run", "resolved", "free"}

@@ -36,7 +36,7 @@ def test_rows_are_visible_to_the_stage_at_once_and_to_others_in_time(
         pass
 
 
-def test_rows_may_come_in_any_shape_and_the_same_key_counts_once(lake: Lake) -> None:
+def test_rows_may_be_appended_in_any_shape_and_a_key_counts_once(lake: Lake) -> None:
     with open_count(lake) as run:
         run.append("questions", [make_row(1), make_row(1), make_row(2)])
         run.append("questions", pl.DataFrame([make_row(2), make_row(3)]))
@@ -56,14 +56,16 @@ def test_rows_may_come_in_any_shape_and_the_same_key_counts_once(lake: Lake) -> 
         ([make_row(1), {**make_row(2), "source_row": "three"}], "do not fit"),
     ],
 )
-def test_rows_that_do_not_fit_stop_the_stage_in_words(lake: Lake, rows: list[Row], message: str) -> None:
+def test_rows_that_do_not_fit_stop_the_stage_with_a_message(
+    lake: Lake, rows: list[Row], message: str
+) -> None:
     with pytest.raises(LakeError, match=message), open_count(lake) as run:
         run.append("questions", rows)
     assert lake.runs()[0].status == "failed"
     assert lake.table("questions").count() == 0
 
 
-def test_a_row_is_taken_as_it_was_when_it_was_appended(lake: Lake) -> None:
+def test_a_row_is_stored_as_it_was_when_it_was_appended(lake: Lake) -> None:
     row = make_row(1)
     with open_count(lake) as run:
         run.append("questions", [row])

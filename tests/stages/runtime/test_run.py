@@ -130,7 +130,7 @@ def test_force_runs_again_as_the_next_attempt(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize("stage", [count_all, count_missing])
-def test_a_run_that_was_cut_off_goes_on_as_the_same_run(
+def test_an_interrupted_run_resumes_as_the_same_run(
     lake: Lake, tmp_path: Path, stage: Callable[..., StageSummary]
 ) -> None:
     for stop_at in (1, 4, 5):
@@ -168,7 +168,7 @@ def test_a_resumed_run_reads_what_it_first_pinned(lake: Lake) -> None:
     assert list_statuses(lake).count(("resumed", 0)) == 1
 
 
-def test_failures_are_recorded_with_their_words_and_keep_their_rows(lake: Lake) -> None:
+def test_failures_are_recorded_with_their_message_and_keep_their_rows(lake: Lake) -> None:
 
     def fail(number: int, error: BaseException) -> None:
         with open_count(lake) as run:

@@ -119,7 +119,7 @@ def test_a_view_in_a_predicate_shows_the_pinned_versions(lake: Lake, predicate: 
     assert run.counts["tables"] == {"scores": len(kept)}
 
 
-def test_a_table_that_a_predicate_asks_decides_the_run(tmp_path: Path) -> None:
+def test_a_table_that_a_predicate_queries_identifies_the_run(tmp_path: Path) -> None:
     lake, _ = make_lake(tmp_path, questions=2, samples=2)
     config = RankConfig(where="trace_id IN (SELECT trace_id FROM rewards WHERE reward > -2)")
     rewards = [
@@ -136,7 +136,7 @@ def test_a_table_that_a_predicate_asks_decides_the_run(tmp_path: Path) -> None:
     assert set(ranked.get_column("trace_id")) == {"q0t0", "q0t1", "q1t0"}
 
 
-def test_a_predicate_that_is_no_sql_is_wrong_usage(lake: Lake) -> None:
+def test_a_predicate_that_is_not_sql_is_wrong_usage(lake: Lake) -> None:
     with pytest.raises(UsageError, match="not valid SQL over questions"):
         explain(lake, ExplainConfig(where="is ( no SQL"))
 

@@ -172,7 +172,7 @@ def test_a_teacher_whose_weights_changed_is_refused(golden: Path, tmp_path: Path
         score(lake, ScoreConfig(students=(str(golden / "student"),), format=format_path))
 
 
-def test_a_predicate_that_is_no_sql_is_refused(golden: Path, tmp_path: Path) -> None:
+def test_a_predicate_that_is_not_sql_is_refused(golden: Path, tmp_path: Path) -> None:
     lake, format_path = build_golden_lake(golden, tmp_path)
     config = ScoreConfig(students=(str(golden / "student"),), format=format_path, where="nothing = ")
     with pytest.raises(UsageError, match="not valid SQL"):

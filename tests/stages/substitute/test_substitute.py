@@ -99,7 +99,7 @@ def test_texts_over_the_context_are_dropped_by_name_or_kept_and_marked(
     assert replaced.extra["replaced"] == 1
 
 
-def test_next_best_uses_no_trace_twice_and_says_when_none_fits(tmp_path: Path, tiny_model: Path) -> None:
+def test_next_best_uses_no_trace_twice_and_reports_when_none_fits(tmp_path: Path, tiny_model: Path) -> None:
     lake = Lake(tmp_path / "lake")
     long = "word " * 300
     traces = [make_trace(0, s, think=long if s in (0, 1, 2) else None) for s in range(4)]
@@ -158,12 +158,12 @@ def test_the_newest_finished_ranking_is_used_unless_one_is_named(
         substitute(ranked, make_config(tmp_path, tiny_model, ranking=newest.run_id))
 
 
-def test_no_ranking_is_an_error_that_says_so(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_missing_ranking_is_an_error(tmp_path: Path, tiny_model: Path) -> None:
     with pytest.raises(LakeError, match="no finished run of rank"):
         substitute(Lake(tmp_path / "lake"), make_config(tmp_path, tiny_model))
 
 
-def test_a_ranking_by_several_students_asks_whose(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_ranking_by_several_students_requires_a_choice(tmp_path: Path, tiny_model: Path) -> None:
     lake, traces = make_lake(tmp_path, questions=1, samples=2, exact=0.0)
     other = [make_score(t, -4.0 + 2 * t["sample_index"], student="other", exact=0.0) for t in traces]
     append_made(lake, "score", "scores", other, label="other")
@@ -176,7 +176,7 @@ def test_a_ranking_by_several_students_asks_whose(tmp_path: Path, tiny_model: Pa
         assert read_run(lake, "distillation", summary.run_id)["trace_id"].to_list() == [trace]
 
 
-def test_the_student_that_ranked_is_taken_where_none_is_named(
+def test_the_student_that_ranked_is_used_where_none_is_named(
     ranked: Lake, tmp_path: Path, tiny_model: Path
 ) -> None:
     named = substitute(ranked, make_config(tmp_path, tiny_model))
@@ -185,7 +185,7 @@ def test_the_student_that_ranked_is_taken_where_none_is_named(
     assert (taken.run_id, taken.status) == (named.run_id, "already finished")
 
 
-def test_a_ranking_by_no_model_asks_for_one(ranked: Lake, tmp_path: Path) -> None:
+def test_a_ranking_by_no_model_requires_a_student(ranked: Lake, tmp_path: Path) -> None:
     rank(ranked, RankConfig(policy="random(1)", where_scores="false"))
     with pytest.raises(UsageError, match="does not name a student model") as caught:
         substitute(ranked, SubstituteConfig())
@@ -221,7 +221,7 @@ def test_a_template_without_an_end_token_is_refused(ranked: Lake, tmp_path: Path
         substitute(ranked, make_config(tmp_path, folder))
 
 
-def test_rows_are_the_same_whatever_the_batch(ranked: Lake, tmp_path: Path, tiny_model: Path) -> None:
+def test_rows_do_not_depend_on_the_batch(ranked: Lake, tmp_path: Path, tiny_model: Path) -> None:
     keys = ["question_id", "trace_id", "text", "total_tokens"]
     frames = []
     for size in (1, 2, 100):
@@ -260,7 +260,7 @@ PROGRAM = """
 """
 
 
-def test_a_killed_substitution_goes_on_to_the_same_tables(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_killed_substitution_resumes_to_the_same_tables(tmp_path: Path, tiny_model: Path) -> None:
     config = make_config(tmp_path, tiny_model, student_context=400, over_context="next-best")
 
     def build(name: str) -> Lake:

@@ -25,7 +25,7 @@ def write_checkpoint(directory: Path, step: int, *, whole: bool = True) -> Path:
     return checkpoint
 
 
-def test_the_newest_whole_one_is_found(tmp_path: Path) -> None:
+def test_the_newest_complete_one_is_found(tmp_path: Path) -> None:
     assert find_complete_checkpoint(tmp_path / "absent") is None
     write_checkpoint(tmp_path, 9)
     newest = write_checkpoint(tmp_path, 10)
@@ -34,7 +34,7 @@ def test_the_newest_whole_one_is_found(tmp_path: Path) -> None:
     assert find_complete_checkpoint(tmp_path) == newest
 
 
-def test_a_file_that_is_gone_or_cut_breaks_it(tmp_path: Path) -> None:
+def test_a_missing_or_truncated_file_is_incomplete(tmp_path: Path) -> None:
     one, other = write_checkpoint(tmp_path, 1), write_checkpoint(tmp_path, 2)
     (other / "model.safetensors").write_bytes(b"wei")
     assert find_complete_checkpoint(tmp_path) == one
@@ -42,14 +42,14 @@ def test_a_file_that_is_gone_or_cut_breaks_it(tmp_path: Path) -> None:
     assert find_complete_checkpoint(tmp_path) is None
 
 
-def test_a_cut_note_breaks_it(tmp_path: Path) -> None:
+def test_a_truncated_manifest_is_incomplete(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path, 1)
     note = checkpoint / MANIFEST
     note.write_text(note.read_text()[:-9])
     assert not is_complete(checkpoint)
 
 
-def test_older_ones_go_only_when_newer_ones_are_whole(tmp_path: Path) -> None:
+def test_older_checkpoints_are_removed_only_once_newer_ones_are_complete(tmp_path: Path) -> None:
     for step, whole in ((1, True), (2, False), (3, True), (4, False)):
         write_checkpoint(tmp_path, step, whole=whole)
     remove_older(tmp_path, keep=1)

@@ -30,7 +30,7 @@ def test_numbers_are_read_from_text_and_nothing_else() -> None:
     assert read_numbers(logs) == {"loss": 0.5}
 
 
-def test_a_pipe_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_a_line_at_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     table = ProgressTable("GRPO", 10)
     table.on_train_begin(None, state(0), None)
     table.on_log(None, state(1), None, logs=LOGS)

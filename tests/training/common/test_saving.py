@@ -19,7 +19,7 @@ def make_trained(folder: Path, digit: str) -> Path:
     return model
 
 
-def test_a_model_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
+def test_a_model_that_was_not_published_is_never_replaced(tmp_path: Path) -> None:
     trained, location = make_trained(tmp_path, "a"), tmp_path / "teacher"
     location.mkdir()
     (location / "model.safetensors").write_text("base weights")
@@ -33,7 +33,7 @@ def test_a_model_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["base", "absent"])
-def test_a_link_that_is_not_ours_is_never_replaced(tmp_path: Path, target: str) -> None:
+def test_a_link_that_was_not_published_is_never_replaced(tmp_path: Path, target: str) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "teacher").symlink_to(target)
     with pytest.raises(UsageError):

@@ -47,7 +47,7 @@ def test_another_configuration_is_another_model(tmp_path: Path) -> None:
     assert not has_arithmetic_model(tmp_path / "absent", SMALL)
 
 
-def test_its_size_is_known_before(tmp_path: Path) -> None:
+def test_its_size_is_computed_without_training(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     weights = load_file(build_arithmetic_model(tmp_path, SMALL) / "model.safetensors")

@@ -34,7 +34,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
-def test_any_composed_text_comes_back(text: str) -> None:
+def test_any_composed_text_is_parsed_into_its_parts(text: str) -> None:
     text = unicodedata.normalize("NFC", text)
     assert TOKENIZER.decode(TOKENIZER(text)["input_ids"]) == text
 
@@ -86,7 +86,7 @@ def test_a_saved_model_loads_like_any_local_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"hidden_size": 20, "heads": 4}, {"key_value_heads": 3}, {"layer": 2}])
-def test_shapes_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
+def test_invalid_shapes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         TinyShape(**wrong)
 

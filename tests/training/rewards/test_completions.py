@@ -9,7 +9,7 @@ from rlt_data.training.rewards.completions import decode_completion, read_comple
 TEXT = "First 1 + 1 = 2."
 
 
-def test_end_and_padding_tokens_behind_are_left_out(tokenizer: Any) -> None:
+def test_trailing_end_and_padding_tokens_are_omitted(tokenizer: Any) -> None:
     ids = tokenizer(TEXT)["input_ids"]
     end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
     assert decode_completion(tokenizer, [*ids, end, padding, padding]) == TEXT
@@ -24,6 +24,6 @@ def test_special_tokens_within_are_kept(tokenizer: Any) -> None:
     assert read_completions(tokenizer, [TEXT], [ids]) == [f"{tag}{TEXT}"]
 
 
-def test_texts_and_messages_are_read_where_no_token_is_known(tokenizer: Any) -> None:
+def test_texts_and_messages_are_read_where_there_are_no_token_ids(tokenizer: Any) -> None:
     message = [{"role": "assistant", "content": TEXT}]
     assert read_completions(tokenizer, [TEXT, message], None) == [TEXT, TEXT]

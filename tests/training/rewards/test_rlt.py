@@ -141,7 +141,7 @@ def test_sampled_log_probabilities_spare_the_forward_pass(
         strict.score(*one[:3])
 
 
-def test_several_students_are_averaged_or_the_least_counts(
+def test_rewards_of_several_students_are_averaged_or_the_minimum_is_used(
     scored: pl.DataFrame, models: dict[str, str], tokenizer: Any, trainer: Any
 ) -> None:
     rows = scored.filter(pl.col("student") == models["student"])
@@ -207,7 +207,7 @@ def test_without_lambda_no_teacher_is_run(
     assert call(reward, rows) == pytest.approx(expected.to_list(), abs=1e-5)
 
 
-def test_parts_are_logged_and_what_cannot_be_scored_is_left_out(
+def test_parts_are_logged_and_what_cannot_be_scored_is_excluded(
     scored: pl.DataFrame, models: dict[str, str], tokenizer: Any, trainer: Any
 ) -> None:
     columns: dict[str, list[Any]] = {}

@@ -89,7 +89,7 @@ def transfer(before: Path, after: Path) -> dict[str, Any]:
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_transfer_that_changes_nothing_is_seen(tmp_path: Path) -> None:
+def test_a_transfer_that_changes_nothing_is_detected(tmp_path: Path) -> None:
     """vLLM 0.31 on a CPU keeps packed copies of linear layers, which neither way of loading replaces.
 
     Where a version of vLLM transfers weights rightly here, the last assertion says so, and recipes for
@@ -123,7 +123,7 @@ def test_a_transfer_that_changes_nothing_is_seen(tmp_path: Path) -> None:
         assert gaps.mean() > 0.1, f"this vLLM transfers weights on a CPU by {way}: generate with it"
 
 
-def test_gaps_within_the_noise_pass_and_are_kept() -> None:
+def test_gaps_within_the_limit_pass_and_are_recorded() -> None:
     check = engine_sync.SyncCheck(limit=0.1)
     output = {
         "sampling_per_token_logps": torch.tensor([[-1.0, -2.0, float("nan"), -9.0]]),
@@ -136,7 +136,7 @@ def test_gaps_within_the_noise_pass_and_are_kept() -> None:
 
 
 @pytest.mark.parametrize("missing", ["sampling_per_token_logps", "old_per_token_logps"])
-def test_nothing_to_compare_is_no_proof(missing: str) -> None:
+def test_missing_log_probabilities_stop_training(missing: str) -> None:
     kept = {name: torch.zeros(1, 2) for name in ("sampling_per_token_logps", "old_per_token_logps")}
     del kept[missing]
     with pytest.raises(StageStoppedError, match="nothing checks"):
@@ -144,7 +144,7 @@ def test_nothing_to_compare_is_no_proof(missing: str) -> None:
 
 
 @pytest.mark.parametrize("gap", [0.3, float("nan"), float("inf")])
-def test_gaps_beyond_it_stop_with_what_was_seen(gap: float) -> None:
+def test_gaps_beyond_the_limit_stop_training_with_the_numbers(gap: float) -> None:
     check = engine_sync.SyncCheck(limit=0.1)
     with pytest.raises(StageStoppedError, match="at step 7") as stopped:
         check.check(torch.tensor([0.0, gap]), step=7)

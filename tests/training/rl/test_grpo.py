@@ -224,7 +224,7 @@ def test_unequal_passes_are_refused(models: dict[str, str], lake: Lake, tmp_path
         train_grpo(lake, make_config(models, tmp_path, micro_batch_size=3))
 
 
-def test_unproven_engines_are_refused(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
+def test_unchecked_engines_are_refused(models: dict[str, str], lake: Lake, tmp_path: Path) -> None:
     options = {**TRAINER, "use_vllm": True, "vllm_importance_sampling_correction": False}
     with pytest.raises(UsageError, match="nothing checks"):
         list_options(make_config(models, tmp_path, trainer=options), tmp_path, world=1)

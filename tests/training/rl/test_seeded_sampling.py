@@ -20,7 +20,7 @@ def draw(seeds: list[int], scores: torch.Tensor) -> tuple[list[int], Any]:
     return draws(None, scores).argmax(dim=-1).tolist(), draws
 
 
-def test_neighbors_change_no_draw() -> None:
+def test_neighboring_rows_do_not_change_a_draw() -> None:
     scores = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
     seeds = [make_seed(0, group, 0) for group in range(6)]
     together, _ = draw(seeds, scores)

@@ -76,7 +76,7 @@ def test_the_end_token_is_the_one_that_the_template_writes(tokenizer: Any) -> No
     check_example(example, other, FORMAT, closing=FORMAT.teacher.close, end_token_ids=(turn,))
 
 
-def test_a_token_over_the_edge_is_seen(tokenizer: Any) -> None:
+def test_a_token_over_the_edge_is_detected(tokenizer: Any) -> None:
     (example,) = build_teacher_examples(FORMAT, tokenizer, [ROW])
     assert example.is_aligned
     first = next(i for i, label in enumerate(example.labels) if label != IGNORED)
