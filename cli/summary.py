@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,7 @@ def list_summary_figures(lake: Lake, summary: StageSummary) -> dict[str, str]:
 
 
 def format_figure(value: Any) -> str:
-    """Format a figure for people: grouped digits, four significant digits, structures as JSON."""
+    """Format a figure for people: grouped digits, four significant digits, structures as names and values."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, int):
@@ -61,4 +60,12 @@ def format_figure(value: Any) -> str:
         return value
     if isinstance(value, dict) and value and all(_HASH.fullmatch(str(inner)) for inner in value.values()):
         return ", ".join(value)  # names are more useful than their hashes
-    return json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, dict):
+        parts = {name.replace("_", " "): (format_figure(inner), inner) for name, inner in value.items()}
+        return ", ".join(
+            f"{name} ({text})" if isinstance(inner, dict | list) else f"{name} {text}"
+            for name, (text, inner) in parts.items()
+        )
+    if isinstance(value, list):
+        return ", ".join(map(format_figure, value))
+    return str(value)

@@ -50,10 +50,10 @@ class Program:
 
 
 class QuickProgram(Program):
-    """The same within this process: for what does not depend on a process of its own."""
+    """The same within this process, for tests that need no separate one."""
 
     def __call__(self, *arguments: str, input: str | None = None, **env: str) -> Done:
-        assert not env, "a variable needs a process of its own"
+        assert not env, "environment variables need a separate process"
         before, stdout, stderr = sys.stdin, io.StringIO(), io.StringIO()
         sys.stdin = io.StringIO(input or "")
         code: int | str | None = None

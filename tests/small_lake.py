@@ -1,4 +1,4 @@
-"""A lake with hand-written questions, traces and token scores, so that every reward is known."""
+"""A lake with hand-written questions, traces and token scores, so that rewards can be computed by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ANSWER = 14
 
 
 class MadeConfig(StageConfig):
-    """Stands for a stage whose rows a test writes itself."""
+    """Replaces a stage whose rows a test writes itself."""
 
     label: RunField[str] = ""
 
@@ -100,7 +100,7 @@ def append_made(
     label: str = "",
     finish: bool = True,
 ) -> str:
-    """Append rows as a run of `stage` would, and return the run's id; `finish=False` leaves it cut off."""
+    """Append rows as a run of `stage` would, and return the run's id; `finish=False` leaves it unfinished."""
     try:
         with open_run(lake, stage, MadeConfig(label=label), inputs=(), outputs=(table,)) as run:
             run.append(table, list(rows))

@@ -1,4 +1,4 @@
-"""The pages hold together: links lead somewhere, and every page is reached from the README."""
+"""The pages are consistent: links have targets, and every page is linked from the README."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_commands_of_the_readme_exist():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_on_a_page_are_those_of_their_command(page: Path):
-    """docs/cli.md, which another test keeps in step with --help, says which there are."""
+    """docs/cli.md, which another test compares with --help, lists them."""
     reference = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     known = {
         name: set(OPTION.findall(text))
@@ -61,12 +61,12 @@ def test_options_on_a_page_are_those_of_their_command(page: Path):
 
 def test_the_targets_of_the_readme_and_of_ci_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    asked = set(
+    used = set(
         re.findall(
             r"^make ([a-z]+)|`make ([a-z]+)`", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
         )
     )
-    assert {name for pair in asked for name in pair if name} <= targets
+    assert {name for pair in used for name in pair if name} <= targets
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
 
 

@@ -1,4 +1,4 @@
-"""Every example runs as it stands, in an empty folder and without network."""
+"""Every example runs unchanged, in an empty folder and without network."""
 
 from __future__ import annotations
 

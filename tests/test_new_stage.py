@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says is enough to add a stage: its own blocks are put into a copy of the tree."""
+"""CONTRIBUTING shows all that a new stage needs: its code blocks are put into a copy of the tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is installed: every package listed, nothing heavy at import, one place for tested versions."""
+"""What is installed: every package listed, nothing heavy at import, tested versions listed once."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_tested_versions_are_those_installed_here():
     assert {"torch", "transformers", "trl", "deltalake", "duckdb", "polars", "pyarrow"} <= set(installed)
 
 
-def list_brought(extra: str) -> set[str]:
+def list_installed(extra: str) -> set[str]:
     """List the packages that an extra installs, with what they need themselves."""
     project = read_pyproject()["project"]
     waiting = [*project["dependencies"], *project["optional-dependencies"][extra]]
@@ -121,16 +121,16 @@ def list_brought(extra: str) -> set[str]:
 @pytest.mark.skipif(find_spec("trl") is None, reason="what packages need is read from those installed")
 def test_extras_install_the_modules_for_which_errors_name_them():
     texts = [path.read_text(encoding="utf-8") for path in (ROOT / "rlt_data").rglob("*.py")]
-    asked = {
+    required = {
         pair for text in texts for pair in re.findall(r'require_module\(\s*"(\w+)[^"]*",\s*"(\w+)"', text)
     }
-    assert {"models", "train", "verify"} <= {extra for _, extra in asked}
-    brought = {extra: list_brought(extra) for _, extra in asked}
+    assert {"models", "train", "verify"} <= {extra for _, extra in required}
+    installed = {extra: list_installed(extra) for _, extra in required}
     packages = metadata.packages_distributions()
     lacking = [
         (module, extra)
-        for module, extra in asked
-        if not brought[extra] & {canonicalize_name(name) for name in packages.get(module, [module])}
+        for module, extra in required
+        if not installed[extra] & {canonicalize_name(name) for name in packages.get(module, [module])}
     ]
     assert lacking == []
     named = {extra for text in texts for extra in re.findall(r"rlt-data\[(\w+)\]", text)}

@@ -34,7 +34,7 @@ INTERVAL = 0.02
 
 
 class Clock:
-    """A clock that moves only when told."""
+    """A clock that moves only when the test advances it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -44,7 +44,7 @@ class Clock:
 
 
 class PipedStderr:
-    """A real pipe in the place of stderr while the block runs."""
+    """A real pipe instead of stderr while the block runs."""
 
     def __enter__(self) -> Self:
         reading, writing = os.pipe()

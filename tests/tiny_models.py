@@ -1,4 +1,4 @@
-"""A tiny model with random weights and a byte-level tokenizer, saved once a test session."""
+"""A tiny model with random weights and a byte-level tokenizer, saved once per test session."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def build_tokenizer() -> Any:
         vocab_size=380, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     backend.train_from_iterator(CORPUS, trainer)
-    # As Qwen2's: by the model's type every program that loads it splits text so, whatever the file says.
+    # As Qwen2's: by the model's type every program that loads it splits text so, whatever the file contains.
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [

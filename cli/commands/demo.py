@@ -74,4 +74,5 @@ def command(
     ):
         print(f'{title}\n\nrlt-data sql --lake {folder / "lake"} "\n{query}"\n')
         print(render_table(lake.sql(query)))
-    print(f"The distillation set is in {folder / 'distillation'}; query the lake with rlt-data sql.")
+    print(f"The distillation set is in {folder / 'distillation'}.")
+    print(f"Query the lake with: rlt-data sql --lake {folder / 'lake'}")

@@ -2,7 +2,7 @@
 
 One text at a time, each model's full logits, log-softmax over every position, spans found by searching
 token lists. Nothing is shared between texts. (The public code also collects garbage after every text; that
-is left out here, since it would make the comparison look better.)
+is omitted here, since it would make the comparison look better.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`rlt-data ingest`, as a user meets it."""
+"""`rlt-data ingest`, as a user sees it."""
 
 from __future__ import annotations
 

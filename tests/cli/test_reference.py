@@ -1,4 +1,4 @@
-"""docs/cli.md says what --help says, and names a Python twin of every command."""
+"""docs/cli.md equals the output of --help, and names the Python function of every command."""
 
 from __future__ import annotations
 

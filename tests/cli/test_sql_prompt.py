@@ -47,7 +47,7 @@ def test_queries_of_several_lines_errors_and_leaving(
 
 
 class InterruptedLake(Lake):
-    """A lake whose user presses Ctrl-C in the midst of the first query."""
+    """A lake whose user presses Ctrl-C during the first query."""
 
     def sql(self, query: str, *, allow_files: bool = False) -> pa.Table:
         if "endless" in query:

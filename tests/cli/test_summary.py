@@ -17,7 +17,12 @@ from rlt_data_cli.summary import format_figure
         (-12345.6, "-12,346"),
         (-0.0, "0"),
         ("as it is", "as it is"),
-        ({"a": 1}, '{"a": 1}'),
+        ({"seconds": 1.2126092, "peak_bytes": 933748736}, "seconds 1.213, peak bytes 933,748,736"),
+        (
+            {"reward": {"mean": 0.5}, "rows": 2, "names": ["a", "b"]},
+            "reward (mean 0.5), rows 2, names (a, b)",
+        ),
+        ({}, ""),
         ({"data/one.parquet": "0" * 32, "README.md": "f" * 32}, "data/one.parquet, README.md"),
     ],
 )

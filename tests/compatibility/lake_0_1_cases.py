@@ -1,4 +1,4 @@
-"""The two runs of every stage in the lake of version 0.1, and the questions that it is asked.
+"""The two runs of every stage in the lake of version 0.1, and the queries of the test.
 
 Paths are relative to the folder in which the stages run. An export's path enters its identity as an absolute
 one; `/proc/self/cwd` is the only absolute path that means that folder wherever it is copied to.

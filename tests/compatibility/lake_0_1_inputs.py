@@ -1,4 +1,4 @@
-"""What the lake of version 0.1 was made from: problems, some of no use, and two tiny models."""
+"""What the lake of version 0.1 was made from: problems, some of them unusable, and two tiny models."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_problems(folder: Path) -> None:
     lines = [json.dumps(_make_row(n, 3 + n, traced=n % 3 < 2), ensure_ascii=False) for n in range(12)]
     lines.insert(2, "{broken")
     lines.insert(5, json.dumps({"question": " ", "solution": "nothing", "completion": None}))
-    # The same question again, with another trace; and a trace whose thinking cannot be told.
+    # The same question again, with another trace; and a trace whose thinking cannot be recognized.
     again = _make_row(1, 4, traced=True)
     lines.append(json.dumps({**again, "completion": again["completion"].replace("Take", "First take")}))
     lines.append(json.dumps({**_make_row(0, 9, traced=True), "completion": "It is 9, I think."}))

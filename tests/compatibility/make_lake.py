@@ -103,27 +103,27 @@ def run_whole(work: Path, stage: str, config: Mapping[str, Any], parts: dict[str
 
 
 def interrupt(work: Path, case: Case, parts: dict[str, Any]) -> dict[str, Any]:
-    """Kill a run in `work` amid its work; a copy of `work` says what it would have come to."""
+    """Kill a run in `work` during its work; a copy of `work` shows the result of an uninterrupted run."""
     before, whole = work.with_name(f"{work.name}-before"), work.with_name(f"{work.name}-whole")
     for copy in (before, whole):
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(work, copy)
-    told = run_whole(whole, case.stage, case.interrupted, parts)
+    recorded = run_whole(whole, case.stage, case.interrupted, parts)
     for _ in range(ATTEMPTS):
         kill_amid_work(work, case)
         lake = Lake(work / "lake")
-        rows = describe_rows(lake, told["run_id"])
-        if is_well_cut(work, case, lake, rows, told):
+        rows = describe_rows(lake, recorded["run_id"])
+        if is_well_killed(work, case, lake, rows, recorded):
             shutil.rmtree(before)
             shutil.rmtree(whole)
-            return {**told, "rows_at_cut": rows}
+            return {**recorded, "rows_at_cut": rows}
         shutil.rmtree(work)
         shutil.copytree(before, work)
     raise TimeoutError(f"{case.stage} was never killed amid its work")
 
 
 def kill_amid_work(work: Path, case: Case) -> None:
-    """Start the stage in a process of its own, and kill it when enough files are there."""
+    """Start the stage in a process of its own, and kill it when there are enough files."""
     wanted = len(list(work.glob(case.pattern))) + case.new_files
     process = subprocess.Popen(
         [sys.executable, __file__, case.stage, json.dumps(case.interrupted)],
@@ -138,19 +138,21 @@ def kill_amid_work(work: Path, case: Case) -> None:
     process.wait()
 
 
-def is_well_cut(work: Path, case: Case, lake: Lake, rows: dict[str, Any], told: dict[str, Any]) -> bool:
-    """Whether the run was cut with some rows committed, and left nothing half-written in the lake's logs."""
+def is_well_killed(
+    work: Path, case: Case, lake: Lake, rows: dict[str, Any], recorded: dict[str, Any]
+) -> bool:
+    """Whether the run was killed with rows committed, and left nothing half-written in the lake's logs."""
     known = {run.run_id: run.status for run in lake.runs()}
-    if known.get(told["run_id"]) != "started" or list(work.glob("lake/**/*#*")):
+    if known.get(recorded["run_id"]) != "started" or list(work.glob("lake/**/*#*")):
         return False
     if case.stage == "export":
         return bool(list(work.glob(case.pattern)))
     if case.stage in ("sft", "grpo"):
-        checkpoints = list(work.glob(f"training/{case.stage}-{told['run_id'][:12]}/checkpoint-*"))
+        checkpoints = list(work.glob(f"training/{case.stage}-{recorded['run_id'][:12]}/checkpoint-*"))
         if len(checkpoints) != 1 or not (checkpoints[0] / "rlt_data_checkpoint.json").is_file():
             return False
-    # A ranking is committed at once: it is cut between its rows and its end.
-    return bool(rows) and (rows == told["rows"]) == (case.stage == "rank")
+    # A ranking is committed at once: it is killed between its rows and its end.
+    return bool(rows) and (rows == recorded["rows"]) == (case.stage == "rank")
 
 
 def describe_rows(lake: Lake, run_id: str) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def describe_rows(lake: Lake, run_id: str) -> dict[str, Any]:
 
 
 def ask(lake: Lake, query: str) -> list[list[Any]]:
-    """Answer a query as JSON holds it."""
+    """Run a query and return its rows as JSON values."""
     return [list(row.values()) for row in lake.sql(query).to_pylist()]
 
 

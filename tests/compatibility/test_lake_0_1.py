@@ -1,8 +1,8 @@
-"""A lake that version 0.1 wrote is read, and worked on, as that version would.
+"""A lake that version 0.1 wrote is read and extended as by that version.
 
 `lake_0_1/` holds the lake with its models and sources, a finished and an interrupted run of every stage
 (`runs.json`), SQL with its answers (`answers.json`), and what each fingerprint was made of
-(`fingerprints.json`). Configurations stand there as that version had them: names of modules, functions and
+(`fingerprints.json`). Configurations are stored as that version wrote them: names of modules, functions and
 fields that are others today are mapped here, and nowhere else.
 """
 
@@ -80,19 +80,19 @@ def rename_fields(config: dict[str, Any], renamed: dict[str, str]) -> dict[str, 
         pairs = {f"{name}.{key}": part for key, part in inner.items()} if inner is not None else {name: value}
         for old, part in pairs.items():
             *above, last = renamed.get(old, old).split(".")
-            place = fields
+            table = fields
             for step in above:
-                place = place.setdefault(step, {})
-            place[last] = part
+                table = table.setdefault(step, {})
+            table[last] = part
     return fields
 
 
 def read_rows(lake: Lake) -> dict[tuple[str, str], dict[str, Any]]:
-    """Read every row of every table but `runs`, by table and key. A key that comes twice is an error."""
+    """Read every row of every table but `runs`, by table and key. A repeated key is an error."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for table, key in KEYS.items():
         for row in lake.sql(f"SELECT * FROM {table}").to_pylist():
-            assert (table, row[key]) not in found, "a key comes twice"
+            assert (table, row[key]) not in found, "a key is repeated"
             found[table, row[key]] = row
     return found
 
@@ -127,7 +127,7 @@ def read_log() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
-    """A copy of the lake in the working directory, at another place than where it was made."""
+    """A copy of the lake in the working directory, at another path than where it was made."""
     for name in ("RLT_DATA_LAKE", "RLT_DATA_COMMIT_SECONDS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -164,37 +164,37 @@ def test_fingerprints_are_made_of_the_same_parts() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_finished_run_is_finished(stage: str, lake: Lake) -> None:
-    told = RUNS["stages"][stage]["finished"]
+    recorded = RUNS["stages"][stage]["finished"]
     before, runs = read_rows(lake), list_runs(lake)
-    summary = run_stage(stage, told["config"])
-    assert (summary.status, summary.run_id) == ("already finished", told["run_id"])
+    summary = run_stage(stage, recorded["config"])
+    assert (summary.status, summary.run_id) == ("already finished", recorded["run_id"])
     assert read_rows(lake) == before
     assert list_runs(lake) == runs
-    assert describe_rows(before, told["run_id"]) == told["rows"]
+    assert describe_rows(before, recorded["run_id"]) == recorded["rows"]
 
 
 @pytest.mark.parametrize(
     "stage", [pytest.param(stage, marks=[pytest.mark.slow] * (stage in TRAININGS)) for stage in STAGES]
 )
 def test_an_interrupted_run_resumes(stage: str, lake: Lake) -> None:
-    told = RUNS["stages"][stage]["interrupted"]
-    run_id = told["run_id"]
+    recorded = RUNS["stages"][stage]["interrupted"]
+    run_id = recorded["run_id"]
     before, runs = read_rows(lake), list_runs(lake)
     assert runs[run_id] == "started"
-    assert describe_rows(before, run_id) == told["rows_at_cut"]
+    assert describe_rows(before, run_id) == recorded["rows_at_cut"]
     checkpoints = find_checkpoints()
-    summary = run_stage(stage, told["config"])
+    summary = run_stage(stage, recorded["config"])
     assert (summary.status, summary.run_id) == ("finished", run_id)
     assert checkpoints.items() <= find_checkpoints().items(), "a training began at its first step again"
     after = read_rows(lake)
-    assert describe_rows(after, run_id) == told["rows"]
-    assert {place: after[place] for place in before} == before, "a row was changed"
-    assert {row["run_id"] for place, row in after.items() if place not in before} <= {run_id}
+    assert describe_rows(after, run_id) == recorded["rows"]
+    assert {key: after[key] for key in before} == before, "a row was changed"
+    assert {row["run_id"] for key, row in after.items() if key not in before} <= {run_id}
     assert list_runs(lake) == {**runs, run_id: "finished"}
     events = lake.sql(f"SELECT status FROM run_events WHERE run_id = '{run_id}' ORDER BY sequence")
     assert events.column("status").to_pylist() == ["started", "resumed", "finished"]
     check_files(stage, summary)
-    assert run_stage(stage, told["config"]).status == "already finished"
+    assert run_stage(stage, recorded["config"]).status == "already finished"
 
 
 def check_files(stage: str, summary: Any) -> None:

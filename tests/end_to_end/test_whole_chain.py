@@ -128,7 +128,7 @@ def test_from_problems_to_a_distillation_set(project: Program, models: dict[str,
         assert any(solution in example["messages"][-1]["content"] for solution in solutions)
     card = (tmp_path / "set" / "README.md").read_text(encoding="utf-8")
     assert "qwen7b" in card
-    assert str(models["student"]) not in card, "where it lay is nobody's business"
+    assert str(models["student"]) not in card, "the card must not show local paths"
 
     joined = project.succeed(
         "sql",
@@ -183,7 +183,7 @@ def test_a_recipe_runs_once_and_reports_what_is_done(project: Program, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "message"),
     [
         (("ingest", "absent.jsonl"), 1, "absent.jsonl"),
         (("ingest", "problems.jsonl", "--layout", "gsm9k"), 2, "gsm8k"),
@@ -200,9 +200,9 @@ def test_a_recipe_runs_once_and_reports_what_is_done(project: Program, tmp_path:
     ],
 )
 def test_errors_say_what_to_do_and_never_show_a_traceback(
-    arguments: tuple[str, ...], code: int, told: str, project: Program
+    arguments: tuple[str, ...], code: int, message: str, project: Program
 ):
-    assert told in project.fail(code, *arguments)
+    assert message in project.fail(code, *arguments)
 
 
 def test_real_problems_are_ingested(program: Program, shared_data: Path):

@@ -109,7 +109,7 @@ def read_rows(lake: Lake, table: str) -> pl.DataFrame:
 
 
 def assert_equal_lakes(one: Lake, other: Lake, *, tolerance: float = 0.0) -> None:
-    """Assert that two lakes hold the same rows in every table but `runs`, which tells their histories.
+    """Assert that two lakes hold the same rows in every table but `runs`, which records their histories.
 
     Floating-point numbers may differ by `tolerance`, for models whose batches were cut differently.
     """

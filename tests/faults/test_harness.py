@@ -59,7 +59,7 @@ def test_a_killed_toy_stage_equals_an_uninterrupted_one(tmp_path: Path) -> None:
     assert result.kills >= 1
     assert_equal_lakes(whole, killed)
     assert whole.table("questions").count() == 48
-    # The summary is that of the whole run, however often it was cut off.
+    # The summary is that of the whole run, however often it was interrupted.
     assert result.stdout.replace("already finished", "finished") == straight.stdout
     run = killed.runs()[0]
     assert [r.status for r in killed.runs()] == ["finished"]

@@ -1,4 +1,4 @@
-"""An ingest that is killed at random moments leaves what an uninterrupted one leaves."""
+"""An ingest that is killed at random moments ends with the rows of an uninterrupted one."""
 
 from __future__ import annotations
 

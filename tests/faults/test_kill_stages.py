@@ -1,4 +1,4 @@
-"""Every registered stage, killed at random moments and run again, leaves what an uninterrupted one leaves.
+"""Every registered stage, killed at random moments and run again, ends with the rows of an uninterrupted run.
 
 One lake goes through the whole chain in this process. Before each stage it is copied, and the same stage
 runs on the copy as a command that is killed and started again. Keys, texts and run ids must be equal, and
@@ -36,7 +36,7 @@ print(summary.model_dump_json(exclude={"seconds", "tokens_per_second"}))
 
 
 def write_source(path: Path) -> None:
-    """Write problems, some of them with a trace, some twice, some of no use."""
+    """Write problems, some of them with a trace, some twice, some of them unusable."""
     lines = []
     for number in range(QUESTIONS):
         row: dict[str, object] = {"question": f"{number} + 2 = ?", "solution": f"{number} + 2 = {number + 2}"}

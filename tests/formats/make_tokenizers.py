@@ -74,7 +74,7 @@ TEMPLATES = {
     "dates": _each("{{ m.content }}", before="<s>{{ strftime_now('%d %B %Y') }} "),
 }
 
-# Its configuration names a class that splits text otherwise than tokenizer.json says, as DeepSeek's does.
+# Its configuration names a class that splits text differently from tokenizer.json, as DeepSeek's does.
 OTHER_CLASS = "strips_thinking"
 # Its tokenizer puts <s> before every text, as Llama 3's does, and so does its template.
 ADDS_BEGIN = "adds_default_system"

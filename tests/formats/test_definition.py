@@ -82,8 +82,8 @@ def test_the_path_of_a_format_is_relative_to_the_working_directory(tmp_path: Pat
     settings = load_settings(write(tmp_path / "rlt-data.toml", ""))
     folder = tmp_path / "below"
     folder.mkdir()
-    for place, name in ((tmp_path, "above"), (folder, "here")):
-        write(place / "mine.toml", f'name = "{name}"\n[teacher]\n{TEACHER}[student]\n{STUDENT}')
+    for directory, name in ((tmp_path, "above"), (folder, "here")):
+        write(directory / "mine.toml", f'name = "{name}"\n[teacher]\n{TEACHER}[student]\n{STUDENT}')
     with chdir(folder):
         assert load_format("mine.toml", settings).name == "here"
         assert load_format("./mine.toml", settings).name == "here"

@@ -71,7 +71,7 @@ def test_tokens_of_a_span_decode_to_its_text_where_token_edges_meet_it(
         first, last = encoded.offsets[selected[0]][0], encoded.offsets[selected[-1]][1]
         assert begin <= first < last <= end
         assert tokenizer.decode([encoded.token_ids[i] for i in selected]) == rendered.text[first:last]
-        # What is left out at either edge is less than one token that reaches across it.
+        # What is excluded at either edge is less than one token that reaches across it.
         edges = {offset for pair in encoded.offsets for offset in pair}
         assert (first == begin) == (begin in edges)
         assert (last == end) == (end in edges)
@@ -153,7 +153,7 @@ def test_the_golden_texts_and_token_counts_match_exactly(
 def test_a_tokenizer_that_normalizes_still_gives_spans_of_the_text_as_it_was(
     make_tokenizer: Callable[..., Any],
 ) -> None:
-    """Qwen's tokenizer composes letters and accents first: one token may stand for two characters."""
+    """Qwen's tokenizer composes letters and accents first: one token may cover two characters."""
     from tokenizers import normalizers
 
     composing = make_tokenizer()

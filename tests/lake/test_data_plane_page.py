@@ -1,4 +1,4 @@
-"""The examples of docs/data-plane.md run as they are, and its tables list what there is."""
+"""The examples of docs/data-plane.md run as they are, and its tables are complete."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_a_migration_recovers_from_a_crash_between_a_step_and_its_record(
 
 
 def test_schemas_change_only_with_a_migration() -> None:
-    """Released schemas are signed: whoever changes one appends a migration with its new signature."""
+    """Released schemas are signed: to change one, append a migration with its new signature."""
     released: dict[str, str] = {}
     for migration in MIGRATIONS:
         released |= migration.signatures

@@ -1,4 +1,4 @@
-"""A model that cannot work is recognised when it is opened, and the error names what is wrong with it."""
+"""A model that cannot work is recognized when it is opened, and the error names what is wrong with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names resolved to exact weights: aliases, paths, the hub's cache, and what is said where that fails."""
+"""Names resolved to exact weights: aliases, paths, the hub's cache, and the messages where that fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tokenizer splits text as its tokenizer.json says, whatever class its configuration names."""
+"""A tokenizer splits text as its tokenizer.json defines, whatever class its configuration names."""
 
 from __future__ import annotations
 

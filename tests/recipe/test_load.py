@@ -100,7 +100,7 @@ def test_models_of_the_recipe_override_those_of_the_user(base: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "told"),
+    ("text", "line", "message"),
     [
         ('[generate]\nteacher = "x"\nsampels = 3\n', 3, "did you mean 'samples'?"),
         ('[ingst]\nsource = "x"\n', 1, "did you mean 'ingest'?"),
@@ -116,13 +116,13 @@ def test_models_of_the_recipe_override_those_of_the_user(base: Path, tmp_path: P
     ],
 )
 def test_what_is_wrong_is_named_with_file_line_and_the_nearest_key(
-    text: str, line: int, told: str, tmp_path: Path
+    text: str, line: int, message: str, tmp_path: Path
 ):
     path = write(tmp_path, "wrong.toml", text)
     with pytest.raises(UsageError) as caught:
         load_recipe([path])
     assert f"wrong.toml:{line}" in str(caught.value)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_wrong_override_is_named(base: Path):
@@ -139,7 +139,7 @@ def test_an_override_without_key_or_value_is_refused(text: str, base: Path):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason", "place"),
+    ("change", "reason", "location"),
     [
         ({"score.exact": "false", "rank.reward.estimator": "full"}, "exact divergence", "--set rank.reward"),
         ({"score.exact": "false", "reward.reward.estimator": "full"}, "exact divergence", "--set reward"),
@@ -152,12 +152,12 @@ def test_an_override_without_key_or_value_is_refused(text: str, base: Path):
     ],
 )
 def test_contradictions_are_refused_with_the_reason(
-    change: dict[str, str], reason: str, place: str, base: Path
+    change: dict[str, str], reason: str, location: str, base: Path
 ):
     with pytest.raises(UsageError) as caught:
         load_recipe([base], [f"{key}={value}" for key, value in change.items()])
     assert reason in caught.value.what
-    assert place in str(caught.value.where)
+    assert location in str(caught.value.where)
     assert caught.value.remedy
 
 
@@ -218,9 +218,9 @@ def test_as_many_rankings_as_substitutions_are_paired_one_by_one(tmp_path: Path)
     recipe = load_recipe([write(tmp_path, "compared.toml", COMPARED)]).recipe
     makers = {(step.section, step.index): recipe.find_maker(step) for step in recipe.list_steps()}
     assert makers == {
-        (section, place): None if section == "rank" else place
+        (section, index): None if section == "rank" else index
         for section in ("rank", "substitute", "export")
-        for place in (0, 1)
+        for index in (0, 1)
     }
 
 
@@ -275,8 +275,8 @@ TABLES = st.dictionaries(KEYS, VALUES, max_size=4)
 def test_an_override_sets_its_key_and_nothing_beside_it(data: dict, path: list[str], value: int):
     change = parse_override(f"{'.'.join(path)}={value}")
     merged = apply_override(data, change.data, name=change.name)
-    place, before, after = path, data, merged
-    for part in place[:-1]:
+    key_path, before, after = path, data, merged
+    for part in key_path[:-1]:
         assert {k: v for k, v in after.items() if k != part} == {k: v for k, v in before.items() if k != part}
         below = before.get(part, {})
         before, after = below if isinstance(below, dict) else {}, after[part]

@@ -1,4 +1,4 @@
-"""Recipes carried out: several sets made in one go, and who reads which."""
+"""Running recipes: several sets made in one run, and which stage reads which."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_recipes_that_make_no_sense_are_refused(tmp_path: Path, text: str, messa
 
 
 def test_the_output_of_a_built_in_recipe_does_not_hide_it(tmp_path: Path, monkeypatch: Any) -> None:
-    """Run the same command again: the output of teacher-cpu bears the recipe's name."""
+    """Run the same command again: the output of teacher-cpu has the recipe's name."""
     monkeypatch.chdir(tmp_path)
     Path(load_training(["teacher-cpu"]).recipe.output).mkdir()
     assert load_training(["teacher-cpu"]).recipe.output == "teacher-cpu"

@@ -1,4 +1,4 @@
-"""What stands already, and whether a repetition agrees with it."""
+"""Existing questions, and whether a repetition agrees with them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ID, OTHER = "0" * 31 + "1", "0" * 31 + "2"
 
 
 @pytest.mark.parametrize(
-    ("standing", "again", "verdict"),
+    ("existing", "again", "verdict"),
     [
         (("Add.", "4", False), ("Add.", "4", False), "same"),
         (("Add.", "4", False), (" Add.\r\n", None, False), "same"),
@@ -24,17 +24,17 @@ ID, OTHER = "0" * 31 + "1", "0" * 31 + "2"
     ],
 )
 def test_repetitions_are_compared_by_solution_or_by_answer(
-    standing: tuple[str, str | None, bool], again: tuple[str, str | None, bool], verdict: str
+    existing: tuple[str, str | None, bool], again: tuple[str, str | None, bool], verdict: str
 ) -> None:
-    known = ExistingQuestions()
-    known.add(ID, standing[0], standing[1], rendered=standing[2])
-    assert known.compare(ID, again[0], again[1], rendered=again[2]) == verdict
-    assert known.compare(ID, None, None, rendered=False) == "same"
-    assert known.compare(OTHER, again[0], again[1], rendered=again[2]) == "new"
+    questions = ExistingQuestions()
+    questions.add(ID, existing[0], existing[1], rendered=existing[2])
+    assert questions.compare(ID, again[0], again[1], rendered=again[2]) == verdict
+    assert questions.compare(ID, None, None, rendered=False) == "same"
+    assert questions.compare(OTHER, again[0], again[1], rendered=again[2]) == "new"
 
 
 def test_traces_count_up_by_question_and_never_twice() -> None:
-    known = ExistingTraces(["f" * 32])
-    assert known.add("f" * 32, ID) is None
-    assert [known.add(trace * 32, ID) for trace in "abca"] == [0, 1, 2, None]
-    assert known.add("d" * 32, OTHER) == 0
+    traces = ExistingTraces(["f" * 32])
+    assert traces.add("f" * 32, ID) is None
+    assert [traces.add(trace * 32, ID) for trace in "abca"] == [0, 1, 2, None]
+    assert traces.add("d" * 32, OTHER) == 0

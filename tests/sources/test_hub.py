@@ -1,4 +1,4 @@
-"""Hub datasets from the local cache, and what is said without a network."""
+"""Hub datasets from the local cache, and the messages without a network."""
 
 from __future__ import annotations
 
@@ -74,22 +74,22 @@ def test_a_cached_data_set_is_read_without_a_network(tmp_path: Path) -> None:
 
 def test_an_unknown_split_is_a_usage_error(tmp_path: Path) -> None:
     fill_cache(tmp_path)
-    told = load(tmp_path, "acme/toy", "validation")
-    assert told.startswith("UsageError")
-    assert "validation" in told
-    assert "--split" in told
+    printed = load(tmp_path, "acme/toy", "validation")
+    assert printed.startswith("UsageError")
+    assert "validation" in printed
+    assert "--split" in printed
 
 
 def test_without_network_and_cache_the_message_says_what_to_do(tmp_path: Path) -> None:
-    told = load(tmp_path, "acme/unheard-of")
-    assert told.startswith("InputError the dataset 'acme/unheard-of'")
-    assert "hf download acme/unheard-of --repo-type dataset" in told
+    printed = load(tmp_path, "acme/unheard-of")
+    assert printed.startswith("InputError the dataset 'acme/unheard-of'")
+    assert "hf download acme/unheard-of --repo-type dataset" in printed
 
 
 def test_a_hub_that_cannot_be_looked_up_is_not_waited_for(tmp_path: Path) -> None:
-    # A name that no resolver knows (RFC 2606): `datasets` alone would try for half a minute.
-    told = load(tmp_path, "acme/unheard-of", HF_HUB_OFFLINE="0", HF_ENDPOINT="https://hub.invalid")
-    assert told.startswith("InputError the dataset 'acme/unheard-of'")
+    # A name that never resolves (RFC 2606): `datasets` alone would try for half a minute.
+    printed = load(tmp_path, "acme/unheard-of", HF_HUB_OFFLINE="0", HF_ENDPOINT="https://hub.invalid")
+    assert printed.startswith("InputError the dataset 'acme/unheard-of'")
 
 
 @pytest.mark.parametrize(

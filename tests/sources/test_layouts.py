@@ -1,4 +1,4 @@
-"""Each layout reads rows of its public schema; which layout it is, is told from columns and values."""
+"""Each layout reads rows of its public schema, and is recognized by columns and values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TAGGED = (
 QUESTION = "What is 2 + 2?"
 TURNS = [{"from": "user", "value": QUESTION}, {"from": "assistant", "value": TAGGED}]
 
-# A row of each public schema, by the layout that must be told from it.
+# A row of each public schema, by the layout that must be recognized.
 PUBLIC: list[tuple[str, dict[str, Any]]] = [
     ("bespoke-stratos", {"system": "Think.", "conversations": TURNS}),
     ("sharegpt", {"conversations": TURNS}),
@@ -152,9 +152,9 @@ PUBLIC: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def recognize(*rows: dict[str, Any], **told: Any) -> str | None:
+def recognize(*rows: dict[str, Any], **options: Any) -> str | None:
     layout = recognize_layout(
-        [SourceRow(n, row) for n, row in enumerate(rows)], where="made-up.jsonl", **told
+        [SourceRow(n, row) for n, row in enumerate(rows)], where="made-up.jsonl", **options
     )
     return None if layout is None else layout.name
 
@@ -366,7 +366,7 @@ def test_the_order_of_gpqa_choices_depends_on_the_question_alone() -> None:
     assert f"({letter}) 4" in (example.question or "")
     assert example.solution == f"Count on.\n\nThe answer is \\boxed{{{letter}}}."
     assert example.metadata["correct_answer"] == "4"
-    # Where the file lists the right choice makes no difference to where it stands.
+    # Where the file lists the right choice does not change the order of the choices.
     moved = {**row, "Explanation": None}
     assert read("gpqa", moved).question == example.question
     assert read("gpqa", moved).solution is None

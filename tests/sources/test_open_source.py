@@ -1,4 +1,4 @@
-"""What a source's name can mean, and what is said where it means nothing."""
+"""What a source's name can mean, and the message where it means nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows made ready: solutions rendered or found in traces, limits, and traces taken apart."""
+"""Rows prepared: solutions rendered or found in traces, limits, and traces parsed."""
 
 from __future__ import annotations
 

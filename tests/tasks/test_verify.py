@@ -14,7 +14,7 @@ from rlt_data.tasks.verify import AnswerVerifier, find_trace_answer
 
 pytest.importorskip("math_verify")
 
-# Evaluating it takes longer than anyone waits.
+# Evaluating it would never end.
 ENDLESS = "10^{10^{10}}"
 
 

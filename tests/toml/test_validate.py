@@ -1,4 +1,4 @@
-"""Documents validated against a model: an error names key, file, line and the nearest right key."""
+"""Documents validated against a model: an error names key, file, line and the nearest valid key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Resume is resume: killed at any step, a training leaves what an uninterrupted one leaves."""
+"""Resume: killed at any step, a training ends with the result of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ train(Lake(uri), getattr(importlib.import_module(config_module), config).model_v
 """
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "RLT_DATA_COMMIT_SECONDS": "0"}
 STEPS = 8
-# What a clock says differs from run to run.
+# Metrics of clocks differ from run to run.
 CLOCK = ["step_time"]
 
 
@@ -98,7 +98,7 @@ def read_metrics(lake: Lake) -> pl.DataFrame:
 def test_grpo_resumes_where_it_was_killed(
     models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
 ) -> None:
-    """Weights, optimizer, order of questions, moving reference and rows: all as if nothing had happened."""
+    """Weights, optimizer, order of questions, moving reference and rows: as in an uninterrupted training."""
     config = GrpoConfig(
         teacher=models["teacher"],
         students=(models["student"],),

@@ -104,7 +104,7 @@ def test_two_processes_train_as_one(
     lakes = {n: make_lake(tmp_path / f"lake-{n}") for n in (1, 2)}
     run_training_recipe(load_training([write_recipe(tmp_path, models, 1)]), lakes[1])
     output = train_in_processes(tmp_path, lakes[2], write_recipe(tmp_path, models, 2), 2)
-    # One summary of each stage: the main process speaks alone.
+    # One summary of each stage: only the main process prints.
     assert output.count("grpo: finished") == 1
     one, two = (read_rows(lakes[n], "rollouts").sort("step", "question_id", "sample_index") for n in (1, 2))
     assert one.height == two.height == 24

@@ -31,7 +31,7 @@ SAMPLING = SamplingParameters(0.7, 1.0, 0, 64, (CLOSE,))
 KEY = "sk-a-very-secret-key"
 QUICK = {"concurrency": 8, "timeout": 0.6, "attempts": 4, "backoff": 0.02, "ready_timeout": 5.0}
 
-# What a prompt meets on its first tries, and what becomes of it.
+# The faults of a prompt's first tries, and its result.
 PLANS = {
     "good": (Plan(), "trace"),
     "busy": (Plan(("busy",)), "trace"),
@@ -164,7 +164,7 @@ def test_questions_end_as_traces_or_rejects_exactly_once(
     assert traces["logprob_mode"].unique().to_list() == ["processed"]
     assert traces["think"].str.contains(CLOSE, literal=True).sum() == 0
     # The server never sees a request sent over a connection that it has just broken.
-    # Two more probes came before the work, when the server was asked what it can do.
+    # Two more probes came before the work, when the server's capabilities were detected.
     seen = sum(faulty.tries.values()) + faulty.probes - 2
     assert seen <= summary.extra["requests_sent"] <= seen + len(questions)
     assert generate(lake, config).status == "already finished"

@@ -92,14 +92,14 @@ def test_adapters_that_vllm_cannot_apply_are_refused_before_it_starts(
         ({"rank_pattern": {"q_proj": 3}}, {}, "apply rank_pattern wrongly"),
         ({"peft_type": "IA3"}, {}, "not a LoRA adapter"),
     ]
-    asked = []
+    cases = []
     for index, (settings, options, _) in enumerate(cases):
         directory = tmp_path / str(index)
         directory.mkdir()
         whole = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"], **settings}
         (directory / "adapter_config.json").write_text(json.dumps(whole))
-        asked.append((str(directory), options))
-    command = [sys.executable, "-c", SCRIPT, json.dumps(asked)]
+        cases.append((str(directory), options))
+    command = [sys.executable, "-c", SCRIPT, json.dumps(cases)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = [json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("@")]
     for (settings, _, expected), result in zip(cases, found, strict=True):

@@ -1,4 +1,4 @@
-"""Products through oneDNN equal torch's own, and layers are left as they were."""
+"""Products through oneDNN equal torch's own, and layers are restored."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SEVEN_BILLION = ModelShape(3584, 18944, 28, 4, 128, 28, 152064, 6_500_000_000, 2
 
 @pytest.fixture(scope="module")
 def probed() -> dict[str, list[float]]:
-    """What `memory_probe.py` saw, by its arguments."""
+    """The results of `memory_probe.py`, by its arguments."""
     if sys.platform != "linux":
         pytest.skip("reads peak memory from /proc")
     arguments = ["packed:2000:16000", "packed:4000:32000", "dense:4000:32000", "packed:600:500:300"]

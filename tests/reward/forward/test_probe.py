@@ -95,7 +95,7 @@ def test_attention_with_sinks_is_left_to_the_model() -> None:
 
 
 class TiltedHead(torch.nn.Linear):
-    """An output layer that does more than its weights say."""
+    """An output layer that computes more than its weights define."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         logits = super().forward(input)

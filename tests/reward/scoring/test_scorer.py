@@ -198,7 +198,7 @@ def test_other_tokenizers_are_refused_unless_the_student_is_alone(
     short_format: ConversationFormat, student: ScoringModel, teacher: ScoringModel
 ) -> None:
     parts = json.loads(student.tokenizer.backend_tokenizer.to_str()) | {"normalizer": {"type": "Lowercase"}}
-    foreign = replace(
+    other_tokens = replace(
         student,
         tokenizer=PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_str(json.dumps(parts)),
@@ -206,5 +206,5 @@ def test_other_tokenizers_are_refused_unless_the_student_is_alone(
         ),
     )
     with pytest.raises(UsageError, match="token by token"):
-        Scorer(short_format, [foreign], teacher)
-    Scorer(short_format, [foreign])
+        Scorer(short_format, [other_tokens], teacher)
+    Scorer(short_format, [other_tokens])

@@ -13,7 +13,7 @@ from rlt_data.errors import InputError
 from rlt_data.sources.files.csv_files import read_csv
 from rlt_data.sources.rows import BadRow, SourceRow
 
-# What the format cannot tell apart: an empty field from a missing one, a bare CR from a line end.
+# What the format cannot distinguish: an empty field from a missing one, a bare CR from a line end.
 FIELDS = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\r\x00"), min_size=1, max_size=20)
 
 

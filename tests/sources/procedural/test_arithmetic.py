@@ -1,4 +1,4 @@
-"""Chained arithmetic: problems as reasoning-gym words them, styles told again from their text."""
+"""Chained arithmetic: problems as reasoning-gym words them, styles recognized from their text."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def test_careless_generators_repeat_themselves_too(name: str, monkeypatch: pytes
 def test_seed_size_and_options_decide_the_identity() -> None:
     part = open_reasoning_gym("reasoning-gym:chain_sum", size=4, seed=0, options={"max_terms": "6"})
     default = open_reasoning_gym("reasoning-gym:chain_sum", size=4, seed=0, options={})
-    assert part.identify() == default.identify()  # 6 is what it would be anyway
+    assert part.identify() == default.identify()  # 6 is the default
     other = open_reasoning_gym("reasoning-gym:chain_sum", size=4, seed=0, options={"max_terms": 5})
     assert len({part.identify(), other.identify()}) == 2
     seeded = dataclasses.replace(part, settings={**part.settings, "seed": 1})

@@ -91,7 +91,7 @@ def test_each_form_loads_in_datasets_and_trains_a_step_in_trl(
         assert "<|begin_of_thought|>\n\nFirst add" in text
         assert "The answer is \\boxed{14}.<|end_of_solution|><|im_end|>" in text
         if form in ("dataset", "jsonl", "parquet"):
-            assert "What is" not in text, "loss is on the completion alone"
+            assert "What is" not in text, "the loss is on the completion only"
         else:
             assert "<|im_start|>user\nWhat is" in text
     assert trainer.train().training_loss > 0
@@ -110,7 +110,7 @@ def test_prompt_and_completion_make_the_text(lake: Lake, tmp_path: Path) -> None
         assert row["think"] in row["completion"]
         assert row["solution"] in row["completion"]
         assert row["reward"] == example["reward"]
-        # Absolute paths of this machine stay here.
+        # Absolute paths of this machine are not exported.
         assert (row["teacher_model"], row["source"]) == ("teacher", "made.jsonl")
 
 
@@ -254,7 +254,7 @@ def test_nothing_to_export_is_an_error(lake: Lake, tmp_path: Path) -> None:
         export(lake, ExportConfig(path="s3://bucket/set"))
 
 
-# The system's own audit events say when a file is renamed or opened: the program kills itself there.
+# Python's audit events report when a file is renamed or opened: the program kills itself there.
 PROGRAM = """
     import os, signal, sys
     from rlt_data.lake import Lake

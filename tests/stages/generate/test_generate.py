@@ -40,10 +40,10 @@ def make_lake(directory: Path, questions: list[tuple[str, str]] = QUESTIONS) -> 
             "solution_rendered": False,
             "dataset": "test",
             "source": "test.jsonl",
-            "source_row": place,
+            "source_row": row,
             "run_id": "test",
         }
-        for place, (question, solution) in enumerate(questions)
+        for row, (question, solution) in enumerate(questions)
     ]
     lake.table("questions").append(pl.DataFrame(rows), run_id="test")
     return lake
@@ -177,8 +177,8 @@ def test_a_generation_grows_by_what_is_missing(tmp_path: Path, tiny_model: Path)
     rows = read_traces(lake)
     assert len({(row["question_id"], row["sample_index"]) for row in rows}) == len(rows) == 8
     assert len({row["generation_id"] for row in rows}) == 1
-    asked = lake.table("questions").scan().sort("source_row").head(2).collect()["question_id"]
-    assert {row["question_id"] for row in rows if row["run_id"] == first.run_id} == set(asked)
+    first_two = lake.table("questions").scan().sort("source_row").head(2).collect()["question_id"]
+    assert {row["question_id"] for row in rows if row["run_id"] == first.run_id} == set(first_two)
 
 
 def test_what_enters_a_generation_and_what_does_not(tmp_path: Path, tiny_model: Path) -> None:
@@ -278,8 +278,8 @@ def test_when_the_truncated_share_stops_the_stage(
     completions: int, truncated: int, on_the_way: bool, at_end: bool
 ) -> None:
     limit = TruncationLimit(GenerateConfig(teacher="x"))
-    for place in range(completions):
-        limit.count(truncated=place < truncated)
+    for number in range(completions):
+        limit.count(truncated=number < truncated)
     for check, stops in ((limit.check_during_run, on_the_way), (limit.check_at_end, at_end)):
         if stops:
             with pytest.raises(StageStoppedError):

@@ -1,4 +1,4 @@
-"""A new option of sampling cannot reuse traces: every field that decides rows decides their keys."""
+"""A new sampling option cannot reuse traces: every field that determines rows determines their keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source that is written to while it is read: the run does not end as if it had read it whole."""
+"""A source that is written to while it is read: the run does not finish as if it had read all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ingest: whatever comes in ends as a question, a trace or a reject, and nothing is lost or kept twice."""
+"""Ingest: every row becomes a question, a trace or a reject; none is lost or stored twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lake(tmp_path: Path) -> Lake:
 
 
 @pytest.fixture
-def take_in(lake: Lake, tmp_path: Path) -> Callable[..., StageSummary]:
+def ingest_rows(lake: Lake, tmp_path: Path) -> Callable[..., StageSummary]:
     """Write lines to a file and ingest it."""
 
     def run(*rows: Line, name: str = "rows.jsonl", force: bool = False, **options: Any) -> StageSummary:
@@ -80,7 +80,7 @@ def test_the_real_files_are_ingested_whole(lake: Lake, shared_data: Path) -> Non
     assert questions.get_column("answer").null_count() == 0
     assert questions.get_column("solution_rendered").sum() == 30
     assert set(questions.get_column("source")) == set(FILES[:3])
-    # The trace file asks MATH-500's questions again and agrees with its answers.
+    # The trace file repeats MATH-500's questions and agrees with its answers.
     assert {reason for _, reason in list_reasons(lake)} == {"duplicate"}
     traces = collect(lake, "traces")
     math = questions.filter(pl.col("dataset") == "math500").get_column("question_id")
@@ -157,14 +157,14 @@ LIMITS = {"max_question_characters": 200, "max_solution_characters": 300, "max_t
 
 
 def test_every_kind_of_bad_row_is_rejected_with_file_row_reason_and_content(
-    lake: Lake, take_in: Callable[..., StageSummary]
+    lake: Lake, ingest_rows: Callable[..., StageSummary]
 ) -> None:
     rows = [GOOD, *(row for _, row in BAD), {"question": "after", "answer": 7, "trace": "t" * 401}]
-    summary = take_in(*rows, **LIMITS)
+    summary = ingest_rows(*rows, **LIMITS)
     assert summary.rows_in == len(rows)
     assert summary.tables["questions"] == 2
     expected = [(number, reason) for number, (reason, _) in enumerate(BAD, start=1)]
-    # The first repetition brings the same trace again, the last good row one that is too long.
+    # The first repetition has the same trace again, the last good row one that is too long.
     expected += [(15, "duplicate_trace"), (len(rows) - 1, "over_long_trace")]
     assert list_reasons(lake) == sorted(expected)
     assert summary.extra["questions_rejected"] == len(BAD)
@@ -181,20 +181,20 @@ def test_every_kind_of_bad_row_is_rejected_with_file_row_reason_and_content(
             assert contents[number] == written.decode("utf-8", "backslashreplace")
         else:
             assert json.loads(contents[number]) == json.loads(written)
-    # The trace of a question that was repeated belongs to the one that stands.
+    # The trace of a question that was repeated belongs to the existing one.
     traces = collect(lake, "traces").sort("sample_index")
     assert list(traces.get_column("completion")) == ["Two and two.", "Another way."]
     assert set(traces.get_column("question_id")) == {identify_question(str(GOOD["question"]))}
 
 
 def test_existing_questions_take_precedence_over_new_rows(
-    lake: Lake, take_in: Callable[..., StageSummary]
+    lake: Lake, ingest_rows: Callable[..., StageSummary]
 ) -> None:
-    take_in(GOOD)
+    ingest_rows(GOOD)
     other = {"problem": GOOD["question"], "solution": "Count: \\boxed{4}.", "level": 1}
-    known = {"question": GOOD["question"], "completion": "<think>\nNew.</think>4"}
-    take_in(other, {"problem": "new", "solution": "s"}, name="math.jsonl")
-    summary = take_in(known, name="outputs.jsonl")
+    repeated = {"question": GOOD["question"], "completion": "<think>\nNew.</think>4"}
+    ingest_rows(other, {"problem": "new", "solution": "s"}, name="math.jsonl")
+    summary = ingest_rows(repeated, name="outputs.jsonl")
     assert summary.tables == {"questions": 0, "traces": 1, "rejects": 1}
     questions = collect(lake, "questions")
     assert sorted(questions.get_column("question")) == [GOOD["question"], "new"]
@@ -204,11 +204,11 @@ def test_existing_questions_take_precedence_over_new_rows(
     assert sorted(collect(lake, "traces").get_column("think")) == ["New.", "Two and two."]
 
 
-def test_only_bad_rows_is_a_finished_run(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
-    summary = take_in("broken", "{broken too")
+def test_only_bad_rows_is_a_finished_run(lake: Lake, ingest_rows: Callable[..., StageSummary]) -> None:
+    summary = ingest_rows("broken", "{broken too")
     assert (summary.status, summary.rows_in, summary.tables["questions"]) == ("finished", 2, 0)
     assert summary.extra["rejected_malformed_json"] == 2
-    empty = take_in(name="empty.jsonl")
+    empty = ingest_rows(name="empty.jsonl")
     assert (empty.status, empty.rows_in) == ("finished", 0)
     assert empty.notes == ["no row could be read from empty.jsonl"]
 
@@ -238,9 +238,9 @@ def test_an_ambiguous_layout_writes_nothing(lake: Lake, tmp_path: Path) -> None:
 # Choices
 
 
-def test_columns_are_mapped(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
+def test_columns_are_mapped(lake: Lake, ingest_rows: Callable[..., StageSummary]) -> None:
     mapping = {"question": "prompt", "solution": "response"}
-    take_in({"prompt": "p", "response": "r \\boxed{1}", "tag": "x"}, map=mapping)
+    ingest_rows({"prompt": "p", "response": "r \\boxed{1}", "tag": "x"}, map=mapping)
     (row,) = collect(lake, "questions").to_dicts()
     assert (row["question"], row["solution"], row["answer"], row["dataset"]) == (
         "p",
@@ -252,61 +252,63 @@ def test_columns_are_mapped(lake: Lake, take_in: Callable[..., StageSummary]) ->
 
 
 def test_the_content_decides_whether_it_was_ingested_before(
-    lake: Lake, take_in: Callable[..., StageSummary]
+    lake: Lake, ingest_rows: Callable[..., StageSummary]
 ) -> None:
-    first = take_in(GOOD)
-    assert take_in(GOOD, name="moved.jsonl").status == "already finished"
-    assert take_in(GOOD, layout="plain").status == "already finished"
-    assert take_in(GOOD, limit=1).run_id != first.run_id
-    forced = take_in(GOOD, force=True)
+    first = ingest_rows(GOOD)
+    assert ingest_rows(GOOD, name="moved.jsonl").status == "already finished"
+    assert ingest_rows(GOOD, layout="plain").status == "already finished"
+    assert ingest_rows(GOOD, limit=1).run_id != first.run_id
+    forced = ingest_rows(GOOD, force=True)
     assert forced.tables == {"questions": 0, "traces": 0, "rejects": 2}
     assert lake.table("questions").count() == lake.table("traces").count() == 1
 
 
-def test_the_first_rows_may_be_ingested_alone(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
+def test_the_first_rows_may_be_ingested_alone(lake: Lake, ingest_rows: Callable[..., StageSummary]) -> None:
     rows = [{"question": str(number), "answer": "1"} for number in range(20)]
-    assert take_in(*rows, limit=7).rows_in == 7
+    assert ingest_rows(*rows, limit=7).rows_in == 7
     assert sorted(collect(lake, "questions").get_column("source_row")) == list(range(7))
 
 
 def test_answers_without_solutions_are_rendered_by_the_given_template(
-    lake: Lake, take_in: Callable[..., StageSummary]
+    lake: Lake, ingest_rows: Callable[..., StageSummary]
 ) -> None:
-    take_in({"question": "q", "answer": 12}, solution_template="Therefore {answer}.")
+    ingest_rows({"question": "q", "answer": 12}, solution_template="Therefore {answer}.")
     (row,) = collect(lake, "questions").to_dicts()
     assert (row["solution"], row["solution_rendered"], row["answer"]) == ("Therefore 12.", True, "12")
     with pytest.raises(ValueError, match="solution_template"):
-        IngestConfig(source="x", solution_template="no place for it")
+        IngestConfig(source="x", solution_template="no placeholder")
 
 
-def test_untagged_traces_may_be_stored_as_thinking(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
+def test_untagged_traces_may_be_stored_as_thinking(
+    lake: Lake, ingest_rows: Callable[..., StageSummary]
+) -> None:
     row = {"question": "q", "answer": "4", "completion": "Just talk."}
-    # Also later, when the same file was ingested without saying so.
-    assert "--untagged think" in " ".join(take_in(row).notes)
-    take_in(row, untagged="think", teacher="somebody")
+    # Also later, when the same file was ingested without the option.
+    assert "--untagged think" in " ".join(ingest_rows(row).notes)
+    ingest_rows(row, untagged="think", teacher="somebody")
     unknown, whole = collect(lake, "traces").sort("think", nulls_last=False).to_dicts()
     assert (unknown["think"], unknown["state"]) == (None, "missing_open")
     assert (whole["think"], whole["state"], whole["teacher"]) == ("Just talk.", "missing_open", "somebody")
 
 
 def test_a_users_own_tags_are_recognized_when_ingested(
-    lake: Lake, take_in: Callable[..., StageSummary], tmp_path: Path
+    lake: Lake, ingest_rows: Callable[..., StageSummary], tmp_path: Path
 ) -> None:
     (tmp_path / "mine.toml").write_text(
         'name = "mine"\nbase = "r1"\n[student]\nthink_open = "<reason>"\nthink_close = "</reason>"\n', "utf-8"
     )
     row = {"question": "q", "answer": "4", "completion": "<reason>\nAdd.</reason>\n\nIt is 4."}
-    take_in(row, format=str(tmp_path / "mine.toml"))
+    ingest_rows(row, format=str(tmp_path / "mine.toml"))
     (trace,) = collect(lake, "traces").to_dicts()
     assert (trace["think"], trace["trace_solution"], trace["state"]) == ("Add.", "It is 4.", "closed")
 
 
-def test_several_traces_of_a_row_count_up(lake: Lake, take_in: Callable[..., StageSummary]) -> None:
+def test_several_traces_of_a_row_count_up(lake: Lake, ingest_rows: Callable[..., StageSummary]) -> None:
     rows = [
         {"question": "q", "solution": "4", "thinking_trajectories": ["a", "b"], "attempt": "4"},
         {"question": "q", "solution": "4", "thinking_trajectories": ["c", "a"], "attempt": "4"},
     ]
-    take_in(*rows)
+    ingest_rows(*rows)
     traces = collect(lake, "traces").sort("sample_index")
     assert list(traces.select("sample_index", "think").iter_rows()) == [(0, "a"), (1, "b"), (2, "c")]
 
@@ -354,8 +356,8 @@ def test_every_row_becomes_a_question_or_a_reject(lines: list[bytes]) -> None:
         assert summary.rejected == summary.extra.get("questions_rejected", 0) + summary.extra.get(
             "traces_rejected", 0
         )
-        places = [*collect(lake, "questions").get_column("source_row"), *(n for n, _ in list_reasons(lake))]
-        assert set(places) == set(range(summary.rows_in))
+        rows = [*collect(lake, "questions").get_column("source_row"), *(n for n, _ in list_reasons(lake))]
+        assert set(rows) == set(range(summary.rows_in))
         ids = collect(lake, "questions").get_column("question_id")
         assert ids.n_unique() == len(ids)
 

@@ -28,10 +28,10 @@ rewards = st.one_of(st.sampled_from([-2.0, -1.0, 0.0]), st.floats(-9, 0, allow_n
 def frames(draw: st.DrawFn) -> pl.DataFrame:
     sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
     rows = [
-        (student, f"q{question}", f"q{question}t{place}", draw(rewards))
+        (student, f"q{question}", f"q{question}t{index}", draw(rewards))
         for student in ("a", "b")[: draw(st.integers(1, 2))]
         for question, size in enumerate(sizes)
-        for place in range(size)
+        for index in range(size)
     ]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
@@ -48,7 +48,7 @@ def test_the_order_of_the_rows_does_not_matter(frame: pl.DataFrame, policy: str,
     by = ["student", "question_id", "rank"]
     first = rank_traces(frame, parse_policy(policy)).sort(by)
     second = rank_traces(shuffled, parse_policy(policy)).sort(by)
-    # The mean and deviation of floats may differ in the last place with the order of addition.
+    # The mean and deviation of floats may differ in the last digit with the order of addition.
     exact = [name for name in first.columns if name not in ("group_mean", "group_std")]
     assert first.select(exact).equals(second.select(exact))
     for name in ("group_mean", "group_std"):
@@ -138,9 +138,9 @@ def test_random_needs_no_rewards_and_depends_on_the_seed() -> None:
     rewarded = frame.with_columns(pl.Series("reward", [float(i) for i in range(len(rows))]))
     assert select(frame, "random(1)") == select(rewarded, "random(1)")
     assert select(frame, "random(1)") != select(frame, "random(1, seed=1)")
-    places = [int(trace.split("t")[1]) for _, trace in select(frame, "random(1)")]
-    assert len(places) == 20
-    assert len(set(places)) > 3, "the draws must not follow the order of the traces"
+    chosen = [int(trace.split("t")[1]) for _, trace in select(frame, "random(1)")]
+    assert len(chosen) == 20
+    assert len(set(chosen)) > 3, "the draws must not follow the order of the traces"
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ def test_the_exact_divergence_ranks_where_it_was_stored_and_the_sampled_one_else
         # The sampled log-ratio would prefer t1, the exact divergence prefers t0.
         make_score(traces[0], -1.0, exact=0.1, k1=0.5),
         make_score(traces[1], -1.0, exact=0.9, k1=-0.5),
-        # One trace of q1 lacks the exact one: both are judged by k1.
+        # One trace of q1 lacks the exact one: both are ranked by k1.
         make_score(traces[2], -1.0, exact=0.1, k1=0.5),
         make_score(traces[3], -1.0, exact=None, k1=-0.5),
-        # One trace of q2 lacks the teacher's side: both are judged by r_SS.
+        # One trace of q2 lacks teacher log-probabilities: both are ranked by r_SS.
         make_score(traces[4], -1.0, exact=None, k1=5.0),
         make_score(traces[5], -2.0, exact=None, k1=None),
     ]
@@ -62,7 +62,7 @@ def test_the_exact_divergence_ranks_where_it_was_stored_and_the_sampled_one_else
     assert rows.filter(pl.col("question_id") == "q2")["trace_id"].to_list() == ["q2t0"]
     assert forced.extra["without_score"] == 1
 
-    # A threshold compares all questions with each other, so one criterion judges them all.
+    # A threshold compares all questions with each other, so one criterion ranks them all.
     across = rank(lake, RankConfig.model_validate({**PLAIN, "policy": "threshold(-1.5)"}))
     assert across.extra["estimators"] == {"r_ss": 6}
 
@@ -98,8 +98,8 @@ def test_the_newest_finished_score_of_a_trace_counts(tmp_path: Path) -> None:
         make_score(t, -5.0 + t["sample_index"], exact=0.0, label="b", temperature_student=1.0) for t in traces
     ]
     append_made(lake, "score", "scores", again, label="later")
-    cut_off = [make_score(t, -9.0 - t["sample_index"], exact=0.0, label="c") for t in traces]
-    append_made(lake, "score", "scores", cut_off, label="cut off", finish=False)
+    unfinished = [make_score(t, -9.0 - t["sample_index"], exact=0.0, label="c") for t in traces]
+    append_made(lake, "score", "scores", unfinished, label="unfinished", finish=False)
 
     summary = rank(lake, RankConfig.model_validate(PLAIN))
     rows = read_run(lake, "rankings", summary.run_id).sort("rank")

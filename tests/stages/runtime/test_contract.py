@@ -1,4 +1,4 @@
-"""Configurations: each field says once how it enters identity, and fields that come later change nothing."""
+"""Configurations: each field declares how it enters identity, and fields added later change nothing."""
 
 from __future__ import annotations
 

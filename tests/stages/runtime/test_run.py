@@ -234,7 +234,7 @@ Stage(lambda lake, config: Preparation(work), StageConfig, race)(Lake(sys.argv[1
 
 
 def test_processes_that_run_the_same_at_once_do_no_harm(lake: Lake, tmp_path: Path) -> None:
-    """Whoever came last finishes; the others end with the reason; the table is that of one run."""
+    """The newest process finishes; the others end with the reason; the table is that of one run."""
     go = tmp_path / "go"
     processes = [
         subprocess.Popen(
@@ -251,8 +251,8 @@ def test_processes_that_run_the_same_at_once_do_no_harm(lake: Lake, tmp_path: Pa
     go.touch()
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert any(process.returncode == 0 for process in processes), errors
-    for process, told in zip(processes, errors, strict=True):
-        assert process.returncode == 0 or "resumed by a newer process" in told
+    for process, error in zip(processes, errors, strict=True):
+        assert process.returncode == 0 or "resumed by a newer process" in error
     keys = lake.table("questions").scan().collect().get_column("question_id")
     assert len(keys) == keys.n_unique() == 20
     assert len(lake.runs()) == 1
@@ -278,7 +278,7 @@ def test_killed_at_any_row_with_any_commits_before_the_whole_is_the_same(
             left = [number for number in range(size) if hash_content(number) not in done]
             for index, number in enumerate(left):
                 if index == kill_at:
-                    dropped.append(run)  # Neither ended nor closed while the law is tested.
+                    dropped.append(run)  # Neither finished nor closed while the property is tested.
                     return None
                 run.count(rows_in=1, tokens=number)
                 run.append("questions", [make_row(number)])

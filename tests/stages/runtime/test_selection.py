@@ -1,4 +1,4 @@
-"""SQL predicates that choose a stage's rows: what they ask is an input like any other."""
+"""SQL predicates that select a stage's rows: the tables that they query are inputs like any other."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class ExplainConfig(StageConfig):
 
 
 def explain(lake: Lake, config: ExplainConfig, *, stop_after: int | None = None) -> list[str]:
-    """Append two traces a question, those that are there already left out; return what was taken up."""
+    """Append two traces per question, except existing ones; return the questions that were processed."""
     with open_run(lake, "explain", config, inputs=("questions",), outputs=("traces",)) as run:
         questions = select_rows(run, "questions", config.where).sort("question_id").collect()
         numbers = [int(key[1:]) for key in questions.get_column("question_id")]
         there = set(run.written("traces").collect().get_column("trace_id"))
         rows = [make_trace(number, sample) for number in numbers for sample in range(2)]
-        for place, row in enumerate(rows):
-            if place == stop_after:
+        for index, row in enumerate(rows):
+            if index == stop_after:
                 raise InterruptedError
             if row["trace_id"] not in there:
                 run.append("traces", [row])

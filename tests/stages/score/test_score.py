@@ -1,4 +1,4 @@
-"""The score stage over real tables and models: the golden numbers, and what becomes of odd rows."""
+"""The score stage over real tables and models: the golden numbers, and how unusual rows are handled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint counts when it is whole; a half-written one is never picked up."""
+"""A checkpoint is valid once it is complete; an incomplete one is never used."""
 
 from __future__ import annotations
 

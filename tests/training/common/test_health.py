@@ -17,10 +17,10 @@ def test_health_warns_with_what_to_do_once_it_lasts() -> None:
     odd = {"frac_reward_zero_std": 1.0, "rlt/cut_off_share": 0.2}
     for _ in range(2):
         health.on_log(None, state(1), None, logs=odd)
-    assert not warned, "two steps say little"
+    assert not warned, "two steps are no evidence"
     for share in (1.0, 0.9, 0.8):
         health.on_log(None, state(1), None, logs={**odd, "frac_reward_zero_std": share})
-    assert len(warned) == 1, "said once, whatever the share"
+    assert len(warned) == 1, "warned once, whatever the share"
     assert "100%" in warned[0]
     assert "raise" in warned[0]
     for _ in range(3):

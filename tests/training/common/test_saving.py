@@ -23,7 +23,7 @@ def test_a_model_that_was_not_published_is_never_replaced(tmp_path: Path) -> Non
     trained, location = make_trained(tmp_path, "a"), tmp_path / "teacher"
     location.mkdir()
     (location / "model.safetensors").write_text("base weights")
-    # A result that somebody moved here is theirs, too: it may be the only one.
+    # A result that a user moved here is not replaced either: it may be the only copy.
     (location / MARKER).write_text("Made by rlt-data.")
     with pytest.raises(UsageError, match="set another output"):
         check_publishable(location)

@@ -1,4 +1,4 @@
-"""Completions as text: ends left out, everything else kept, special tokens too."""
+"""Completions as text: ends removed, everything else kept, special tokens too."""
 
 from __future__ import annotations
 

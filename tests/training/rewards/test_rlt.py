@@ -38,7 +38,7 @@ def scored(make_lake: Any, models: dict[str, str], tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="module")
 def trainer(models: dict[str, str], tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A plain TRL trainer, as somebody outside this program has one."""
+    """A plain TRL trainer, as in a user's own program."""
     import datasets
     import trl
 
@@ -121,7 +121,7 @@ def test_sampled_log_probabilities_spare_the_forward_pass(
     questions_, solutions = rows["question"].to_list(), rows["solution"].to_list()
     by_pass = make_reward(models, tokenizer, trainer, teacher_logprobs="policy")
     expected = [result.reward for result in by_pass.score(questions_, solutions, texts)]
-    # Without a trainer there is no forward pass to be had: every number comes from sampling.
+    # Without a trainer there is no forward pass: every number comes from sampling.
     spared = make_reward(models, tokenizer, None, sampling_temperature=0.7)
     found = [result.reward for result in spared.score(questions_, solutions, texts, ids, logprobs)]
     assert found == pytest.approx(expected, abs=1e-4)
@@ -157,7 +157,7 @@ def test_rewards_of_several_students_are_averaged_or_the_minimum_is_used(
 def test_students_elsewhere_give_the_same_reward(
     scored: pl.DataFrame, models: dict[str, str], tokenizer: Any, trainer: Any
 ) -> None:
-    """A served student is a source of log-probabilities; here one that computes them in this process."""
+    """A served student is a backend of log-probabilities; here one that computes them in this process."""
     from rlt_data.reward.backends.torch import TorchBackend
     from rlt_data.training.rewards.rlt import RltReward
     from rlt_data.training.rewards.students import load_student
@@ -214,7 +214,7 @@ def test_parts_are_logged_and_what_cannot_be_scored_is_excluded(
     metrics: dict[str, float] = {}
     rows = scored.filter(pl.col("student") == models["student"]).head(3)
     rows = rows.with_columns(
-        solution=pl.Series([" ", *rows["solution"].to_list()[1:]])  # blank: nothing to ask a student
+        solution=pl.Series([" ", *rows["solution"].to_list()[1:]])  # blank: nothing to score
     )
     reward = make_reward(models, tokenizer, trainer)
     rewards = call(reward, rows, log_extra=columns.__setitem__, log_metric=metrics.__setitem__)

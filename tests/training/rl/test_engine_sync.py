@@ -1,4 +1,4 @@
-"""An engine inside training is proven in sync: a weight transfer that changes nothing stops the run."""
+"""An engine inside training is checked for sync: a weight transfer that changes nothing stops the run."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def transfer(before: Path, after: Path) -> dict[str, Any]:
 def test_a_transfer_that_changes_nothing_is_detected(tmp_path: Path) -> None:
     """vLLM 0.31 on a CPU keeps packed copies of linear layers, which neither way of loading replaces.
 
-    Where a version of vLLM transfers weights rightly here, the last assertion says so, and recipes for
+    Where a version of vLLM transfers weights rightly here, the last assertion fails, and recipes for
     the CPU may generate with it.
     """
     from tiny_models import save_tiny_model

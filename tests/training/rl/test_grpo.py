@@ -1,4 +1,4 @@
-"""GRPO from table to table: rows, advantages, lineage, what is refused, and what comes out."""
+"""GRPO from table to table: rows, advantages, lineage, what is refused, and the results."""
 
 from __future__ import annotations
 

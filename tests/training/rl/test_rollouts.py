@@ -15,7 +15,7 @@ from rlt_data.training.rl.rollouts import RolloutRecorder, count_earlier_rows
 
 
 class KilledError(Exception):
-    """Stands for what ends a process."""
+    """Simulates the end of a process."""
 
 
 def sample(text: str, group: int) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: what is learned from, what is rejected, and what comes out."""
+"""Supervised fine-tuning: what is learned from, what is rejected, and the results."""
 
 from __future__ import annotations
 
