@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table as RichTable
-from rich.text import Text
+
+from rlt_data.console import VisibleConsole, draw_table, make_cell
+from rlt_data.terminal import escape_json, print_drawn, show_line
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
@@ -84,11 +85,11 @@ def find_opened_lake() -> Lake | None:
     return _opened[0] if _opened else None
 
 
-def make_console() -> Console:
+def make_console() -> VisibleConsole:
     """Make the console for stdout: as wide as the terminal, or 200 columns in a pipe."""
     if sys.stdout.isatty() or "COLUMNS" in os.environ:
-        return Console(highlight=False, markup=False)
-    return Console(highlight=False, markup=False, width=PIPE_WIDTH)
+        return VisibleConsole()
+    return VisibleConsole(width=PIPE_WIDTH)
 
 
 # Minimum width of the column that wraps, in characters.
@@ -108,23 +109,26 @@ def print_rows(rows: list[dict[str, Any]], *, right: frozenset[str] = frozenset(
             name, justify="right" if name in right else "left", no_wrap=name != wrap, overflow="fold"
         )
     for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(make_cell(value) for value in row.values()))
     console = make_console()
     # Rich would shorten every column to fit a narrow terminal, names and numbers included.
     whole = [
-        max(cell_len(str(value)) for value in (name, *(row[name] for row in rows)))
+        max(cell_len(show_line(value)) for value in (name, *(row[name] for row in rows)))
         for name in rows[0]
         if name != wrap
     ]
     console.width = max(console.width, sum(whole) + 2 * len(rows[0]) + (_WRAPPED_WIDTH if wrap else 0))
-    with console.capture() as capture:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()))
+    print_drawn(draw_table(console, table))
 
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON on stdout, with timestamps and paths as text."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_convert_to_text))
+    print_json_text(json.dumps(value, indent=2, ensure_ascii=False, default=_convert_to_text))
+
+
+def print_json_text(text: str) -> None:
+    """Print JSON on stdout, with characters that act on a terminal escaped."""
+    print_drawn(escape_json(text) + "\n")
 
 
 def _convert_to_text(value: Any) -> Any:

@@ -8,10 +8,13 @@ from typing import Annotated
 
 import typer
 
+from rlt_data.errors import UsageError
 from rlt_data.stages.registry import STAGES
+from rlt_data.terminal import print_text
 from rlt_data.training.registry import ROLES
 
 from .lazy import Entry, LazyGroup
+from .streams import check_stdout, own_streams
 
 PREPARE, PIPELINE, LOOK, KEEP = "Setup", "Pipeline, in order", "Inspection", "Maintenance"
 
@@ -71,7 +74,7 @@ def show_version(wanted: bool) -> None:
     if wanted:
         import rlt_data
 
-        typer.echo(f"rlt-data {rlt_data.__version__}")
+        print_text(f"rlt-data {rlt_data.__version__}")
         raise typer.Exit
 
 
@@ -90,13 +93,29 @@ def accept_common_options(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with 0 (done), 1 (failed), 2 (wrong usage) or 130 (interrupted)."""
-    try:
-        code = app(args=arguments, prog_name="rlt-data", standalone_mode=False) or 0
-        if code == 130:  # how Typer returns a KeyboardInterrupt
-            raise KeyboardInterrupt
-        sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:
-        from .failures import report_failure
+    with own_streams():
+        try:
+            check_stdout()
+            check_arguments(sys.argv[1:] if arguments is None else arguments)
+            code = app(args=arguments, prog_name="rlt-data", standalone_mode=False) or 0
+            if code == 130:  # how Typer returns a KeyboardInterrupt
+                raise KeyboardInterrupt
+            sys.stdout.flush()
+        except (SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # Panics of Rust libraries are not Exceptions.
+            from .failures import report_failure
 
-        code = report_failure(error)
+            code = report_failure(error)
     sys.exit(code)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise `UsageError` for an argument that is not valid UTF-8: lakes and tables hold only such text."""
+    for argument in arguments:
+        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UsageError(
+                "an argument is not valid UTF-8",
+                where=argument,
+                remedy="rename the file or folder: paths are stored as text, in UTF-8",
+            )

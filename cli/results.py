@@ -13,7 +13,9 @@ from typing import IO, Any, Literal, assert_never
 
 import pyarrow as pa
 from rich.table import Table as RichTable
-from rich.text import Text
+
+from rlt_data.console import draw_table, make_cell
+from rlt_data.terminal import escape_json, show_line
 
 from .common import make_console
 
@@ -57,13 +59,10 @@ def render_table(result: pa.Table, *, rows: int = 100, full: bool = False) -> st
     table = RichTable(box=None, pad_edge=False, header_style="bold")
     for field in result.schema:
         numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        table.add_column(Text(field.name), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(make_cell(field.name), justify="right" if numeric else "left", overflow="fold")
     for row in _iterate_rows(shown):
-        table.add_row(*(Text(_format_cell(value, full=full)) for value in row))
-    console = make_console()
-    with console.capture() as capture:
-        console.print(table)
-    text = "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
+        table.add_row(*(make_cell(_format_cell(value, full=full)) for value in row))
+    text = draw_table(make_console(), table)
     hidden = result.num_rows - shown.num_rows
     if hidden:
         text += f"... and {hidden:,} more rows (--rows 0 shows all)\n"
@@ -90,7 +89,7 @@ def _write_json(result: pa.Table, stream: IO[str]) -> None:
     separator = "[\n"
     for row in _iterate_rows(result):
         record = dict(zip(result.column_names, map(_convert_to_json, row), strict=True))
-        stream.write(separator + json.dumps(record, ensure_ascii=False))
+        stream.write(separator + escape_json(json.dumps(record, ensure_ascii=False)))
         separator = ",\n"
     stream.write("[]\n" if separator == "[\n" else "\n]\n")
 
@@ -125,8 +124,11 @@ def _format_cell(value: Any, *, full: bool) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_format_cell(inner, full=full) for inner in value) + "]"
     text = str(value)
-    text = text.replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
-    return text if full or len(text) <= CELL_WIDTH else text[: CELL_WIDTH - 3] + "..."
+    if full:
+        return show_line(text)
+    # Only what may be shown is escaped.
+    shown = show_line(text[: CELL_WIDTH + 1])
+    return shown if len(shown) <= CELL_WIDTH else shown[: CELL_WIDTH - 3] + "..."
 
 
 @contextmanager

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from .common import make_console, print_rows
+from rlt_data.terminal import StdoutClosedError, print_text, show_block, show_line
+
+from .common import make_console, print_json_text, print_rows
+from .streams import silence_stdout
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
@@ -20,16 +23,21 @@ NUMBERS = frozenset({"rows in", "rows out", "rejected", "truncated", "tokens", "
 def print_summary(lake: Lake, summary: StageSummary, *, as_json: bool) -> None:
     """Print the summary: a table, the stage's other figures and its notes; or JSON and nothing else."""
     if as_json:
-        print(summary.model_dump_json(indent=2))
+        print_json_text(summary.model_dump_json(indent=2))
         return
-    console = make_console()
-    console.print(Text.assemble((summary.stage, "bold"), f": {summary.status}, run {summary.run_id[:12]}"))
-    print_rows([list_summary_figures(lake, summary)], right=NUMBERS, wrap="tables")
-    for name, value in summary.extra.items():
-        console.print(f"{name.replace('_', ' ')}: {format_figure(value)}")
-    for note in summary.notes:
-        console.print(f"note: {note}")
-    console.print()
+    try:
+        console = make_console()
+        console.print(
+            Text.assemble((summary.stage, "bold"), f": {summary.status}, run {summary.run_id[:12]}")
+        )
+        print_rows([list_summary_figures(lake, summary)], right=NUMBERS, wrap="tables")
+        for name, value in summary.extra.items():
+            print_text(f"{show_line(name.replace('_', ' '))}: {show_block(format_figure(value))}")
+        for note in summary.notes:
+            print_text(f"note: {show_block(note)}")
+        print_text()
+    except StdoutClosedError:
+        silence_stdout()  # The work goes on.
 
 
 def list_summary_figures(lake: Lake, summary: StageSummary) -> dict[str, str]:

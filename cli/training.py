@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlt_data.terminal import print_text, show_block
+
 from .common import (
     ForceOption,
     JsonOption,
@@ -97,10 +99,10 @@ def _print_plan(loaded: LoadedTraining, lake: Lake, processes: int | None, *, as
         return
     print_json(plan["recipe"])
     for section, lines in plan["sections"].items():
-        print(f"\n{section}")
+        print_text(f"\n{section}")
         print_rows([{"quantity": name, "value": text} for name, text in lines.items()])
-    print()
+    print_text()
     for refusal in plan["refused"]:
-        print(f"problem: {refusal}")
+        print_text(f"problem: {show_block(refusal)}")
     if not plan["refused"]:
-        print("no problems found")
+        print_text("no problems found")

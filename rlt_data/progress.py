@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +18,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from rlt_data.console import VisibleConsole
+from rlt_data.terminal import print_note, show_block, show_line
 
 LINE_SECONDS = 30.0
 """Where stderr is not a terminal, a running step prints a line this often."""
@@ -38,7 +40,7 @@ class Task:
         on_advance: Callable[[int, str], None] | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.description = description
+        self.description = show_line(description)
         self.total = total
         self.unit = unit
         self.done = 0
@@ -96,8 +98,8 @@ class Reporter:
         self.quiet = quiet
         self._interval = interval
         self._clock = clock
-        self._terminal = sys.stderr.isatty()
-        self._console = Console(stderr=True)
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._console = VisibleConsole(stderr=True)
         self._display: Progress | None = None
 
     @contextmanager
@@ -118,15 +120,15 @@ class Reporter:
         if self.quiet:
             return
         if self._terminal:
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(show_block(text))
         else:
-            _write_line(text)
+            print_note(show_block(text))
 
     @contextmanager
     def _show_bar(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
         outer = self._display
         display = outer or Progress(*_make_columns(), console=self._console)
-        task_id = display.add_task(description, total=total, rate="")
+        task_id = display.add_task(show_line(description), total=total, rate="")
         if outer is None:
             display.start()
             self._display = display
@@ -158,9 +160,7 @@ def _print_lines(task: Task, interval: float) -> Iterator[None]:
 
     def print_until_ended() -> None:
         while not ended.wait(interval):
-            try:
-                _write_line(task.describe())
-            except (OSError, ValueError):  # stderr is closed.
+            if not print_note(task.describe()):  # Nobody reads stderr any more.
                 return
 
     thread = threading.Thread(target=print_until_ended, name=f"progress: {task.description}", daemon=True)
@@ -170,12 +170,6 @@ def _print_lines(task: Task, interval: float) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def _write_line(text: str) -> None:
-    # One write, so that lines of several threads do not mix.
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _make_columns() -> tuple[ProgressColumn, ...]:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from rlt_data.terminal import print_drawn, print_text
+
 from ..common import QuietOption, open_lake
 from ..results import render_table
 from ..summary import print_summary
@@ -72,7 +74,7 @@ def command(
         ("Which explanations were selected, and why?", CHOICES),
         ("Which tokens of an explanation give the answer away?", LEAKED_TOKENS),
     ):
-        print(f'{title}\n\nrlt-data sql --lake {folder / "lake"} "\n{query}"\n')
-        print(render_table(lake.sql(query)))
-    print(f"The distillation set is in {folder / 'distillation'}.")
-    print(f"Query the lake with: rlt-data sql --lake {folder / 'lake'}")
+        print_text(f'{title}\n\nrlt-data sql --lake {folder / "lake"} "\n{query}"\n')
+        print_drawn(render_table(lake.sql(query)) + "\n")
+    print_text(f"The distillation set is in {folder / 'distillation'}.")
+    print_text(f"Query the lake with: rlt-data sql --lake {folder / 'lake'}")

@@ -14,7 +14,9 @@ from typing import Literal
 
 import typer
 
-from ..common import JsonOption, LakeOption, make_console, open_lake, print_json, print_rows
+from rlt_data.terminal import print_text
+
+from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
 
 State = Literal["ok", "note", "missing", "wrong"]
 
@@ -49,7 +51,7 @@ def command(lake: LakeOption = None, json: JsonOption = False) -> None:
         print_json([asdict(finding) for finding in findings])
     else:
         print_rows([asdict(finding) for finding in findings], wrap="remedy")
-        make_console().print(f"\n{len(broken)} broken" if broken else "\nready")
+        print_text(f"\n{len(broken)} broken" if broken else "\nready")
     if broken:
         raise typer.Exit(1)
 

@@ -9,6 +9,7 @@ import typer
 
 from rlt_data.errors import UsageError
 from rlt_data.settings import SETTINGS_FILE
+from rlt_data.terminal import print_text
 
 from ..common import open_lake
 
@@ -52,5 +53,5 @@ def command(
     settings.write_text(TEMPLATE, encoding="utf-8")
     lake = open_lake(str(folder / "lake"), create=True)
     lake.prepare()
-    typer.echo(f"wrote {settings} and the lake {lake.uri}")
-    typer.echo("next: rlt-data ingest FILE, or rlt-data demo to try the whole pipeline")
+    print_text(f"wrote {settings} and the lake {lake.uri}")
+    print_text("next: rlt-data ingest FILE, or rlt-data demo to try the whole pipeline")

@@ -8,7 +8,9 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
+from rlt_data.console import make_cell
 from rlt_data.errors import LakeError
+from rlt_data.terminal import show_line
 
 from ..common import JsonOption, LakeOption, make_console, open_lake, print_json
 
@@ -82,27 +84,27 @@ def draw_tree(steps: list[LineageStep]) -> Tree:
         run = step.run
         again = run.run_id in drawn
         drawn.add(run.run_id)
-        label = Text.assemble((run.stage, "bold"), f" {run.run_id[:12]} {run.status}")
+        label = Text.assemble((show_line(run.stage), "bold"), show_line(f" {run.run_id[:12]} {run.status}"))
         if again:
             label.append(" (above)")
         else:
-            label.append("".join(f"  {model['role']} {model['name']}" for model in run.models))
+            label.append(show_line("".join(f"  {model['role']} {model['name']}" for model in run.models)))
         node = Tree(label) if parent is None else parent.add(label)
         if again:
             return node
         for state in (state for state in run.inputs if state.rows):
-            branch = node.add(Text(f"{state.table}@{state.version} ({state.rows:,} rows)"))
+            branch = node.add(make_cell(f"{state.table}@{state.version} ({state.rows:,} rows)"))
             for maker in step.made_by.get(state.table, ()):
                 # A resumed run also reads its own rows.
                 if maker != run.run_id:
                     if maker in by_id:
                         draw(by_id[maker], branch)
                     else:
-                        branch.add(Text(f"run {maker[:12]}, not recorded"))
+                        branch.add(make_cell(f"run {maker[:12]}, not recorded"))
         for model in run.models:
             trainings = step.trained_by.get(model["revision"] or "", ())
             if trainings:
-                branch = node.add(Text(f"{model['role']} {model['name']} ({model['revision'][:12]})"))
+                branch = node.add(make_cell(f"{model['role']} {model['name']} ({model['revision'][:12]})"))
                 for training in trainings:
                     draw(by_id[training], branch)
         return node

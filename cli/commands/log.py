@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..common import JsonOption, LakeOption, make_console, open_lake, print_json, print_rows
+from rlt_data.terminal import print_text, show_block, show_line
+
+from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
 
 if TYPE_CHECKING:
     from rlt_data.lake.runs import RunRecord
@@ -39,10 +41,10 @@ def command(
         print_json([describe_run(record) for record in shown])
         return
     if not shown:
-        make_console().print(f"no runs of the stage {stage!r}" if stage else "this lake has no runs yet")
+        print_text(f"no runs of the stage {stage!r}" if stage else "this lake has no runs yet")
     print_rows([_make_row(record) for record in shown], right=frozenset({"rows in", "rows out", "rejected"}))
     if len(runs) > len(shown):
-        make_console().print(f"... and {len(runs) - len(shown)} older; --limit 0 lists all")
+        print_text(f"... and {len(runs) - len(shown)} older; --limit 0 lists all")
 
 
 def describe_run(run: RunRecord) -> dict[str, Any]:
@@ -83,18 +85,19 @@ def _make_row(run: RunRecord) -> dict[str, Any]:
 
 
 def _print_record(record: dict[str, Any]) -> None:
-    console = make_console()
     for name, value in record.items():
         if isinstance(value, dict) and value:
-            console.print(f"{name}:")
+            print_text(f"{name}:")
             for key, inner in value.items():
-                console.print(f"  {key}: {_format_value(inner)}")
+                print_text(f"  {show_line(key)}: {show_block(_format_value(inner), '    ')}")
         elif isinstance(value, list) and value:
-            console.print(f"{name}:")
+            print_text(f"{name}:")
             for inner in value:
-                console.print("  " + "  ".join(f"{key}={_format_value(part)}" for key, part in inner.items()))
+                print_text(
+                    "  " + "  ".join(f"{key}={show_line(_format_value(part))}" for key, part in inner.items())
+                )
         else:
-            console.print(f"{name}: {_format_value(value)}")
+            print_text(f"{name}: {show_block(_format_value(value))}")
 
 
 def _format_value(value: Any) -> str:

@@ -6,8 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from rlt_data.models.describe import ModelDescription, describe_models
+from rlt_data.terminal import print_text
 
-from ..common import JsonOption, make_console, print_json, print_rows
+from ..common import JsonOption, print_json, print_rows
 
 
 def command(json: JsonOption = False) -> None:
@@ -21,7 +22,7 @@ def command(json: JsonOption = False) -> None:
         print_json([asdict(model) for model in models])
         return
     print_rows([_make_row(model) for model in models], right=frozenset({"size", "context"}), wrap="about")
-    make_console().print("\nadd your own: [models.NAME] model = ... in rlt-data.toml")
+    print_text("\nadd your own: [models.NAME] model = ... in rlt-data.toml")
 
 
 def _make_row(model: ModelDescription) -> dict[str, Any]:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import typer
 
+from rlt_data.terminal import print_text
+
 from ..common import (
     ForceOption,
     JsonOption,
     LakeOption,
     QuietOption,
     RecipesArgument,
-    make_console,
     open_lake,
     print_json,
     print_rows,
@@ -82,7 +83,7 @@ def _print_plan(loaded: LoadedRecipe, plan: list[PlannedStep], *, as_json: bool)
         return
     print_rows([_make_row(planned) for planned in plan], wrap="settings")
     left = sum(planned.state != "finished" for planned in plan)
-    make_console().print(f"\n{left} of {len(plan)} stages to run" if left else "\nall done")
+    print_text(f"\n{left} of {len(plan)} stages to run" if left else "\nall done")
 
 
 def _make_row(planned: PlannedStep) -> dict[str, Any]:

@@ -16,7 +16,9 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
 from rlt_data.errors import RltDataError
+from rlt_data.terminal import print_drawn, print_text, show_line
 
+from ..failures import show_error
 from ..results import Format, render_table, write_result
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class SqlCompleter(Completer):
         for name, meta in (*near, *tables, *((keyword, "") for keyword in self.words), *far):
             if name.lower().startswith(word.lower()) and name not in seen:
                 seen.add(name)
-                yield Completion(name, start_position=-len(word), display_meta=meta)
+                yield Completion(name, start_position=-len(word), display=show_line(name), display_meta=meta)
 
 
 class Prompt:
@@ -82,7 +84,7 @@ class Prompt:
                 return ""
             return f"{render_table(result, full=self.full)}{result.num_rows:,} rows, {seconds:.2f} s\n"
         except RltDataError as error:
-            return f"error: {error}\n"
+            return f"error: {show_error(error)}\n"
 
     def _handle_command(self, name: str = "", argument: str = "") -> str | None:
         if name in ("q", "quit"):
@@ -112,7 +114,7 @@ def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path 
         complete_while_typing=True,
         lexer=PygmentsLexer(SqlLexer),
     )
-    print(f"lake {lake.uri}; \\h for help, \\q to leave")
+    print_text(f"lake {lake.uri}; \\h for help, \\q to leave")
     lines: list[str] = []
     while True:
         try:
@@ -133,7 +135,7 @@ def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path 
             shown = "interrupted\n"
         if shown is None:
             return
-        print(shown, end="")
+        print_drawn(shown)
 
 
 def list_columns(lake: Lake) -> dict[str, list[str]]:

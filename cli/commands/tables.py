@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..common import JsonOption, LakeOption, make_console, open_lake, print_json, print_rows
+from rlt_data.terminal import print_text
+
+from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
@@ -54,9 +56,8 @@ def command(
         print_json(describe_table(opened, name) | {"columns": columns})
         return
     table = describe_table(opened, name)
-    console = make_console()
-    console.print(f"{name}: {table['about']}")
-    console.print(f"{table['rows']:,} rows, version {table['version']}, key {table['key']}\n")
+    print_text(f"{name}: {table['about']}")
+    print_text(f"{table['rows']:,} rows, version {table['version']}, key {table['key']}\n")
     print_rows(columns, wrap="about")
 
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from rlt_data.lake.upkeep import RETENTION_HOURS
+from rlt_data.terminal import print_text
 
-from ..common import JsonOption, LakeOption, make_console, open_lake, print_json, print_rows
+from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
 
 
 def command(
@@ -64,4 +65,4 @@ def command(
         return
     print_rows(rows, right=frozenset({"removed", "would remove"}))
     if not apply:
-        make_console().print("\nnothing was changed; add --apply to compact and remove")
+        print_text("\nnothing was changed; add --apply to compact and remove")

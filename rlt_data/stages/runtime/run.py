@@ -208,6 +208,7 @@ class StageRun:
         if isinstance(error, FenceLostError):
             return  # The run belongs to another process now.
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+        reason = reason.encode("utf-8", "backslashreplace").decode()  # It may quote a path that is not UTF-8.
         with suppress(LakeError, OSError):
             self.flush()
         with suppress(LakeError, OSError):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from rlt_data.console import VisibleConsole, make_cell
 from rlt_data.progress import LINE_SECONDS, format_duration
+from rlt_data.terminal import print_note, show_block
 from rlt_data.training.common.callbacks import Callback
 from rlt_data.training.common.metrics import read_numbers
 
@@ -47,7 +47,7 @@ class ProgressTable(Callback):
         self.title = title
         self.steps = steps
         self.quiet = quiet
-        self._console = Console(stderr=True, highlight=False)
+        self._console = VisibleConsole(stderr=True)
         self._live: Live | None = None
         self._begun = (0, time.monotonic())
         self._tokens = (0.0, 0.0)
@@ -78,7 +78,7 @@ class ProgressTable(Callback):
                 for name in ("loss", "reward", "kl", "entropy")
                 if name in numbers
             )
-            print(f"{self.title}: step {state.global_step}/{self.steps} {shown} {pace}", file=sys.stderr)
+            print_note(f"{self.title}: step {state.global_step}/{self.steps} {shown} {pace}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **values: Any) -> None:
         """Close the table; its last state stays on the screen."""
@@ -90,7 +90,7 @@ class ProgressTable(Callback):
             return
         self._warnings.append(text)
         if self._live is None and not self.quiet:
-            print(f"warning: {text}", file=sys.stderr)
+            print_note(f"warning: {show_block(text)}")
 
     def close(self) -> None:
         """Release the terminal, also after an error."""
@@ -114,7 +114,11 @@ class ProgressTable(Callback):
         return f"{speed}{seconds / done:.2f} s/step, {format_duration(left)} left"
 
     def _draw(self, step: int, numbers: Mapping[str, float], pace: str) -> Table:
-        table = Table(title=f"{self.title}: step {step} of {self.steps}", caption=pace, box=None)
+        table = Table(
+            title=make_cell(f"{self.title}: step {step} of {self.steps}", "table.title"),
+            caption=pace,
+            box=None,
+        )
         table.add_column("")
         table.add_column("", justify="right")
         for name, keys in ROWS:
@@ -122,5 +126,5 @@ class ProgressTable(Callback):
             if values:
                 table.add_row(name, "  ".join(f"{value:.4g}" for value in values))
         for text in self._warnings:
-            table.add_row(f"[yellow]{text}", "")
+            table.add_row(make_cell(text, "yellow"), "")
         return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import select_rows
+from rlt_data.terminal import print_note
 from rlt_data.training.common.distributed import World, place_model
 from rlt_data.training.common.requirements import find_missing_packages, refuse
 from rlt_data.training.common.session import PreparedTraining, TrainingSession, run_training
@@ -112,7 +112,7 @@ def _train(
     examples = _prepare_examples(session, rows, tokenizer, config, role, format)
     if session.run is not None and not session.reporter.quiet:
         shown = describe_example(examples[0])
-        print(f"first example, with the labeled part between ⟦ and ⟧:\n{shown}\n", file=sys.stderr)
+        print_note(f"first example, with the labeled part between ⟦ and ⟧:\n{shown}\n")
     options = list_options(config, session.directory)
     # TRL loads the model, after its own configuration, so that a process never holds all of a sharded one.
     init = {"dtype": "float32", "local_files_only": True, **place_model(options)}
