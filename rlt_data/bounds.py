@@ -1,4 +1,4 @@
-"""Types of the numbers in configurations: each is finite, and within bounds far outside of any real use."""
+"""Types of the numbers in configurations: each is finite, with bounds far outside of any real use."""
 
 from __future__ import annotations
 

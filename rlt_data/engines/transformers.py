@@ -215,7 +215,7 @@ class TransformersEngine:
             if not prompt:
                 failed.append(FailedRequest(request.key, "empty_prompt", "the prompt has no tokens"))
             elif unknown is not None:
-                detail = f"the prompt holds {unknown!r}, which the model has no embedding for"
+                detail = f"the prompt contains {unknown!r}, for which the model has no embedding"
                 failed.append(FailedRequest(request.key, "token_without_embedding", detail))
             elif problem:
                 failed.append(FailedRequest(request.key, "over_context", problem))

@@ -23,7 +23,7 @@ MOST_SIZES: Mapping[str, int] = {
     "intermediate_size": 100_000_000,
     "vocab_size": 100_000_000,
 }
-"""The largest sizes by which a model is believed; real ones are smaller by orders of magnitude."""
+"""Largest plausible sizes of a model; real ones are smaller by orders of magnitude."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def read_config_file(directory: Path) -> ModelConfig:
 
 
 def _read_size(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
-    """Read a size; `default` stands for one that is absent or null. Raises `ValueError` out of range."""
+    """Read a size; `default` replaces one that is absent or null. Raises `ValueError` out of range."""
     value = config[name] if default is None else config.get(name) or default
     most = MOST_SIZES[name]
     if int(value) != value or not 1 <= value <= most:

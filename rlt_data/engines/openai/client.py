@@ -32,7 +32,7 @@ _GATEWAY_STATUSES = frozenset({502, 503, 504})
 _BUSY_STATUSES = frozenset({429, 503})
 _DETAIL_CHARACTERS = 500
 _LONG_PAUSE = 5.0
-"""Seconds of a requested pause from which on it is reported."""
+"""A requested pause of at least this many seconds is reported."""
 
 
 class RequestFailedError(Exception):
@@ -107,7 +107,7 @@ class ServerClient:
             if tried_at >= deadline:
                 raise RequestFailedError(
                     "timeout",
-                    f"it asks to wait for longer than {self._options.total_timeout:g} s (total_timeout)",
+                    f"it requests a pause of more than {self._options.total_timeout:g} s (total_timeout)",
                     tried_at,
                 )
             tries += 1
@@ -251,7 +251,7 @@ class ServerClient:
             until = time.monotonic() + requested
             if requested >= _LONG_PAUSE and until - self._pause_until >= _LONG_PAUSE:
                 self._notify(
-                    f"the server at {self._options.base_url} asks to wait: pausing {requested:.0f} s"
+                    f"the server at {self._options.base_url} requests a pause: waiting {requested:.0f} s"
                 )
             self._pause_until = max(self._pause_until, until)
         await asyncio.sleep(max(0.0, min(pause, deadline - time.monotonic())))

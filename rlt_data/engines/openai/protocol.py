@@ -154,7 +154,7 @@ def read_answer(
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     if text is None:
         raise UnreadableAnswerError(
-            f"the answer holds no text (finish_reason {choice.get('finish_reason')!r:.40})"
+            f"the answer has no text (finish_reason {choice.get('finish_reason')!r:.40})"
         )
     if not isinstance(text, str):
         raise UnreadableAnswerError(f"the answer's text is {type(text).__name__}, not a string")

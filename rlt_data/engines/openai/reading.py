@@ -1,4 +1,4 @@
-"""Read what a server sends: bodies up to a limit, answers with a choice, and the pauses it asks for."""
+"""Read what a server sends: bodies up to a limit, answers with a choice, and the pauses that it requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AnswerTooLargeError(Exception):
 
 
 def count_answer_bytes(body: Mapping[str, Any], request_bytes: int) -> int:
-    """Return how many bytes the answer to a request may have, by the tokens that it asks for."""
+    """Return how many bytes the answer to a request may have, by the number of tokens that are requested."""
     tokens = int(body.get("max_tokens", 1))
     if "prompt_logprobs" in body and isinstance(body.get("prompt"), list):
         tokens += len(body["prompt"])
@@ -82,7 +82,7 @@ async def read_refusal(response: httpx.Response) -> httpx.Response:
 
 
 def parse_answer(content: bytes) -> Any:
-    """Parse the answer to a request. Raises `BadAnswerError` unless it holds a choice."""
+    """Parse the answer to a request. Raises `BadAnswerError` unless it has a choice."""
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -93,7 +93,7 @@ def parse_answer(content: bytes) -> Any:
         )
     choices = answer.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise BadAnswerError("empty_answer", "the server's answer holds no choices")
+        raise BadAnswerError("empty_answer", "the server's answer has no choices")
     return answer
 
 
@@ -125,7 +125,7 @@ def read_retry_after(value: str | None) -> float | None:
 
 
 def read_pause(error: Exception) -> float | None:
-    """Read the pause in seconds that an error answer asks for; None where it asks for none."""
+    """Read the pause in seconds that an error answer requests; None where it requests none."""
     if not isinstance(error, httpx.HTTPStatusError):
         return None
     return read_retry_after(error.response.headers.get("retry-after"))

@@ -119,7 +119,7 @@ class HashingOutput:
         return self.size
 
     def writable(self) -> bool:
-        """Return True: Arrow asks."""
+        """Return True: Arrow checks it before it writes."""
         return True
 
     def flush(self) -> None:

@@ -179,7 +179,7 @@ def _refuse_unknown(tokenizer: Any, request: ScoreRequest, encoded: EncodedText)
     return FailedText(
         request.key,
         "token_without_embedding",
-        f"the text holds {token!r}, which the model has no embedding for",
+        f"the text contains {token!r}, for which the model has no embedding",
     )
 
 

@@ -71,10 +71,10 @@ def test_a_long_pause_ends_with_the_total_time_of_a_request() -> None:
     # A small request is not answered either, so that the work stops, and nothing is rejected.
     with (
         FaultServer(lambda prompt: Plan(("wait_long",), forever=True)) as server,
-        pytest.raises(EngineError, match=r"asks to wait for longer than 0\.5 s \(total_timeout\)"),
+        pytest.raises(EngineError, match=r"requests a pause of more than 0\.5 s \(total_timeout\)"),
     ):
         ask(server, notes.append, total_timeout=0.5)
-    assert notes == [f"the server at {server.base_url} asks to wait: pausing 600 s"]
+    assert notes == [f"the server at {server.base_url} requests a pause: waiting 600 s"]
 
 
 def test_a_body_that_drips_ends_with_the_total_time_of_a_request() -> None:

@@ -115,7 +115,7 @@ def test_the_real_traces_are_graded_and_parsed(lake: Lake, shared_data: Path) ->
 
 
 def test_a_directory_of_different_layouts_is_one_run(lake: Lake, shared_data: Path, tmp_path: Path) -> None:
-    # Beside the problems lies what holds none: tokenizers.
+    # The directory also has files without problems: tokenizers.
     folder = tmp_path / "problems"
     folder.mkdir()
     for file in (*shared_data.glob("*.jsonl"), shared_data / "README.md"):
