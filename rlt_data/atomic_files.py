@@ -118,7 +118,7 @@ def lock_target(target: Path, on_wait: OnWait | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed while it is held: a process that opened it meanwhile finds that it is no longer the same file.
+        # Removed while it is held: a process that opened it meanwhile finds that the file has changed.
         path.unlink(missing_ok=True)
         os.close(handle)
 

@@ -37,7 +37,7 @@ class ServerOptions(pydantic.BaseModel):
     """Requests in flight at once."""
     timeout: Seconds = pydantic.Field(1800.0)
     """Time limit of one try of a request."""
-    total_timeout: float = pydantic.Field(7200.0, gt=0)
+    total_timeout: Seconds = pydantic.Field(7200.0)
     """Time limit of one request, with all its tries and the pauses between them."""
     attempts: Count = pydantic.Field(6)
     """How often a request is tried before it fails for good."""
