@@ -10,7 +10,6 @@ from typing import Any, Literal, Protocol, TypeVar
 import pydantic
 
 from rlt_data.bounds import STRICT, Count, Tokens
-from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 
 Item = TypeVar("Item")
@@ -36,7 +35,10 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How to sample. Temperature 0 is greedy; top_p 1 and top_k 0 are off; `stop` texts end a completion."""
+    """How to sample. Temperature 0 is greedy; top_p 1 and top_k 0 are off; `stop` texts end a completion.
+
+    A completion has at most `max_tokens` tokens, and no more than the context leaves beside its prompt.
+    """
 
     temperature: float
     top_p: float
@@ -159,22 +161,14 @@ def derive_sample_seed(seed: int, question_id: str, sample_index: int) -> int:
     return int(hash_content("sample-seed", seed, question_id, sample_index)[:13], 16)
 
 
-def explain_over_context(prompt_tokens: int, max_tokens: int, context: int) -> str | None:
-    """Explain by how much a request exceeds the context, all in tokens; None where it fits."""
-    if prompt_tokens + max_tokens <= context:
-        return None
-    return (
-        f"prompt {prompt_tokens} tokens + max_tokens {max_tokens} = {prompt_tokens + max_tokens}, "
-        f"more than the model's context of {context}; "
-        f"max_tokens may be at most {max(0, context - prompt_tokens)}"
-    )
+def fit_max_tokens(prompt_tokens: int, max_tokens: int, context: int | None) -> int:
+    """Return how many tokens a completion may have: `max_tokens`, or what the context leaves of them.
+
+    0 where the prompt alone fills the context; None as context means that there is no limit.
+    """
+    return max_tokens if context is None else max(0, min(max_tokens, context - prompt_tokens))
 
 
-def check_max_tokens(max_tokens: int, context: int | None) -> None:
-    """Raise `UsageError` where `max_tokens` leaves no room for any prompt."""
-    if context is not None and max_tokens >= context:
-        raise UsageError(
-            f"max_tokens {max_tokens} leaves no room for a prompt: the model's context is {context} tokens",
-            where="max_tokens",
-            remedy=f"set max_tokens below {context} minus the length of the prompts",
-        )
+def explain_over_context(prompt_tokens: int, context: int | None) -> str:
+    """Explain why a prompt that leaves no room for a completion cannot be answered."""
+    return f"the prompt has {prompt_tokens} tokens, which leaves no room in the model's context of {context}"

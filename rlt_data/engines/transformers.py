@@ -26,8 +26,8 @@ from rlt_data.engines.base import (
     GenerationRequest,
     LogprobMode,
     SamplingParameters,
-    check_max_tokens,
     explain_over_context,
+    fit_max_tokens,
 )
 from rlt_data.engines.sampling import sample_tokens
 from rlt_data.engines.slots import (
@@ -55,11 +55,15 @@ THREADS_PAY_FROM = 3_000_000
 
 @dataclass
 class _Sequence:
-    """One sequence: its request, the token ids of its prompt, and the tokens sampled so far."""
+    """One sequence: its request, the token ids of its prompt, and the tokens sampled so far.
+
+    `max_tokens` is how many it may have.
+    """
 
     request: GenerationRequest
     prompt: list[int]
     order: int
+    max_tokens: int
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
 
@@ -114,10 +118,8 @@ class TransformersEngine:
     ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished.
 
-        A request whose prompt and `max_tokens` exceed the context fails as `over_context`. Raises
-        `UsageError` where `max_tokens` leaves no room for any prompt.
+        A request whose prompt fills the context fails as `over_context`.
         """
-        check_max_tokens(sampling.max_tokens, self._config.context)
         reader = CompletionReader(self._tokenizer, sampling.stop)
         arrivals = enumerate(requests)
         waiting: list[_Sequence] = []
@@ -208,19 +210,18 @@ class TransformersEngine:
                     request.prompt, add_special_tokens=False
                 ).ids
             prompt = encoded[request.prompt]
-            problem = None
-            if self._config.context is not None:
-                problem = explain_over_context(len(prompt), sampling.max_tokens, self._config.context)
+            room = fit_max_tokens(len(prompt), sampling.max_tokens, self._config.context)
             unknown = find_token_without_embedding(self._tokenizer, prompt)
             if not prompt:
                 failed.append(FailedRequest(request.key, "empty_prompt", "the prompt has no tokens"))
             elif unknown is not None:
                 detail = f"the prompt contains {unknown!r}, for which the model has no embedding"
                 failed.append(FailedRequest(request.key, "token_without_embedding", detail))
-            elif problem:
-                failed.append(FailedRequest(request.key, "over_context", problem))
+            elif not room:
+                detail = explain_over_context(len(prompt), self._config.context)
+                failed.append(FailedRequest(request.key, "over_context", detail))
             else:
-                sequences.append(_Sequence(request, prompt, order))
+                sequences.append(_Sequence(request, prompt, order, room))
         return sequences, failed
 
     def _admit(
@@ -234,12 +235,13 @@ class TransformersEngine:
         admitted: list[_Sequence] = []
         longest = max((len(sequence.prompt) for sequence in running), default=0)
         while waiting and len(admitted) < free:
-            extent = max(longest, len(waiting[-1].prompt)) + max_tokens
+            longer = max(longest, len(waiting[-1].prompt))
+            extent = min(longer + max_tokens, self._config.context or longer + max_tokens)
             count = len(running) + len(admitted) + 1
             if count > 1 and count * extent > self._max_tokens:
                 break
             admitted.append(waiting.pop())
-            longest = extent - max_tokens
+            longest = longer
         slots: dict[tuple[int, ...], list[int]] = {}
         for sequence in admitted:
             slots.setdefault(tuple(sequence.prompt), []).append(len(running))
@@ -297,7 +299,7 @@ class TransformersEngine:
         for slot, (sequence, token, logprob) in enumerate(zip(running, tokens, logprobs, strict=True)):
             sequence.token_ids.append(token)
             sequence.logprobs.append(logprob)
-            completion = self._finish(sequence, sampling, reader)
+            completion = self._finish(sequence, reader)
             if completion:
                 finished.append(slot)
                 completions.append(completion)
@@ -324,13 +326,11 @@ class TransformersEngine:
         logits: torch.Tensor = output.logits[:, -1]
         return logits
 
-    def _finish(
-        self, sequence: _Sequence, sampling: SamplingParameters, reader: CompletionReader
-    ) -> Completion | None:
+    def _finish(self, sequence: _Sequence, reader: CompletionReader) -> Completion | None:
         """Make the completion if the sequence's last token ended it."""
         token_ids = sequence.token_ids
         ended = token_ids[-1] in self._end_tokens
-        full = len(token_ids) >= sampling.max_tokens
+        full = len(token_ids) >= sequence.max_tokens
         if not ended and not full and not reader.ends_here(token_ids):
             return None
         content = token_ids[:-1] if ended else token_ids

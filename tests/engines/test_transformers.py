@@ -203,12 +203,23 @@ def test_only_requests_beyond_the_context_fail(engine: TransformersEngine) -> No
     assert isinstance(long, FailedRequest)
     assert long.reason == "over_context"
     assert "context of 1024" in long.detail
-    assert f"+ max_tokens {SAMPLING.max_tokens} =" in long.detail
 
 
-def test_max_tokens_without_room_for_a_prompt_is_refused(engine: TransformersEngine) -> None:
-    with pytest.raises(UsageError, match="leaves no room"):
-        next(iter(engine.generate(make_requests(), SamplingParameters(1.0, 1.0, 0, 1024))))
+def test_a_completion_gets_the_room_that_its_prompt_leaves(tmp_path: Path) -> None:
+    small = open_tiny(save_tiny_model(tmp_path / "small", max_position_embeddings=64))
+    answers = run(small, make_requests(8)[:32], SamplingParameters(1.0, 1.0, 0, 4096))
+    ended = [answer for answer in answers.values() if answer.finish_reason == "length"]
+    assert ended
+    for answer in ended:
+        assert answer.token_ids is not None
+        assert answer.prompt_tokens is not None
+        assert answer.prompt_tokens + len(answer.token_ids) == 64
+    # The same samples as with the context of a longer model, up to where they end.
+    fitted = run(small, make_requests(8)[:8], SamplingParameters(1.0, 1.0, 0, 10))
+    for key, answer in fitted.items():
+        assert answers[key].token_ids is not None
+        assert answer.token_ids is not None
+        assert answers[key].token_ids[: len(answer.token_ids)] == answer.token_ids
 
 
 def test_requests_are_read_lazily_and_answered_as_they_finish(engine: TransformersEngine) -> None:

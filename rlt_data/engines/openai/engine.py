@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import assert_never
+from typing import Any, assert_never
 
 from rlt_data.engines.base import (
     Completion,
@@ -13,12 +13,16 @@ from rlt_data.engines.base import (
     GenerationRequest,
     LogprobMode,
     SamplingParameters,
-    check_max_tokens,
-    explain_over_context,
+    fit_max_tokens,
 )
 from rlt_data.engines.openai.client import RequestFailedError, ServerClient
 from rlt_data.engines.openai.options import read_server_options
-from rlt_data.engines.openai.protocol import UnreadableAnswerError, build_body, read_answer
+from rlt_data.engines.openai.protocol import (
+    UnreadableAnswerError,
+    build_body,
+    read_answer,
+    read_prompt_tokens,
+)
 from rlt_data.engines.openai.server import inspect_server, post_request
 from rlt_data.engines.openai.worker import RequestWorker
 from rlt_data.models.identity import ModelIdentity
@@ -87,7 +91,6 @@ class OpenAIEngine:
         on_wait: Callable[[], None] | None = None,
     ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished, in no fixed order."""
-        check_max_tokens(sampling.max_tokens, self.traits.context)
         if self.traits.logprob_mode == "processed":
             self.logprob_mode = "nucleus" if sampling.top_p < 1 or sampling.top_k else "processed"
         return self._generate(iter(requests), sampling, on_wait)
@@ -115,21 +118,33 @@ class OpenAIEngine:
         self, client: ServerClient, request: GenerationRequest, sampling: SamplingParameters
     ) -> Completion | FailedRequest:
         try:
-            found = await post_request(client, self.traits, build_body(self.traits, request, sampling))
+            found = await self._post(client, build_body(self.traits, request, sampling))
             answer = read_answer(found, request, sampling, self.traits)
         except RequestFailedError as error:
             return FailedRequest(request.key, error.reason, error.detail)
         except UnreadableAnswerError as error:
             return FailedRequest(request.key, error.reason, str(error))
         self._unreported_endings += not answer.ending_reported
-        return self._check_context(answer.completion, sampling)
+        return answer.completion
 
-    def _check_context(
-        self, completion: Completion, sampling: SamplingParameters
-    ) -> Completion | FailedRequest:
-        """Fail a request that exceeds the context, as the other engines do; some servers lower max_tokens."""
-        prompt, context = completion.prompt_tokens, self.traits.context
-        if prompt is None or context is None:
-            return completion
-        problem = explain_over_context(prompt, sampling.max_tokens, context)
-        return FailedRequest(completion.key, "over_context", problem) if problem else completion
+    async def _post(self, client: ServerClient, body: dict[str, Any]) -> Any:
+        """Post a request; one beyond the context is posted again with the room that its prompt leaves."""
+        try:
+            return await post_request(client, self.traits, body)
+        except RequestFailedError as error:
+            if error.reason != "over_context" or self.traits.context is None:
+                raise
+            prompt_tokens = await self._count_prompt(client, body)
+            if prompt_tokens is None:
+                raise
+            room = fit_max_tokens(prompt_tokens, body["max_tokens"], self.traits.context)
+            if not 0 < room < body["max_tokens"]:
+                raise
+            return await post_request(client, self.traits, {**body, "max_tokens": room})
+
+    async def _count_prompt(self, client: ServerClient, body: dict[str, Any]) -> int | None:
+        """Count the tokens of a prompt by requesting one token; None where the server reports no count."""
+        try:
+            return read_prompt_tokens(await post_request(client, self.traits, {**body, "max_tokens": 1}))
+        except RequestFailedError:
+            return None

@@ -197,6 +197,11 @@ def read_answer(
     )
 
 
+def read_prompt_tokens(answer: Mapping[str, Any]) -> int | None:
+    """Read how many tokens the prompt of an answer has; None where the server does not report it."""
+    return _read_count(answer, "prompt_tokens")
+
+
 def _read_count(answer: Mapping[str, Any], name: str) -> int | None:
     usage = answer.get("usage")
     count = usage.get(name) if isinstance(usage, dict) else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, assert_never
 
-from rlt_data.engines.base import FinishReason, explain_over_context
+from rlt_data.engines.base import FinishReason, explain_over_context, fit_max_tokens
 from rlt_data.engines.vllm.adapter import choose_adapter_options, make_adapter_request
 from rlt_data.engines.vllm.messages import EngineSetup, Item
 from rlt_data.engines.vllm.options import (
@@ -69,15 +69,15 @@ class VllmCore:
             if not token_ids:
                 failed.append([key, "empty_prompt", "the prompt has no tokens"])
                 continue
-            problem = explain_over_context(len(token_ids), sampling["max_tokens"], self._context)
-            if problem:
-                failed.append([key, "over_context", problem])
+            room = fit_max_tokens(len(token_ids), sampling["max_tokens"], self._context)
+            if not room:
+                failed.append([key, "over_context", explain_over_context(len(token_ids), self._context)])
                 continue
             parameters = SamplingParams(
                 temperature=sampling["temperature"],
                 top_p=sampling["top_p"],
                 top_k=sampling["top_k"],
-                max_tokens=sampling["max_tokens"],
+                max_tokens=room,
                 seed=seed,
                 stop=sampling["stop"],
                 include_stop_str_in_output=True,

@@ -14,7 +14,6 @@ from rlt_data.engines.base import (
     GenerationRequest,
     LogprobMode,
     SamplingParameters,
-    check_max_tokens,
 )
 from rlt_data.engines.vllm.availability import require_vllm
 from rlt_data.engines.vllm.messages import EngineSetup, Item, Purpose
@@ -53,7 +52,6 @@ class VllmEngine:
             )
         self._setup = build_setup(identity, options)
         self.dtype = self._setup["dtype"]
-        self._limit = options.extra.get("max_model_len", read_model_config(identity).context)
         self._log_path = log_path
         self._host: HostProcess | None = None
         self.logprob_mode: LogprobMode = "processed"
@@ -83,16 +81,12 @@ class VllmEngine:
         on_wait: Callable[[], None] | None = None,
     ) -> Generator[Completion | FailedRequest, None, None]:
         """Answer every request once, each as soon as it is finished, in no fixed order."""
-        # vLLM itself chooses a context where none is set, and parses texts such as 32k.
-        if isinstance(self._limit, int) and self._limit > 0:
-            check_max_tokens(sampling.max_tokens, self._limit)
         if self._host is None:
             self._host = HostProcess(self._setup, log_path=self._log_path)
         # The first request loads a tokenizer, which takes a while: vLLM starts in the meantime.
         source = iter(requests)
         first = next(source, None)
         host = self.start()
-        check_max_tokens(sampling.max_tokens, host.await_ready()["context"])
         # vLLM takes processed log-probabilities after top-p and top-k.
         self.logprob_mode = "nucleus" if sampling.top_p < 1 or sampling.top_k else "processed"
         return self._generate(host, itertools.chain([first] if first else [], source), sampling, on_wait)

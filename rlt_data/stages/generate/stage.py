@@ -105,6 +105,11 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
                 run.summary.extra |= figures
             for note in engine.notes:
                 run.note(note)
+            if limit.by_context:
+                run.note(
+                    f"{limit.by_context} explanations were truncated by the context of "
+                    f"{generation.teacher.name}, before max_tokens {config.max_tokens}"
+                )
             run.flush()
         finally:
             engine.close()
@@ -112,6 +117,7 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
         raise UsageError(
             f"no question fits: {refusals[0].detail}",
             where=f"teacher {generation.teacher.name}",
-            remedy="lower max_tokens, or use a teacher with a longer context",
+            remedy=("lower max_tokens, or " if config.is_served else "")
+            + "use a teacher with a longer context, or shorter questions",
         )
     limit.check_at_end(run.run_id)

@@ -73,7 +73,9 @@ class TraceWriter:
             run.count(tokens=tokens)
             if not self._handle_overlong(sample, parsed, answer, draw, again):
                 row = self._build_row(sample, answer, parsed, draw)
-                self._limit.count(truncated=row["truncated"])
+                most = self._generation.config.max_tokens
+                by_context = row["truncated"] and tokens < most if answer.token_count is not None else False
+                self._limit.count(truncated=row["truncated"], by_context=by_context)
                 run.count(rows_in=1, truncated=int(row["truncated"]))
                 run.append("traces", [row])
             task.advance(0 if answer.key in again else 1, tokens=tokens)

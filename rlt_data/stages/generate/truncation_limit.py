@@ -18,12 +18,14 @@ class TruncationLimit:
     def __init__(self, config: GenerateConfig) -> None:
         self.completions = 0
         self.truncated = 0
+        self.by_context = 0
         self._config = config
 
-    def count(self, *, truncated: bool) -> None:
-        """Count one completion."""
+    def count(self, *, truncated: bool, by_context: bool = False) -> None:
+        """Count one completion; `by_context`: the context ended it before `max_tokens`."""
         self.completions += 1
         self.truncated += truncated
+        self.by_context += by_context
 
     def check_during_run(self, run_id: str) -> None:
         """Stop where the share is above the limit beyond chance. Raises `StageStoppedError`."""
@@ -52,5 +54,6 @@ class TruncationLimit:
             f"{self.truncated} of {self.completions} explanations ({self.truncated / self.completions:.0%}) "
             f"were truncated at max_tokens {config.max_tokens}, more than {config.max_truncated_share:.0%}",
             where=f"run {run_id}; committed rows are kept",
-            remedy="raise max_tokens, or continue with allow_truncated or a higher max_truncated_share",
+            remedy=("use a teacher with a longer context" if self.by_context else "raise max_tokens")
+            + ", or continue with allow_truncated or a higher max_truncated_share",
         )

@@ -58,6 +58,8 @@ class FaultServer:
     served: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     moments: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    context: int | None = None
+    """Context in tokens; every prompt has 7."""
     drips: bool = False
     """Whether the list of models comes byte by byte, without an end."""
     bytes_sent: int = 0
@@ -101,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.faulty.drips:
             self._drip()
         elif self._allow():
-            self._send(200, {"object": "list", "data": [{"id": MODEL, "owned_by": "tests"}]})
+            entry = {"id": MODEL, "owned_by": "tests", "max_model_len": self.faulty.context}
+            self._send(200, {"object": "list", "data": [entry]})
 
     def do_POST(self) -> None:
         faulty = self.faulty
@@ -122,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, self._write(chat, "x", "length", body))
             return
         faulty.bodies.append(body)
+        if faulty.context is not None and 7 + body["max_tokens"] > faulty.context:
+            self._do_too_long(chat, prompt, body)
+            return
         attempt = faulty.tries[prompt]
         faulty.tries[prompt] += 1
         faulty.moments[prompt].append(time.monotonic())

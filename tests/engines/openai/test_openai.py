@@ -358,3 +358,17 @@ def test_the_seed_of_a_request_reaches_the_server(faulty: FaultServer) -> None:
     ask(faulty, ["[good] a", "[good] b"])
     assert sorted(body["seed"] for body in faulty.bodies) == [0, 1]
     assert all(body["stop"] == [CLOSE] for body in faulty.bodies)
+
+
+@pytest.mark.parametrize("room", [57, 1, 0, -3])
+def test_a_request_gets_the_room_that_its_prompt_leaves(room: int) -> None:
+    with FaultServer(lambda prompt: Plan(), context=7 + room) as server:
+        answer = ask(server, ["a"])["a"]
+    sent = [body["max_tokens"] for body in server.bodies]
+    if room > 0:
+        assert isinstance(answer, Completion)
+        assert sent == [64, 1, room]
+    else:
+        assert isinstance(answer, FailedRequest)
+        assert answer.reason == "over_context"
+        assert sent == [64, 1]

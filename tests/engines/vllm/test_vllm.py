@@ -192,16 +192,23 @@ def test_requests_are_read_as_others_finish(engine: VllmEngine) -> None:
 
 
 def test_requests_beyond_the_context_fail_with_the_arithmetic(engine: VllmEngine) -> None:
-    requests = [GenerationRequest("long", "word " * 880, 1), GenerationRequest("short", "word", 1)]
+    requests = [GenerationRequest("long", "word " * CONTEXT, 1), GenerationRequest("short", "word", 1)]
     answers = {answer.key: answer for answer in engine.generate(requests, SAMPLING)}
     failed = answers["long"]
     assert isinstance(failed, FailedRequest)
     assert failed.reason == "over_context"
-    assert "max_tokens 48 =" in failed.detail
     assert f"context of {CONTEXT}" in failed.detail
     assert isinstance(answers["short"], Completion)
-    with pytest.raises(UsageError, match=f"max_tokens {CONTEXT} leaves no room"):
-        engine.generate(requests, SamplingParameters(1.0, 1.0, 0, CONTEXT))
+
+
+def test_a_completion_gets_the_room_that_its_prompt_leaves(engine: VllmEngine) -> None:
+    requests = [GenerationRequest(str(seed), "word " * (CONTEXT // 2), seed) for seed in range(4)]
+    answers = list(engine.generate(requests, SamplingParameters(1.0, 1.0, 0, 4 * CONTEXT)))
+    for answer in answers:
+        assert isinstance(answer, Completion)
+        assert answer.prompt_tokens is not None
+        assert answer.token_ids is not None
+        assert answer.prompt_tokens + len(answer.token_ids) <= CONTEXT
 
 
 def test_nucleus_sampling_is_not_called_full_vocabulary(engine: VllmEngine) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tiny_models import save_tiny_model
 
 from rlt_data.engines import derive_sample_seed
 from rlt_data.errors import ModelError, StageStoppedError, UsageError
@@ -232,6 +233,22 @@ def test_questions_that_do_not_fit_are_rejected(tmp_path: Path, tiny_model: Path
     assert "context of 1024" in rejects[0]["detail"]
     with pytest.raises(UsageError, match="no question fits"):
         generate(lake, make_config(tiny_model, where="length(question) > 1000"))
+
+
+def test_the_default_length_fits_a_short_context(tmp_path: Path) -> None:
+    teacher = save_tiny_model(tmp_path / "short", max_position_embeddings=900)
+    lake = make_lake(tmp_path, QUESTIONS[:2])
+    config = GenerateConfig(teacher=str(teacher), engine="transformers", device="cpu", allow_truncated=True)
+    assert config.max_tokens == 4096
+    summary = generate(lake, config)
+    rows = read_traces(lake)
+    assert (summary.rows_out, summary.rejected, len(rows)) == (2, 0, 2)
+    assert {row["max_tokens"] for row in rows} == {4096}
+    ended = [row for row in rows if row["truncated"]]
+    assert all(row["prompt_tokens"] + row["completion_tokens"] == 900 for row in ended)
+    expected = f"{len(ended)} explanations were truncated by the context of {teacher}, before max_tokens 4096"
+    assert ended
+    assert expected in summary.notes
 
 
 def test_an_empty_lake_and_an_unknown_teacher_are_refused(tmp_path: Path, tiny_model: Path) -> None:
