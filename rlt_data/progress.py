@@ -101,6 +101,8 @@ class Reporter:
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
         self._console = VisibleConsole(stderr=True)
         self._display: Progress | None = None
+        self._steps = 0
+        self._lock = threading.Lock()
 
     @contextmanager
     def track(self, description: str, total: int | None, unit: str = "rows") -> Iterator[Task]:
@@ -112,8 +114,23 @@ class Reporter:
                 yield task
         else:
             task = Task(description, total, unit, clock=self._clock)
-            with _print_lines(task, self._interval):
+            with self._count_step(), _print_lines(description, task.describe, self._interval):
                 yield task
+
+    @contextmanager
+    def watch(self, description: str) -> Iterator[None]:
+        """Where stderr is not a terminal, print a line every `interval` seconds while no step does."""
+        if self.quiet or self._terminal:
+            yield
+            return
+        started = self._clock()
+
+        def describe() -> str | None:
+            elapsed = format_duration(self._clock() - started)
+            return None if self._steps else f"{description}: {elapsed} elapsed"
+
+        with _print_lines(description, describe, self._interval):
+            yield
 
     def message(self, text: str) -> None:
         """Print one line on stderr, above the bars, unless quiet."""
@@ -123,6 +140,16 @@ class Reporter:
             self._console.print(show_block(text))
         else:
             print_note(show_block(text))
+
+    @contextmanager
+    def _count_step(self) -> Iterator[None]:
+        with self._lock:
+            self._steps += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._steps -= 1
 
     @contextmanager
     def _show_bar(self, description: str, total: int | None, unit: str) -> Iterator[Task]:
@@ -154,16 +181,17 @@ def format_duration(seconds: float) -> str:
 
 
 @contextmanager
-def _print_lines(task: Task, interval: float) -> Iterator[None]:
-    """Print the state of `task` every `interval` seconds while the block runs, and never after it."""
+def _print_lines(name: str, describe: Callable[[], str | None], interval: float) -> Iterator[None]:
+    """Print what `describe` returns every `interval` seconds while the block runs, and never after it."""
     ended = threading.Event()
 
     def print_until_ended() -> None:
         while not ended.wait(interval):
-            if not print_note(task.describe()):  # Nobody reads stderr any more.
+            text = describe()
+            if text is not None and not print_note(text):  # Nobody reads stderr any more.
                 return
 
-    thread = threading.Thread(target=print_until_ended, name=f"progress: {task.description}", daemon=True)
+    thread = threading.Thread(target=print_until_ended, name=f"progress: {name}", daemon=True)
     thread.start()
     try:
         yield

@@ -116,6 +116,21 @@ def test_nested_steps_print_their_own_lines() -> None:
                 seen.add(piped.read_line().split(":")[0])
 
 
+def test_a_stage_prints_lines_also_between_its_steps() -> None:
+    with PipedStderr() as piped:
+        reporter = Reporter(interval=INTERVAL)
+        with reporter.watch("score"):
+            assert re.fullmatch(r"score: \d:\d\d:\d\d elapsed", piped.read_line())
+            with reporter.track("step", 3):
+                while piped.read_line().startswith("score: "):
+                    pass
+                # One line of the stage may have been made before the step began.
+                assert [piped.read_line().split(":")[0] for _ in range(5)].count("step") >= 4
+            while not piped.read_line().startswith("score: "):
+                pass
+        assert not any(thread.name.startswith("progress: ") for thread in threading.enumerate())
+
+
 def test_a_step_shorter_than_the_interval_prints_nothing() -> None:
     with PipedStderr() as piped:
         reporter = Reporter()

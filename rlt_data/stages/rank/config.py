@@ -52,7 +52,9 @@ class RankConfig(StageConfig):
     reward: RunField[RankingReward] = Field(default_factory=RankingReward)
     where: RunField[str | None] = Field(None, description="SQL predicate over traces: use only these.")
     where_scores: RunField[str | None] = Field(None, description="SQL predicate over scores: use only these.")
-    limit: LaterRunField[Rows | None] = Field(None, description="Rank only the first N questions.")
+    limit: LaterRunField[Rows | None] = Field(
+        None, description="Rank only the first N questions, by question_id."
+    )
     verify_seconds: RunField[Seconds] = Field(
         5.0, description="Time limit for checking one answer, in seconds."
     )

@@ -44,13 +44,15 @@ class Stage(Generic[ConfigT]):
         Raises what `prepare` and the stage's work raise; the run is then recorded as failed and resumes
         when the stage is called again.
         """
-        preparation = self.prepare(lake, config)
-        run = start_run(lake, self.declaration, config, preparation, force=force, reporter=reporter)
-        if not isinstance(run, StageRun):
-            return run
-        with run:
-            preparation.execute(run)
-        return run.summary
+        reporter = reporter or Reporter(quiet=True)
+        with reporter.watch(self.declaration.name):
+            preparation = self.prepare(lake, config)
+            run = start_run(lake, self.declaration, config, preparation, force=force, reporter=reporter)
+            if not isinstance(run, StageRun):
+                return run
+            with run:
+                preparation.execute(run)
+            return run.summary
 
     def plan(self, lake: Lake, config: ConfigT) -> StagePlan:
         """Find out what calling the stage would do. Models are resolved, inputs counted; nothing is written.
