@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the program's own --help; `make docs` runs it, and a test fails on a stale page."""
+"""Write docs/cli.md and the table of stages in docs/architecture.md; a test fails where one is stale."""
 
 from __future__ import annotations
 
