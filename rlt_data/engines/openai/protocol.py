@@ -141,7 +141,7 @@ class Answer:
 def read_answer(
     answer: Mapping[str, Any], request: GenerationRequest, sampling: SamplingParameters, traits: ServerTraits
 ) -> Answer:
-    """Read the first choice of an answer that `client.check_answer` accepted.
+    """Read the first choice of an answer that `parse_answer` returned.
 
     A stop text that the server omitted is restored. Where the server reports `stop` without what stopped
     it, the stop text is assumed: nothing distinguishes it from the end token (`ending_reported`). A field of
