@@ -28,7 +28,10 @@ class GenerateConfig(StageConfig):
     top_k: RowField[int] = Field(
         0, ge=0, le=10**9, description="Sample from the k likeliest tokens; 0 turns it off."
     )
-    max_tokens: RowField[Tokens] = Field(4096, description="Maximum length of an explanation in tokens.")
+    max_tokens: RowField[Tokens] = Field(
+        4096,
+        description="Maximum length of an explanation in tokens; a shorter context truncates it earlier.",
+    )
     seed: RowField[Seed] = Field(0, description="Seed of all samples.")
     where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
     limit: RunField[Rows | None] = Field(None, description="Use only the first N questions.")

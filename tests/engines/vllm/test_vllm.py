@@ -202,7 +202,7 @@ def test_requests_beyond_the_context_fail_with_the_arithmetic(engine: VllmEngine
 
 
 def test_a_completion_gets_the_room_that_its_prompt_leaves(engine: VllmEngine) -> None:
-    requests = [GenerationRequest(str(seed), "word " * (CONTEXT // 2), seed) for seed in range(4)]
+    requests = [GenerationRequest(str(seed), "word " * (CONTEXT // 8), seed) for seed in range(4)]
     answers = list(engine.generate(requests, SamplingParameters(1.0, 1.0, 0, 4 * CONTEXT)))
     for answer in answers:
         assert isinstance(answer, Completion)
