@@ -59,6 +59,14 @@ QuietOption = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="Show no progress on stderr.", rich_help_panel=COMMON_PANEL),
 ]
+VerifyOption = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Read each file of the lake against its recorded SHA-256 before it is used.",
+        rich_help_panel=COMMON_PANEL,
+    ),
+]
 ForceOption = Annotated[
     bool,
     typer.Option(
@@ -67,15 +75,16 @@ ForceOption = Annotated[
 ]
 
 
-def open_lake(uri: str | None, *, create: bool = False) -> Lake:
+def open_lake(uri: str | None, *, create: bool = False, check: bool = True, verify: bool = False) -> Lake:
     """Open the lake named by `uri`, else by rlt-data.toml, else ./lake.
 
-    Without `create`, raises `NoLakeError` where there is no lake, so that a misspelled path creates none.
+    `check` and `verify` are as in `Lake`. Without `create`, raises `NoLakeError` where there is no lake, so
+    that a misspelled path creates none.
     """
     from rlt_data.lake import Lake
     from rlt_data.settings import load_settings
 
-    lake = Lake(load_settings().lake_uri if uri is None else uri, create=create)
+    lake = Lake(load_settings().lake_uri if uri is None else uri, create=create, check=check, verify=verify)
     _opened[:] = [lake]
     return lake
 

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .common import ForceOption, JsonOption, LakeOption, QuietOption, open_lake
+from .common import ForceOption, JsonOption, LakeOption, QuietOption, VerifyOption, open_lake
 from .options import build_config, list_config_options
 from .summary import print_summary
 
 if TYPE_CHECKING:
     from rlt_data.stages.runtime.declaration import StageDeclaration
 
-COMMON = {"lake": LakeOption, "json": JsonOption, "force": ForceOption, "quiet": QuietOption}
+COMMON = {
+    "lake": LakeOption,
+    "json": JsonOption,
+    "force": ForceOption,
+    "quiet": QuietOption,
+    "verify": VerifyOption,
+}
 
 
 def make_stage_command(declaration: StageDeclaration) -> Callable[..., None]:
@@ -34,7 +40,7 @@ def make_stage_command(declaration: StageDeclaration) -> Callable[..., None]:
 
         given = {name: value for name, value in values.items() if _was_given(ctx, name)}
         config = build_config(stage.config, options, given)
-        lake = open_lake(values["lake"], create=True)
+        lake = open_lake(values["lake"], create=True, verify=values["verify"])
         reporter = Reporter(quiet=values["quiet"] or values["json"])
         summary = stage(lake, config, force=values["force"], reporter=reporter)
         print_summary(lake, summary, as_json=values["json"])

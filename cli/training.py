@@ -16,6 +16,7 @@ from .common import (
     LakeOption,
     QuietOption,
     RecipesArgument,
+    VerifyOption,
     open_lake,
     print_json,
     print_rows,
@@ -59,13 +60,14 @@ def make_training_command(role: TrainingRole) -> Callable[..., None]:
         json: JsonOption = False,
         force: ForceOption = False,
         quiet: QuietOption = False,
+        verify: VerifyOption = False,
     ) -> None:
         from rlt_data.errors import UsageError
         from rlt_data.progress import Reporter
         from rlt_data.recipe.training import load_training, run_training_recipe
 
         loaded = load_training(recipes, set or [], role=role.name)
-        opened = open_lake(lake if lake is not None else loaded.lake, create=True)
+        opened = open_lake(lake if lake is not None else loaded.lake, create=True, verify=verify)
         main = os.environ.get("RANK", "0") == "0"
         if dry_run:
             if main:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata, resources
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -18,8 +18,14 @@ from rlt_data.terminal import print_text
 
 from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rlt_data.lake import Damage
+
 State = Literal["ok", "note", "missing", "wrong"]
 
+DAMAGES_SHOWN = 20
 SUPPORTED_PYTHON = ((3, 11), (3, 12), (3, 13))
 
 
@@ -37,15 +43,15 @@ class Finding:
 def command(lake: LakeOption = None, json: JsonOption = False) -> None:
     """Check the installation, the machine, the settings and the lake, and show how to fix what is missing.
 
-    Exits with 1 if something that every command needs is missing or broken. Packages of extras may be
-    missing, and so may the lake.
+    Exits with 1 if something that every command needs is missing or broken, or if the lake has lost data.
+    Packages of extras may be missing, and so may the lake. Files are not read: see `rlt-data verify`.
     """
     findings = [*check_python(), *check_packages(), *check_machine(), *check_network()]
     settings = check_settings()
     findings.append(settings)
     # If the settings cannot be read, the location of the lake is unknown.
     if lake is not None or settings.state == "ok":
-        findings.append(check_lake(lake))
+        findings += check_lake(lake)
     broken = [finding for finding in findings if finding.state == "wrong"]
     if json:
         print_json([asdict(finding) for finding in findings])
@@ -121,18 +127,39 @@ def check_settings() -> Finding:
     return Finding("settings", SETTINGS_FILE, "ok", str(path or "no such file (optional)"))
 
 
-def check_lake(uri: str | None) -> Finding:
-    """Check that the lake opens. A lake that does not exist yet is not an error."""
+def check_lake(uri: str | None) -> list[Finding]:
+    """Check that the lake opens and lacks nothing. A lake that does not exist yet is not an error."""
     from rlt_data.errors import RltDataError
     from rlt_data.lake import NoLakeError
 
     try:
-        lake = open_lake(uri)
-        rows = lake.table("questions").count()
+        lake = open_lake(uri, check=False)
+        damages = lake.check()
+        if damages:
+            return _describe_damages(lake.uri, damages)
+        rows = open_lake(uri).table("questions").count()
     except RltDataError as error:
         state: State = "note" if isinstance(error, NoLakeError) else "wrong"
-        return Finding("lake", error.where or str(uri), state, error.what, error.remedy or "")
-    return Finding("lake", lake.uri, "ok", f"opens; {rows:,} questions")
+        return [Finding("lake", error.where or str(uri), state, error.what, error.remedy or "")]
+    return [Finding("lake", lake.uri, "ok", f"opens, nothing is missing; {rows:,} questions")]
+
+
+def _describe_damages(uri: str, damages: Sequence[Damage]) -> list[Finding]:
+    findings = []
+    for damage in damages[:DAMAGES_SHOWN]:
+        found, remedy = damage.what, "rlt-data verify --repair, then run again what it names"
+        if damage.run_id is not None:
+            found += f" (run {damage.run_id[:12]}{', ' + damage.stage if damage.stage else ''})"
+        if damage.kind in ("rows", "record"):
+            remedy = (
+                f"run {damage.stage or 'it'} again, which makes them anew; "
+                f"`rlt-data log {str(damage.run_id)[:12]}` shows its options"
+            )
+        findings.append(Finding("lake", damage.path, "wrong", found, remedy))
+    if len(damages) > DAMAGES_SHOWN:
+        more = f"{len(damages) - DAMAGES_SHOWN} more damages"
+        findings.append(Finding("lake", uri, "wrong", more, "rlt-data verify"))
+    return findings
 
 
 def list_dependencies() -> dict[str, str]:

@@ -73,7 +73,7 @@ def _make_row(run: RunRecord) -> dict[str, Any]:
     return {
         "run": run.run_id[:12],
         "stage": run.stage,
-        "status": "interrupted" if run.error == "interrupted" else run.status,
+        "status": "interrupted" if (run.error or "").startswith("interrupted") else run.status,
         "started": run.started_at.isoformat(sep=" ", timespec="seconds"),
         "rows in": run.counts.get("rows_in"),
         "rows out": run.counts.get("rows_out"),

@@ -14,6 +14,7 @@ from ..common import (
     LakeOption,
     QuietOption,
     RecipesArgument,
+    VerifyOption,
     open_lake,
     print_json,
     print_rows,
@@ -40,6 +41,7 @@ def command(
     json: JsonOption = False,
     force: ForceOption = False,
     quiet: QuietOption = False,
+    verify: VerifyOption = False,
 ) -> None:
     """Run the stages of a recipe (TOML), in the order of the pipeline.
 
@@ -51,7 +53,7 @@ def command(
     from rlt_data.recipe.run import plan_recipe, run_recipe
 
     loaded = load_recipe(recipes, set or [])
-    opened = open_lake(lake if lake is not None else loaded.lake, create=True)
+    opened = open_lake(lake if lake is not None else loaded.lake, create=True, verify=verify)
     if dry_run:
         _print_plan(loaded, plan_recipe(loaded, opened), as_json=json)
         return

@@ -10,7 +10,7 @@ import typer
 
 from rlt_data.errors import UsageError
 
-from ..common import LakeOption, open_lake
+from ..common import LakeOption, VerifyOption, open_lake
 from ..results import Format, write_result
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ def command(
         bool, typer.Option("--allow-files", help="Let the query read and write files.")
     ] = False,
     lake: LakeOption = None,
+    verify: VerifyOption = False,
 ) -> None:
     """Query the lake in SQL (DuckDB), read-only. "traces@3" is version 3 of the table traces.
 
     The view `token_scores` has one row per scored token, with its text.
     """
-    opened = open_lake(lake)
+    opened = open_lake(lake, verify=verify)
     text = _find_query(query)
     if text is None:
         from .sql_prompt import open_prompt

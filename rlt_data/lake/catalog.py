@@ -8,7 +8,8 @@ from pathlib import Path
 from rlt_data.errors import LakeError
 from rlt_data.lake.location import resolve_location
 from rlt_data.lake.migrations import apply_migrations, check_record, open_record
-from rlt_data.lake.tables.table import NO_VERSION, Table
+from rlt_data.lake.tables.folder import LOG, TableFolder
+from rlt_data.lake.tables.table import Table
 from rlt_data.schemas import TABLES
 from rlt_data.suggestions import suggest_name
 
@@ -18,7 +19,11 @@ class NoLakeError(LakeError):
 
 
 class Catalog:
-    """The tables of one lake; `rlt_data.lake.Lake` adds SQL, runs, lineage and upkeep."""
+    """The tables of one lake; `rlt_data.lake.Lake` adds SQL, runs, lineage and upkeep.
+
+    With `verify`, each file is read against its recorded SHA-256 before its rows are read.
+    With `check` false, a lake whose record of migrations is damaged opens too: `verify` and `doctor` do that.
+    """
 
     def __init__(
         self,
@@ -26,6 +31,8 @@ class Catalog:
         *,
         create: bool = True,
         storage_options: Mapping[str, str] | None = None,
+        check: bool = True,
+        verify: bool = False,
     ) -> None:
         self._location = resolve_location(uri)
         self.uri = self._location.uri
@@ -37,30 +44,42 @@ class Catalog:
                 self.storage_options,
                 local=self._location.local,
                 before_writing=self.prepare,
+                verify=verify,
             )
             for name, schema in TABLES.items()
         }
         self._prepared = False
         if self.local and Path(self.uri).exists() and not Path(self.uri).is_dir():
             raise LakeError("a lake is a directory, and this is a file", where=self.uri)
-        record = open_record(self._location, self.storage_options)
-        check_record(record)
-        if not create and record.version() == NO_VERSION:
+        self.record = open_record(self._location, self.storage_options)
+        """The table that records the migrations of this lake."""
+        if check:
+            check_record(self.record)
+        if not create and not self._exists():
             raise NoLakeError(
                 "there is no lake here", where=self.uri, remedy="`rlt-data init`, or name another with --lake"
             )
+
+    def _exists(self) -> bool:
+        # A lake whose record of migrations is gone is damaged, and still a lake.
+        return any(table.folder.list_sizes(LOG) for table in (self.record, *self.tables()))
 
     @property
     def local(self) -> bool:
         """Whether the lake is a directory on this machine."""
         return self._location.local
 
-    def prepare(self) -> list[str]:
+    @property
+    def folder(self) -> TableFolder:
+        """The files of the whole lake."""
+        return TableFolder(self.uri, self.storage_options, local=self.local)
+
+    def prepare(self, *, again: bool = False) -> list[str]:
         """Apply and record the schema migrations that the lake lacks, and return their names.
 
-        Called automatically before the first write.
+        Called automatically before the first write; a later call does nothing unless `again`.
         """
-        if self._prepared:
+        if self._prepared and not again:
             return []
         if self.local:
             Path(self.uri).mkdir(parents=True, exist_ok=True)

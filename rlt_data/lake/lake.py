@@ -1,4 +1,4 @@
-"""The lake: versioned tables in one location, with SQL, runs, lineage and upkeep."""
+"""The lake: versioned tables in one location, with SQL, runs, lineage, integrity and upkeep."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.integrity.check import check_lake
+from rlt_data.lake.integrity.repair import Repair, repair_lake
+from rlt_data.lake.integrity.verify import TableReport, verify_lake
 from rlt_data.lake.lineage import LineageStep, trace_lineage
 from rlt_data.lake.runs import RunRecord, find_run, list_runs
 from rlt_data.lake.sql.query import run_query
+from rlt_data.lake.tables.damage import Damage
 from rlt_data.lake.upkeep import RETENTION_HOURS, Compaction, Vacuum, compact_tables, vacuum_tables
+from rlt_data.progress import Reporter
 
 
 class Lake(Catalog):
@@ -18,8 +23,9 @@ class Lake(Catalog):
 
     `uri` is a path, a file:// URI or an object-storage URI such as s3://bucket/prefix; by default
     `$RLT_DATA_LAKE`, then `./lake`. `storage_options` are passed to the storage unchanged; without them the
-    usual environment variables (`AWS_*` and the like) apply. Raises `NoLakeError` if there is no lake and
-    `create` is false, and `LakeError` for a lake that a newer version of this program wrote.
+    usual environment variables (`AWS_*` and the like) apply. With `verify`, each file that is used is first
+    read against the SHA-256 that its commit recorded. Raises `NoLakeError` if there is no lake and `create`
+    is false, and `LakeError` for a lake that a newer version of this program wrote.
     """
 
     def sql(
@@ -49,6 +55,18 @@ class Lake(Catalog):
     def lineage(self, run_id: str | None = None) -> list[LineageStep]:
         """Return a run and the runs that made what it read, back to the first; by default all runs."""
         return trace_lineage(self, run_id)
+
+    def check(self) -> list[Damage]:
+        """Find damage without reading the data: of files, logs and rows of runs; see `check_lake`."""
+        return check_lake(self)
+
+    def verify(self, *, reporter: Reporter | None = None) -> list[TableReport]:
+        """Read every file of every table, and compare it with what was recorded; see `verify_lake`."""
+        return verify_lake(self, reporter=reporter)
+
+    def repair(self, reports: Sequence[TableReport]) -> Repair:
+        """Set aside what `verify` found damaged, and mark the runs that lost rows; see `repair_lake`."""
+        return repair_lake(self, reports)
 
     def compact(self, tables: Sequence[str] | None = None) -> list[Compaction]:
         """Merge the small files of the named tables, by default of all; see `compact_tables`."""

@@ -18,6 +18,7 @@ from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.fingerprint import NamedModel
 from rlt_data.lake.tables.commits import Fence
 from rlt_data.lake.tables.conform import build_rows
+from rlt_data.lake.tables.damage import REPAIR_REMEDY
 from rlt_data.lake.tables.table import TableState
 
 PACKAGES = (
@@ -53,29 +54,56 @@ class RunRecord:
         """Whether the run finished successfully."""
         return self.status == "finished"
 
+    @property
+    def rows_written(self) -> dict[str, int]:
+        """The rows of the whole run by table, as counted when it ended; empty before."""
+        return dict(self.counts.get("tables", {}))
+
 
 def list_runs(catalog: Catalog) -> list[RunRecord]:
     """Return the newest state of each run, in the order in which the runs started."""
-    newest = catalog.table("runs").scan().sort("sequence").group_by("run_id", maintain_order=True).last()
-    rows = newest.sort("started_at", "run_id").collect().to_dicts()
+    runs = catalog.table("runs")
+    newest = runs.scan().sort("sequence").group_by("run_id", maintain_order=True).last()
+    rows = runs.collect(newest.sort("started_at", "run_id")).to_dicts()
     return [_read_record(row) for row in rows]
 
 
 def sort_by_end(catalog: Catalog, runs: Iterable[RunRecord]) -> list[RunRecord]:
-    """Sort runs by when their last state was committed, the newest last.
+    """Sort finished runs by when they finished first, the newest last.
 
-    The order is that of the log of `runs`, so that a clock that was set back changes nothing. Runs that the
-    log no longer lists (Delta removes old entries) are older than all others, and sorted by their times.
+    The order is that of the log of `runs`, so that a clock that was set back changes nothing; nor does making
+    lost rows of a run anew. Runs that the log no longer lists (Delta removes old entries) are older than all
+    others, and sorted by their times.
     """
     unsorted = list(runs)
     if len(unsorted) < 2:
         return unsorted
-    positions = read_log_positions(catalog)
+    positions = _find_finishes(catalog)
 
     def order(run: RunRecord) -> tuple[int, str, str]:
-        return positions.get(run.run_id, (-1, -1))[1], str(run.ended_at), run.run_id
+        return positions.get(run.run_id, -1), str(run.ended_at), run.run_id
 
     return sorted(unsorted, key=order)
+
+
+def _find_finishes(catalog: Catalog) -> dict[str, int]:
+    """Return the version of `runs` in which each run finished first, or its last one if that is unclear."""
+    runs = catalog.table("runs")
+    commits: dict[str, list[int]] = {}
+    for entry in reversed(runs.versions()):
+        if entry.run_id is not None:
+            commits.setdefault(entry.run_id, []).append(entry.version)
+    states = runs.collect(runs.scan().select("run_id", "sequence", "status").sort("sequence"))
+    statuses: dict[str, list[str]] = {}
+    for run_id, _, status in states.iter_rows():
+        statuses.setdefault(run_id, []).append(status)
+    positions = {}
+    for run_id, versions in commits.items():
+        found = statuses.get(run_id, [])
+        # Each state is a commit; where some are lost, it is not known which.
+        first = found.index("finished") if "finished" in found and len(found) == len(versions) else -1
+        positions[run_id] = versions[first]
+    return positions
 
 
 def read_log_positions(catalog: Catalog) -> dict[str, tuple[int, int]]:
@@ -110,18 +138,34 @@ def read_first_state(runs: pl.LazyFrame, run_id: str) -> RunRecord:
     return _read_record(rows[0])
 
 
+def count_recorded_rows(record: RunRecord) -> dict[str, int]:
+    """Count the rows that a run has written, by table, with those that were lost since."""
+    lost = record.counts.get("lost", {})
+    return {
+        name: rows + lost.get(name, 0)
+        for name, rows in ({**dict.fromkeys(lost, 0), **record.rows_written}).items()
+    }
+
+
 def _read_record(row: dict[str, Any]) -> RunRecord:
-    return RunRecord(
-        **{
-            **row,
-            "config": json.loads(row["config"]),
-            "packages": json.loads(row["packages"]),
-            "counts": json.loads(row["counts"]),
-            "inputs": tuple(TableState(**state) for state in row["inputs"]),
-            "outputs": tuple(TableState(**state) for state in row["outputs"]),
-            "models": tuple(row["models"]),
-        }
-    )
+    try:
+        return RunRecord(
+            **{
+                **row,
+                "config": json.loads(row["config"]),
+                "packages": json.loads(row["packages"]),
+                "counts": json.loads(row["counts"]),
+                "inputs": tuple(TableState(**state) for state in row["inputs"]),
+                "outputs": tuple(TableState(**state) for state in row["outputs"]),
+                "models": tuple(row["models"]),
+            }
+        )
+    except (ValueError, TypeError) as error:
+        raise LakeError(
+            f"table runs is damaged: the state {row.get('run_event_id')!r} cannot be read: {error}",
+            where="runs",
+            remedy=REPAIR_REMEDY,
+        ) from error
 
 
 def draft_record(

@@ -19,6 +19,7 @@ from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.runs import list_runs
 from rlt_data.lake.tables.commits import commit_files
 from rlt_data.lake.tables.conform import conform_rows
+from rlt_data.lake.tables.damage import list_added_files
 from rlt_data.lake.tables.data_files import DataFile, write_data_file
 from rlt_data.lake.tables.table import NO_VERSION, Table
 from rlt_data.lake.tables.writer import describe_failure
@@ -51,6 +52,7 @@ def compact_tables(catalog: Catalog, names: Sequence[str] | None = None) -> list
     """Merge the small files of each table into large ones, in a new version with the same rows.
 
     Other processes may write meanwhile. The small files remain until a vacuum, for the older versions.
+    Raises `LakeError` where a file has not its recorded SHA-256.
     """
     done = []
     catalog.prepare()  # Merged files have the columns of today.
@@ -69,7 +71,11 @@ def compact_tables(catalog: Catalog, names: Sequence[str] | None = None) -> list
 def _merge_files(table: Table, delta: DeltaTable) -> None:
     removed: list[str] = []
     added: list[DataFile] = []
-    for paths in _group_files(delta):
+    groups = _group_files(delta)
+    files = list_added_files(delta)
+    # Damage would be merged, and then pass for what was written.
+    table.check_files([files[path] for paths in groups for path in paths], hashes=True)
+    for paths in groups:
         tables = (conform_rows(part, table.schema, run_id="") for part in _read_parts(table, paths))
         added.append(write_data_file(table.folder, tables, key=table.schema.key))
         removed += paths

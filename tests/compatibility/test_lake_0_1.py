@@ -206,3 +206,16 @@ def check_files(stage: str, summary: Any) -> None:
     if stage in TRAININGS:
         assert (Path(summary.extra["model"]) / "model.safetensors").is_file()
         assert summary.extra["optimiser_steps"] == {"sft": 6, "grpo": 4}[stage]
+
+
+def test_verify_says_what_it_cannot_check(lake: Lake) -> None:
+    """Version 0.1 recorded no SHA-256: counts, digests, sizes and structure are checked."""
+    assert lake.check() == []
+    reports = {report.table: report for report in lake.verify()}
+    assert [report.damages for report in reports.values() if report.damages] == []
+    for name in ("questions", "traces", "scores", "runs"):
+        (note,) = reports[name].notes
+        assert "no recorded SHA-256" in note
+    file = next(Path(lake.table("scores").uri).glob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-1])
+    assert [d.path for report in lake.verify() for d in report.damages] == [f"scores/{file.name}"]

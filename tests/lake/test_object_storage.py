@@ -18,6 +18,7 @@ from opened_run import open_run
 
 from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
+from rlt_data.lake.tables.log import name_entry
 from rlt_data.stages.runtime.contract import StageConfig
 
 MakeQuestions = Callable[..., pl.DataFrame]
@@ -228,3 +229,28 @@ def test_a_commit_finds_its_own_rows_after_a_lost_reply(
 def test_unreachable_storage_gives_a_lake_error(server: dict[str, str]) -> None:
     with pytest.raises(LakeError, match="cannot be"):
         Lake("s3://no-such-bucket/lake", storage_options=server).prepare()
+
+
+def test_damage_is_found_and_repaired(server: dict[str, str], make_questions: MakeQuestions) -> None:
+    lake = Lake("s3://bucket/damaged", storage_options=server)
+    table = lake.table("questions")
+    for number in range(3):
+        table.append(make_questions(number), run_id="r")
+    assert [report.damages for report in lake.verify() if report.damages] == []
+    damaged, torn = sorted(table.folder.list_sizes())[0], name_entry(2)
+    content = bytearray(table.folder.read(damaged))
+    content[100] ^= 1
+    table.folder.write(damaged, bytes(content))
+    table.folder.write(torn, b"")
+    lake = Lake(lake.uri, storage_options=server)
+    reports = lake.verify()
+    assert f"questions/{torn}" in {damage.path for report in reports for damage in report.damages}
+    done = lake.repair(reports)
+    assert f"questions/{torn}" in done.moved
+    lake = Lake(lake.uri, storage_options=server)
+    assert [report.damages for report in lake.verify() if report.damages] == []
+    again = [
+        lake.table("questions").commit(make_questions(number), run_id="r").written for number in range(3)
+    ]
+    assert True in again
+    assert lake.table("questions").count() == 3

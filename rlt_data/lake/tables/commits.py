@@ -6,7 +6,7 @@ Each append therefore takes the newest snapshot, looks its chunk up there, and w
 snapshot only if the chunk is absent. When another process commits the chunk in between, the commit is refused
 and the append looks again. The id of a chunk is a hash of its content, so that it is stored once, whichever
 process commits it.
-A repair removes files whose chunks the log still names, so it opens a new series of chunk ids in its table.
+A repair that removes a file releases its chunks, so that they can be written again.
 
 The number of a chunk's transaction is random. It shows whether a chunk in the log was written by this call:
 when the storage carries out a commit and its reply is lost, the call finds its own number in the log.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -40,6 +40,7 @@ _CHUNK_PREFIX = "rlt-data/chunk/"
 _FENCE_PREFIX = "rlt-data/run/"
 _KEYS = "rlt-data/keys"
 _REPAIRS = "rlt-data/repairs"
+_RELEASED = -1
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def commit_chunk(
     def find(delta: DeltaTable) -> Commit | None:
         if any(delta.transaction_version(application) == number for application in used):
             return Commit(delta.version(), True, skipped)
-        if delta.transaction_version(_name_chunk(delta, chunk_id)) is None:
+        if delta.transaction_version(_name_chunk(delta, chunk_id)) in (None, _RELEASED):
             return None
         return Commit(delta.version(), False)
 
@@ -146,10 +147,23 @@ def commit_files(
     delta.update_incremental()
 
 
-def commit_repair(delta: DeltaTable, removed: Sequence[str], metadata: Mapping[str, str]) -> None:
-    """Commit the removal of damaged files; chunks that were in the table may then be appended again."""
-    repairs = delta.transaction_version(_REPAIRS) or 0
-    commit_files(delta, [], removed, metadata, [Transaction(_REPAIRS, repairs + 1)])
+def commit_repair(
+    delta: DeltaTable,
+    removed: Sequence[str],
+    metadata: Mapping[str, str],
+    transactions: Iterable[str] | None = (),
+) -> None:
+    """Commit the removal of damaged files, and release their chunks, so that they can be appended again.
+
+    `transactions` are the ids of the transactions of the commits that wrote their rows. If it is not known
+    which these are (None), all chunks of the table are released.
+    """
+    if transactions is None:
+        released = [Transaction(_REPAIRS, (delta.transaction_version(_REPAIRS) or 0) + 1)]
+    else:
+        chunks = [name for name in transactions if name.startswith(_CHUNK_PREFIX)]
+        released = [Transaction(name, _RELEASED) for name in chunks]
+    commit_files(delta, [], removed, metadata, released)
 
 
 def _name_chunk(delta: DeltaTable, chunk_id: str) -> str:
@@ -161,7 +175,7 @@ def commit_fence(take_snapshot: TakeSnapshot, fence: Fence, metadata: Mapping[st
     """Commit only the fence, without rows: a process with a smaller number can no longer commit."""
 
     def find(delta: DeltaTable) -> Commit | None:
-        if _get_fence_number(delta, fence) != fence.number:
+        if get_fence_number(delta, fence.name) != fence.number:
             return None
         return Commit(delta.version(), written=True)  # A number is given to one process only.
 
@@ -220,7 +234,7 @@ def _commit(
 
 
 def _check_fence(delta: DeltaTable, fence: Fence) -> None:
-    held = _get_fence_number(delta, fence)
+    held = get_fence_number(delta, fence.name)
     if held is not None and held > fence.number:
         raise FenceLostError(
             f"run {fence.name} was resumed by a newer process",
@@ -229,5 +243,6 @@ def _check_fence(delta: DeltaTable, fence: Fence) -> None:
         )
 
 
-def _get_fence_number(delta: DeltaTable, fence: Fence) -> int | None:
-    return delta.transaction_version(_FENCE_PREFIX + fence.name)
+def get_fence_number(delta: DeltaTable, name: str) -> int | None:
+    """Return the largest number under which the run `name` has committed; None if it has not."""
+    return delta.transaction_version(_FENCE_PREFIX + name)

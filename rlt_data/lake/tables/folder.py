@@ -62,6 +62,17 @@ class TableFolder:
                 digest.update(block)
         return digest.hexdigest()
 
+    def write(self, path: str, content: bytes) -> None:
+        """Write a whole file, creating its folder or replacing the file."""
+        self._files.create_dir(path.rpartition("/")[0], recursive=True)
+        with self._files.open_output_stream(path) as stream:
+            stream.write(content)
+
+    def move(self, path: str, target: str) -> None:
+        """Move a file, creating the target's folder."""
+        self._files.create_dir(target.rpartition("/")[0], recursive=True)
+        self._files.move(path, target)
+
     def open_input(self, path: str) -> IO[bytes]:
         """Open a file for reading at any position."""
         return cast("IO[bytes]", self._files.open_input_file(path))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,12 +17,28 @@ from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
-from rlt_data.lake.tables.commits import Commit, Fence, commit_chunk, commit_fence
+from rlt_data.lake.tables.commits import (
+    Commit,
+    Fence,
+    commit_chunk,
+    commit_fence,
+    commit_repair,
+    get_fence_number,
+)
 from rlt_data.lake.tables.conform import conform_rows
+from rlt_data.lake.tables.damage import (
+    AddedFile,
+    explain_damage,
+    inspect_files,
+    inspect_hashes,
+    list_added_files,
+)
+from rlt_data.lake.tables.data_files import FileRecord
 from rlt_data.lake.tables.digest import digest_keys
 from rlt_data.lake.tables.files import list_files, scan_files
 from rlt_data.lake.tables.folder import TableFolder
 from rlt_data.lake.tables.keys import UNIQUE_KEYS, KeyGuard
+from rlt_data.lake.tables.log import read_log
 from rlt_data.lake.tables.writer import STORAGE_REMEDY, TableWriter, describe_failure, open_table
 from rlt_data.schemas import TableSchema
 from rlt_data.suggestions import suggest_name
@@ -63,6 +80,7 @@ class Table:
         *,
         local: bool = True,
         before_writing: Callable[[], object] | None = None,
+        verify: bool = False,
     ) -> None:
         self.uri = uri
         self.local = local
@@ -73,6 +91,11 @@ class Table:
             KeyGuard(schema.key, self.list_files, self._read_keys) if schema.name in UNIQUE_KEYS else None
         )
         self._lock = threading.Lock()
+        self._verify = verify
+        self._checked: set[str] = set()
+        self._records: dict[str, FileRecord] = {}
+        self._entries_read = 0
+        self._by_run: tuple[int, dict[str, int]] | None = None
         self.folder = TableFolder(uri, storage_options, local=local)
 
     @property
@@ -158,7 +181,7 @@ class Table:
         schema = pa.schema([self._get_field(name) for name in names])
         # Not through the file system of delta-rs: an Arrow thread that calls back into Python while the
         # interpreter exits would abort the process.
-        frame = self._collect(self.scan(version).select(names))
+        frame = self.collect(self.scan(version).select(names))
         return frame.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema)
 
     def version(self) -> int:
@@ -188,12 +211,78 @@ class Table:
         if delta is None:
             return TableState(self.name, NO_VERSION, 0, digest_keys(pl.Series([], dtype=pl.String)))
         at = int(delta.version())
-        keys = self._collect(self.scan(at).select(self.schema.key)).get_column(self.schema.key)
+        keys = self.collect(self.scan(at).select(self.schema.key)).get_column(self.schema.key)
         return TableState(self.name, at, len(keys), digest_keys(keys))
 
     def list_files(self, delta: DeltaTable | None) -> list[str]:
-        """List the Parquet files of an opened version."""
-        return [] if delta is None else list_files(delta, self.uri, local=self.local)
+        """List the Parquet files of an opened version, each checked when it is listed first.
+
+        Raises `LakeError` where a file is missing, has another size, or does not end as Parquet does; if the
+        lake was opened with `verify`, also where its SHA-256 is not the recorded one.
+        """
+        if delta is None:
+            return []
+        files = list_files(delta, self.uri, local=self.local)
+        unchecked = {file.rpartition("/")[2]: file for file in files if file not in self._checked}
+        if unchecked:
+            added = [file for path, file in list_added_files(delta).items() if path in unchecked]
+            self.check_files(added, hashes=self._verify)
+            self._checked.update(unchecked.values())
+        return files
+
+    def check_files(self, files: Sequence[AddedFile], *, hashes: bool) -> None:
+        """Raise `LakeError` where files are damaged, by their size and end, or also by their SHA-256."""
+        with self._explain_storage():
+            found = list(inspect_files(self.name, self.folder, files, local=self.local))
+            if hashes and not found:
+                records = self.read_records()
+                found = list(inspect_hashes(self.name, self.folder, files, records))
+        if found:
+            raise explain_damage(found, self.uri)
+
+    def read_records(self) -> Mapping[str, FileRecord]:
+        """Return what the commits recorded of their files, by path; files of version 0.1 have no record."""
+        for entry in read_log(self.folder, start=self._entries_read):
+            self._records |= entry.records
+            if entry.fault is None:
+                self._entries_read = entry.version + 1
+        return self._records
+
+    def count_by_run(self) -> dict[str, int]:
+        """Count the rows of the newest version by run id, from the log where a file is of one run.
+
+        Raises `LakeError` where a file is damaged; see `list_files`.
+        """
+        delta = self.open_version(None)
+        if delta is None:
+            return {}
+        if self._by_run is None or self._by_run[0] != delta.version():
+            counts: Counter[str] = Counter()
+            mixed = set()
+            checked = self.list_files(delta)
+            for file in list_added_files(delta).values():
+                if file.run_id is None or file.rows is None:
+                    mixed.add(file.path)
+                else:
+                    counts[file.run_id] += file.rows
+            if mixed:
+                files = [file for file in checked if file.rpartition("/")[2] in mixed]
+                scan = scan_files(files, self.schema, self._storage_options)
+                for run_id, rows in self.collect(scan.group_by("run_id").len()).iter_rows():
+                    counts[run_id] += rows
+            self._by_run = int(delta.version()), dict(counts)
+        return self._by_run[1]
+
+    def find_fence(self, run_id: str) -> int | None:
+        """Find the largest number under which the run `run_id` has committed here; None if it has not."""
+        delta = self.open_version(None)
+        return None if delta is None else get_fence_number(delta, run_id)
+
+    def advance_version(self, version: int) -> None:
+        """Make commits without rows until the newest version is at least `version`."""
+        with self._lock:
+            while (delta := self._writer.take_snapshot()).version() < version:
+                commit_repair(delta, [], {"rlt_data.stage": "repair"})
 
     def open_version(self, version: int | None) -> DeltaTable | None:
         """Open the Delta table at a version; None if it was never written.
@@ -223,7 +312,10 @@ class Table:
                 f"version {version} of table {self.name} cannot be read: {describe_failure(error)}",
                 where=self.uri,
             ) from error
-        if self.local and not all(Path(file).exists() for file in self.list_files(delta)):
+        if self.local and (missing := self._find_missing(delta)):
+            current = open_table(self.uri, self._storage_options)
+            if current is not None and missing & set(list_files(current, self.uri, local=True)):
+                self.list_files(current)  # These files are damaged, not vacuumed.
             raise LakeError(
                 f"version {version} of table {self.name} was vacuumed: some of its files are deleted",
                 where=self.uri,
@@ -231,18 +323,36 @@ class Table:
             )
         return delta
 
+    def _find_missing(self, delta: DeltaTable) -> set[str]:
+        files = list_files(delta, self.uri, local=self.local)
+        missing = {file for file in files if not Path(file).exists()}
+        self._checked -= missing
+        return missing
+
+    @contextmanager
+    def _explain_storage(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise LakeError(
+                f"table {self.name} cannot be read: {describe_failure(error)}",
+                where=self.uri,
+                remedy=STORAGE_REMEDY,
+            ) from error
+
     def _read_keys(self, files: list[str]) -> list[str]:
         frame = scan_files(files, self.schema, self._storage_options).select(self.schema.key)
-        return self._collect(frame).get_column(self.schema.key).to_list()
+        return self.collect(frame).get_column(self.schema.key).to_list()
 
-    def _collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+    def collect(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        """Collect a frame that scans this table. Raises `LakeError` where the files cannot be read."""
         try:
             return frame.collect()
         except (pl.exceptions.PolarsError, OSError) as error:
             raise LakeError(
                 f"table {self.name} cannot be read: {describe_failure(error)}",
                 where=self.uri,
-                remedy=STORAGE_REMEDY,
+                remedy=f"`rlt-data verify` finds damaged files; {STORAGE_REMEDY}",
             ) from error
 
     def _get_field(self, name: str) -> pa.Field:

@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rlt_data.lake import Lake
+from rlt_data.lake.integrity.rows import find_missing_rows
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.stages.runtime.declaration import StageDeclaration
-from rlt_data.stages.runtime.run import Preparation, draft_run, find_finished, list_runs_of
+from rlt_data.stages.runtime.run import (
+    Preparation,
+    draft_run,
+    find_finished,
+    find_interrupted,
+    list_runs_of,
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +31,9 @@ def plan_run(lake: Lake, stage: StageDeclaration, config: StageConfig, preparati
     """Find out what starting the run of `stage` would do. Nothing is run or written."""
     existing = list_runs_of(lake, draft_run(lake, stage, config, preparation).fingerprint)
     done = find_finished(existing, preparation)
-    if done is not None:
+    if done is not None and not find_missing_rows(lake, [done]):
         return StagePlan("finished", done.run_id, StageSummary.model_validate(done.counts))
-    if existing and not existing[-1].finished:
-        return StagePlan("interrupted", existing[-1].run_id)
+    unfinished = done or find_interrupted(existing)
+    if unfinished is not None:
+        return StagePlan("interrupted", unfinished.run_id)
     return StagePlan("new")

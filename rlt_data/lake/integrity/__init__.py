@@ -1,0 +1,1 @@
+"""Integrity: finds data that is damaged or gone, and repairs the tables."""

@@ -1,0 +1,64 @@
+"""The quick check of a whole lake: what can be found without reading the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from rlt_data.errors import LakeError
+from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.integrity.rows import find_lost_versions, find_missing_rows, find_unrecorded_runs
+from rlt_data.lake.runs import RunRecord, list_runs
+from rlt_data.lake.tables.damage import Damage, inspect_files, list_added_files
+from rlt_data.lake.tables.log import find_log_gaps
+from rlt_data.lake.tables.table import NO_VERSION, Table
+
+
+def check_lake(catalog: Catalog) -> list[Damage]:
+    """Check that every table opens, that its files exist and end well, and that no row of a run is missing.
+
+    The files are not read: see `verify_lake`. Nothing raises: what cannot be opened is damage.
+    """
+    found = []
+    records: Sequence[RunRecord] | None = None
+    with suppress(LakeError):  # The damage to `runs` is found below.
+        records = list_runs(catalog)
+    for table in [catalog.record, *catalog.tables()]:
+        found += _check_table(catalog, table, records)
+    return found
+
+
+def compare_runs(catalog: Catalog, table: Table, records: Sequence[RunRecord]) -> list[Damage]:
+    """Compare the versions and rows of a table with what runs recorded; `records` are all runs.
+
+    Raises `LakeError` where the table cannot be read.
+    """
+    return [
+        *find_lost_versions(table, records),
+        *find_missing_rows(catalog, records, [table.name]),
+        *find_unrecorded_runs(table, records),
+    ]
+
+
+def _check_table(catalog: Catalog, table: Table, records: Sequence[RunRecord] | None) -> list[Damage]:
+    damages: list[Damage] = []
+    try:
+        damages += find_log_gaps(table.name, table.folder)
+        damages += _check_files(table)
+        if table.name == catalog.record.name:
+            if table.version() == NO_VERSION:
+                damages.append(Damage(table.name, "log", table.name, "is missing"))
+        elif records is not None and table.name != "runs":
+            damages += compare_runs(catalog, table, records)
+    except (LakeError, OSError) as error:
+        what = error.what if isinstance(error, LakeError) else str(error)
+        if not damages:
+            damages.append(Damage(table.name, "log", table.name, f"cannot be read: {what}"))
+    return damages
+
+
+def _check_files(table: Table) -> Iterator[Damage]:
+    delta = table.open_version(None)
+    if delta is not None:
+        files = list(list_added_files(delta).values())
+        yield from inspect_files(table.name, table.folder, files, local=table.local)

@@ -1,0 +1,71 @@
+"""`verify`, and what `doctor`, `sql` and the stages do with a damaged lake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import QuickProgram
+from lake.integrity.corrupted_lake import find_entries, find_files, flip_bit, make_rows
+
+from rlt_data.lake import Lake
+
+RANK = ("rank", "--lake", "lake", "--quiet")
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> QuickProgram:
+    make_rows(Lake(tmp_path / "lake"))
+    return QuickProgram(tmp_path)
+
+
+def test_a_whole_lake(program: QuickProgram) -> None:
+    assert "nothing is damaged" in program.succeed("verify", "--lake", "lake")
+    assert "nothing is missing" in program.succeed("doctor", "--lake", "lake")
+    assert "already finished" in program.succeed(*RANK, "--verify")
+    program.succeed("sql", "--verify", "SELECT count(*) FROM traces", "--lake", "lake")
+
+
+def test_a_lost_commit_is_found_by_every_command(program: QuickProgram) -> None:
+    find_entries(program.folder / "lake" / "traces")[-1].unlink()
+    lost = next(run for run in reversed(Lake(program.folder / "lake").runs()) if run.stage == "generate")
+    for arguments in (("doctor", "--lake", "lake"), ("verify", "--lake", "lake")):
+        done = program(*arguments)
+        assert done.returncode == 1
+        assert "lacks 4 of 4 rows" in done.stdout
+        assert lost.run_id[:12] in done.stdout
+    done = program(*RANK)
+    assert done.returncode == 1
+    assert f"table traces lacks 4 of 4 rows that run {lost.run_id} (generate) wrote" in done.stderr
+    assert "run generate again, which makes them anew" in done.stderr
+    # The run itself is not called finished: it makes its rows anew.
+    make_rows(Lake(program.folder / "lake"))
+    assert "already finished" in program.succeed(*RANK)
+
+
+def test_a_flipped_bit_is_found_on_request_and_repaired(program: QuickProgram) -> None:
+    file = find_files(program.folder / "lake" / "scores")[0]
+    flip_bit(file, 2000)
+    for arguments in ((*RANK, "--verify"), ("sql", "--verify", "FROM scores", "--lake", "lake")):
+        done = program(*arguments)
+        assert done.returncode == 1
+        assert file.name in done.stderr
+        assert "rlt-data verify --repair" in done.stderr
+    done = program("verify", "--lake", "lake", "--json")
+    assert done.returncode == 1
+    (damage,) = [d for report in json.loads(done.stdout)["tables"] for d in report["damages"]]
+    assert (damage["kind"], damage["path"], damage["rows"]) == ("file", f"scores/{file.name}", 4)
+    answer = program.succeed("verify", "--repair", "--lake", "lake")
+    assert "set 1 files aside, into _rlt_data/quarantine/" in answer
+    assert f"score {damage['run_id'][:12]}: scores lacks 4 of 4 rows" in answer
+    assert "nothing is damaged" in program.succeed("verify", "--lake", "lake")
+    assert "ready" in program.succeed("doctor", "--lake", "lake")
+    assert "interrupted" in program.succeed("log", "--lake", "lake")
+
+
+def test_a_lake_that_does_not_exist_is_not_verified(program: QuickProgram) -> None:
+    done = program("verify", "--lake", "nowhere")
+    assert done.returncode == 1
+    assert "there is no lake here" in done.stderr
+    assert not (program.folder / "nowhere").exists()

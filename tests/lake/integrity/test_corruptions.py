@@ -1,0 +1,216 @@
+"""Real corruptions of a real lake: each is found and repaired, and running again makes the rows anew."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lake.integrity.corrupted_lake import (
+    CORRUPTIONS,
+    TABLES,
+    exchange_files,
+    find_files,
+    flip_bit,
+    make_rows,
+    read_tables,
+)
+from polars.testing import assert_frame_equal
+
+from rlt_data.errors import LakeError
+from rlt_data.lake import Lake
+from rlt_data.stages.rank import RankConfig, rank
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake to which nothing has happened."""
+    folder = tmp_path_factory.mktemp("whole") / "lake"
+    make_rows(Lake(folder))
+    return folder
+
+
+@pytest.fixture
+def damaged(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the lake, which a test damages."""
+    shutil.copytree(whole, tmp_path / "lake")
+    return tmp_path / "lake"
+
+
+def make_metric(number: int) -> pl.DataFrame:
+    """Make a row that no run writes."""
+    return pl.DataFrame(
+        {"metric_id": f"m{number}", "phase": "grpo", "step": number, "name": "loss", "value": 0.5}
+    )
+
+
+def assert_whole(uri: Path, whole: Path) -> None:
+    """Assert that nothing is damaged, that every run is finished, and that the rows are those of `whole`."""
+    lake = Lake(uri)
+    assert lake.check() == []
+    assert [report.damages for report in lake.verify() if report.damages] == []
+    assert {run.status for run in lake.runs()} == {"finished"}
+    expected = read_tables(str(whole))
+    for name, rows in read_tables(str(uri)).items():
+        assert_frame_equal(rows, expected[name])
+
+
+def repair(uri: Path) -> None:
+    reports = Lake(uri, check=False).verify()
+    assert any(report.damages for report in reports)
+    Lake(uri, check=False).repair(reports)
+    assert [report.damages for report in Lake(uri).verify() if report.damages] == []
+    assert Lake(uri).check() == []
+
+
+def test_a_whole_lake_is_not_damaged(whole: Path) -> None:
+    assert_whole(whole, whole)
+    reports = {report.table: report for report in Lake(whole).verify()}
+    assert reports["traces"].files == 3
+    assert reports["traces"].bytes == sum(file.stat().st_size for file in find_files(whole / "traces"))
+    assert all(report.notes == () for report in reports.values())
+
+
+@pytest.mark.parametrize(
+    "name", [name if name == "traces" else pytest.param(name, marks=pytest.mark.slow) for name in TABLES]
+)
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_a_corruption_is_found_and_repaired(corruption: str, name: str, damaged: Path, whole: Path) -> None:
+    CORRUPTIONS[corruption](damaged / name)
+    found = Lake(damaged, create=False).check()
+    assert {damage.table for damage in found} == {name}
+    if name != "rankings":
+        with pytest.raises(LakeError, match=name):
+            rank(Lake(damaged), RankConfig())
+    repair(damaged)
+    lost = [run for run in Lake(damaged).runs() if not run.finished]
+    assert all(run.error and run.error.startswith("interrupted: a repair found") for run in lost)
+    make_rows(Lake(damaged))
+    assert_whole(damaged, whole)
+
+
+@pytest.mark.parametrize("corruption", CORRUPTIONS)
+def test_a_run_whose_rows_are_gone_is_not_called_finished(
+    corruption: str, damaged: Path, whole: Path
+) -> None:
+    CORRUPTIONS[corruption](damaged / "rankings")
+    summary = None
+    with suppress(LakeError):
+        summary = rank(Lake(damaged), RankConfig())
+    if summary is not None:
+        assert summary.status == "finished"
+        assert summary.notes[-1] == "12 rows of rankings were gone from the lake, and 12 were made anew"
+        assert not [damage for damage in Lake(damaged).check() if damage.kind != "log"]
+        if "log" in {damage.kind for report in Lake(damaged).verify() for damage in report.damages}:
+            repair(damaged)  # The torn entry.
+        assert_whole(damaged, whole)
+
+
+@pytest.mark.parametrize("corruption", [name for name in CORRUPTIONS if "file" in name])
+def test_a_corruption_of_runs_loses_no_rows(corruption: str, damaged: Path, whole: Path) -> None:
+    CORRUPTIONS[corruption](damaged / "runs")
+    assert {damage.table for damage in Lake(damaged, create=False).check()} == {"runs"}
+    repair(damaged)
+    make_rows(Lake(damaged))
+    assert_whole(damaged, whole)
+
+
+@pytest.mark.parametrize("share", range(12))
+@pytest.mark.parametrize("name", ["traces", "scores"])
+def test_a_flipped_bit_is_found_and_repaired(share: int, name: str, damaged: Path, whole: Path) -> None:
+    file = find_files(damaged / name)[0]
+    flip_bit(file, 8 * file.stat().st_size * share // 12 + 3)
+    with pytest.raises(LakeError, match=r"SHA-256|end as"):
+        rank(Lake(damaged, verify=True), RankConfig(policy="all"))
+    with pytest.raises(LakeError, match=file.name):
+        Lake(damaged, verify=True).sql(f"SELECT * FROM {name}")
+    with pytest.raises(LakeError, match=file.name):
+        Lake(damaged).compact([name])
+    found = [damage for report in Lake(damaged).verify() for damage in report.damages]
+    assert [damage.path for damage in found] == [f"{name}/{file.name}"]
+    assert found[0].run_id in {run.run_id for run in Lake(damaged).runs()}
+    repair(damaged)
+    assert list(damaged.glob(f"_rlt_data/quarantine/*/{name}/{file.name}"))
+    make_rows(Lake(damaged))
+    assert_whole(damaged, whole)
+
+
+@given(number=st.integers(0, 10**6), position=st.integers(0, 10**9))
+@settings(max_examples=30)
+def test_every_flipped_bit_of_a_data_file_is_found(whole: Path, number: int, position: int) -> None:
+    files = sorted(whole.glob("*/*.parquet"))
+    file = files[number % len(files)]
+    flip_bit(file, position)
+    try:
+        reports = Lake(whole, check=False).verify()
+    finally:
+        flip_bit(file, position)
+    found = [damage.path for report in reports for damage in report.damages if damage.kind == "file"]
+    assert found == [f"{file.parent.name}/{file.name}"]
+
+
+def test_two_files_that_were_exchanged_are_found(damaged: Path, whole: Path) -> None:
+    exchange_files(damaged / "traces")
+    repair(damaged)
+    make_rows(Lake(damaged))
+    assert_whole(damaged, whole)
+
+
+def test_runs_that_are_removed_are_recorded_again(damaged: Path, whole: Path) -> None:
+    shutil.rmtree(damaged / "runs")
+    found = Lake(damaged, create=False).check()
+    assert {damage.kind for damage in found} == {"record"}
+    assert len(found) == 10
+    repair(damaged)
+    assert {run.status for run in Lake(damaged).runs()} == {"failed"}
+    make_rows(Lake(damaged))
+    assert_whole(damaged, whole)
+
+
+def test_runs_that_are_removed_are_found_again_without_a_repair(damaged: Path, whole: Path) -> None:
+    shutil.rmtree(damaged / "runs")
+    make_rows(Lake(damaged))
+    assert_whole(damaged, whole)
+
+
+@pytest.mark.parametrize("name", ["the table is removed", "a file is deleted", "the first entry is emptied"])
+def test_the_record_of_migrations_is_repaired(name: str, damaged: Path, whole: Path) -> None:
+    CORRUPTIONS[name](damaged / "_rlt_data")
+    assert {damage.table for damage in Lake(damaged, create=False, check=False).check()} == {"_rlt_data"}
+    repair(damaged)
+    assert_whole(damaged, whole)
+
+
+def test_a_damaged_checkpoint_is_set_aside(damaged: Path) -> None:
+    lake = Lake(damaged)
+    for number in range(30):
+        lake.table("metrics").append(make_metric(number), run_id="outside")
+    checkpoint = next((damaged / "metrics" / "_delta_log").glob("*.checkpoint*.parquet"))
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    assert "metrics" in {damage.table for damage in Lake(damaged).check()}
+    repair(damaged)
+    assert Lake(damaged).table("metrics").count() == 30
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_chunk_whose_file_was_set_aside_is_written_again(merged: bool, damaged: Path) -> None:
+    table = Lake(damaged).table("metrics")
+    for number in range(3):
+        table.append(make_metric(number), run_id="outside")
+    if merged:
+        Lake(damaged).compact(["metrics"])
+        Lake(damaged).vacuum(["metrics"], retention_hours=0, dry_run=False)
+    assert not table.commit(make_metric(1), run_id="outside").written
+    find_files(damaged / "metrics")[0].write_bytes(b"")
+    repair(damaged)
+    table = Lake(damaged).table("metrics")
+    assert table.count() == (0 if merged else 2)
+    written = [table.commit(make_metric(number), run_id="outside").written for number in range(3)]
+    assert written.count(True) == (3 if merged else 1)
+    keys = table.to_arrow(columns=["metric_id"]).column(0).to_pylist()
+    assert sorted(keys) == ["m0", "m1", "m2"]
+    assert not any(table.commit(make_metric(number), run_id="outside").written for number in range(3))
