@@ -12,6 +12,9 @@ from rlt_data.terminal import print_text, show_block, show_line
 from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rlt_data.lake import Lake
     from rlt_data.lake.runs import RunRecord
 
 
@@ -26,10 +29,14 @@ def command(
     lake: LakeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """List the runs, newest first, or show one run in full."""
+    """List the runs, newest first, or show one run in full.
+
+    A run that was interrupted or failed resumes when its command is run again; the rows that it has committed
+    are kept. Whether a process still works on it is known only on the machine where that process was started.
+    """
     opened = open_lake(lake)
     if run is not None:
-        record = describe_run(opened.run(run))
+        record = describe_run(opened, opened.run(run))
         if json:
             print_json(record)
         else:
@@ -38,25 +45,32 @@ def command(
     runs = [record for record in reversed(opened.runs()) if stage in (None, record.stage)]
     shown = runs[:limit] if limit else runs
     if json:
-        print_json([describe_run(record) for record in shown])
+        print_json([describe_run(opened, record) for record in shown])
         return
     if not shown:
         print_text(f"no runs of the stage {stage!r}" if stage else "this lake has no runs yet")
-    print_rows([_make_row(record) for record in shown], right=frozenset({"rows in", "rows out", "rejected"}))
+    rows = [_make_row(opened, record) for record in shown]
+    print_rows(rows, right=frozenset({"rows in", "rows out", "rejected"}))
+    if any(row["status"] not in ("finished", "running") for row in rows):
+        print_text("\nunfinished runs have the rows shown so far; run their commands again to resume them")
     if len(runs) > len(shown):
         print_text(f"... and {len(runs) - len(shown)} older; --limit 0 lists all")
 
 
-def describe_run(run: RunRecord) -> dict[str, Any]:
+def describe_run(lake: Lake, run: RunRecord) -> dict[str, Any]:
     """Convert a run's newest state to plain values, ready for JSON."""
+    from rlt_data.lake.sessions import find_state
+
     return {
         "run_id": run.run_id,
         "stage": run.stage,
         "status": run.status,
+        "state": find_state(run),
         "attempt": run.attempt,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
         "error": run.error,
+        **({} if run.finished else {"rows_so_far": _count_rows(lake, run)}),
         "counts": dict(run.counts),
         "inputs": [vars(state) for state in run.inputs],
         "outputs": [vars(state) for state in run.outputs],
@@ -68,16 +82,34 @@ def describe_run(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _make_row(run: RunRecord) -> dict[str, Any]:
-    wrote = run.counts.get("tables", {})
+def _count_rows(lake: Lake, run: RunRecord) -> dict[str, int] | None:
+    """Count the rows that a run has now, by table; None where a table is damaged."""
+    from rlt_data.errors import LakeError
+    from rlt_data.lake.integrity.rows import count_rows_so_far
+
+    try:
+        return count_rows_so_far(lake, run)
+    except LakeError:
+        return None
+
+
+def _make_row(lake: Lake, run: RunRecord) -> dict[str, Any]:
+    from rlt_data.lake.sessions import find_state
+
+    wrote: Mapping[str, int] = run.rows_written
+    rows_out, rejected = run.counts.get("rows_out"), run.counts.get("rejected")
+    if not run.finished:
+        wrote = _count_rows(lake, run) or {}
+        rejected = wrote.get("rejects", 0)
+        rows_out = sum(wrote.values()) - rejected
     return {
         "run": run.run_id[:12],
         "stage": run.stage,
-        "status": "interrupted" if (run.error or "").startswith("interrupted") else run.status,
+        "status": find_state(run),
         "started": run.started_at.isoformat(sep=" ", timespec="seconds"),
         "rows in": run.counts.get("rows_in"),
-        "rows out": run.counts.get("rows_out"),
-        "rejected": run.counts.get("rejected"),
+        "rows out": rows_out,
+        "rejected": rejected,
         "tables": ", ".join(
             f"{state.table}@{state.version}" for state in run.outputs if wrote.get(state.table)
         ),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlt_data.lake.upkeep import RETENTION_HOURS
+from rlt_data.lake.upkeep import PINNED_HOURS, RETENTION_HOURS
 from rlt_data.terminal import print_text
 
 from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
@@ -27,9 +27,21 @@ def command(
             min=0, help="Keep every version younger than this. Older versions can no longer be read."
         ),
     ] = RETENTION_HOURS,
+    pinned_hours: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=10**6,
+            help="Keep versions that a failed or interrupted run reads for this long after its last session.",
+        ),
+    ] = PINNED_HOURS,
     drop_pinned: Annotated[
         bool,
-        typer.Option("--drop-pinned", help="Also drop versions that unfinished runs read."),
+        typer.Option(
+            "--drop-pinned",
+            help="Also drop versions that unfinished runs read, whatever their age. They resume from the "
+            "newest version if it has the same rows.",
+        ),
     ] = False,
     lake: LakeOption = None,
     json: JsonOption = False,
@@ -41,7 +53,11 @@ def command(
     opened = open_lake(lake)
     compacted = {done.table: done for done in opened.compact(tables or None)} if apply else {}
     done = opened.vacuum(
-        tables or None, retention_hours=retention_hours, dry_run=not apply, drop_pinned=drop_pinned
+        tables or None,
+        retention_hours=retention_hours,
+        dry_run=not apply,
+        pinned_hours=pinned_hours,
+        drop_pinned=drop_pinned,
     )
     rows = [
         {

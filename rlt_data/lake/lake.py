@@ -14,7 +14,14 @@ from rlt_data.lake.lineage import LineageStep, trace_lineage
 from rlt_data.lake.runs import RunRecord, find_run, list_runs
 from rlt_data.lake.sql.query import run_query
 from rlt_data.lake.tables.damage import Damage
-from rlt_data.lake.upkeep import RETENTION_HOURS, Compaction, Vacuum, compact_tables, vacuum_tables
+from rlt_data.lake.upkeep import (
+    PINNED_HOURS,
+    RETENTION_HOURS,
+    Compaction,
+    Vacuum,
+    compact_tables,
+    vacuum_tables,
+)
 from rlt_data.progress import Reporter
 
 
@@ -78,9 +85,15 @@ class Lake(Catalog):
         *,
         retention_hours: int = RETENTION_HOURS,
         dry_run: bool = True,
+        pinned_hours: int = PINNED_HOURS,
         drop_pinned: bool = False,
     ) -> list[Vacuum]:
         """Delete files that only versions older than `retention_hours` need; see `vacuum_tables`."""
         return vacuum_tables(
-            self, tables, retention_hours=retention_hours, dry_run=dry_run, drop_pinned=drop_pinned
+            self,
+            tables,
+            retention_hours=retention_hours,
+            dry_run=dry_run,
+            pinned_hours=pinned_hours,
+            drop_pinned=drop_pinned,
         )

@@ -21,6 +21,9 @@ from rlt_data.lake.tables.conform import build_rows
 from rlt_data.lake.tables.damage import REPAIR_REMEDY
 from rlt_data.lake.tables.table import TableState
 
+SESSION_KEY = "session"
+"""Key of `counts` while a run is at work: the process that works on it (see `rlt_data.lake.sessions`)."""
+
 PACKAGES = (
     "rlt-data", "deltalake", "duckdb", "polars", "pyarrow", "torch", "transformers", "trl", "vllm",
     "accelerate", "reasoning-gym", "datasets", "math-verify",

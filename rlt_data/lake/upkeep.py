@@ -1,6 +1,6 @@
 """Upkeep: compaction merges small files, and vacuuming deletes files that no kept version needs.
 
-Neither changes the rows, their digest or a version that an unfinished run has pinned.
+Neither changes the rows or their digest, nor for a time a version that an unfinished run has pinned.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,8 @@ from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
-from rlt_data.lake.runs import list_runs
+from rlt_data.lake.runs import RunRecord, list_runs
+from rlt_data.lake.sessions import find_last_sign, find_state
 from rlt_data.lake.tables.commits import commit_files
 from rlt_data.lake.tables.conform import conform_rows
 from rlt_data.lake.tables.damage import list_added_files
@@ -25,6 +27,7 @@ from rlt_data.lake.tables.table import NO_VERSION, Table
 from rlt_data.lake.tables.writer import describe_failure
 
 RETENTION_HOURS = 168
+PINNED_HOURS = 720
 TARGET_BYTES = 100 * 2**20
 
 
@@ -66,6 +69,11 @@ def compact_tables(catalog: Catalog, names: Sequence[str] | None = None) -> list
                 _merge_files(table, delta)
         done.append(Compaction(table.name, int(delta.version()), before, len(delta.file_uris())))
     return done
+
+
+def _holds_pins(record: RunRecord, hours: int) -> bool:
+    age = (datetime.now(UTC) - find_last_sign(record)).total_seconds()
+    return age < hours * 3600 or find_state(record) == "running"
 
 
 def _merge_files(table: Table, delta: DeltaTable) -> None:
@@ -114,18 +122,21 @@ def vacuum_tables(
     *,
     retention_hours: int = RETENTION_HOURS,
     dry_run: bool = True,
+    pinned_hours: int = PINNED_HOURS,
     drop_pinned: bool = False,
 ) -> list[Vacuum]:
     """Delete files that no version younger than `retention_hours` needs, and leftovers of interrupted writes.
 
-    Older versions can no longer be read afterwards, except those that unfinished runs have pinned; with
-    `drop_pinned` these are deleted too. A retention shorter than the time of a commit may delete files that
-    another process is writing.
+    Older versions can no longer be read afterwards, except those that unfinished runs have pinned. A pin
+    holds for `pinned_hours` after the run's last session started or ended, and as long as its process is
+    known to run; with `drop_pinned` none holds. A run whose pin was dropped resumes from the newest version
+    if that has the same rows. A retention shorter than the time of a commit may delete files that another
+    process is writing.
     """
     pinned: dict[str, set[int]] = {}
     if not drop_pinned:
         for record in list_runs(catalog):
-            if not record.finished:
+            if not record.finished and _holds_pins(record, pinned_hours):
                 for state in record.inputs:
                     pinned.setdefault(state.table, set()).add(state.version)
     done = []

@@ -76,6 +76,16 @@ def find_unrecorded_runs(table: Table, records: Sequence[RunRecord]) -> Iterator
         yield Damage(table.name, "record", table.name, what, run_id, stage, counts[str(run_id)])
 
 
+def count_rows_so_far(catalog: Catalog, record: RunRecord) -> dict[str, int]:
+    """Count the rows that a run has in its tables now, of those tables that have any.
+
+    Raises `LakeError` where a table cannot be read.
+    """
+    names = [state.table for state in record.outputs] or [table.name for table in catalog.tables()]
+    counts = {name: catalog.table(name).count_by_run().get(record.run_id, 0) for name in names}
+    return {name: rows for name, rows in counts.items() if rows and name != "runs"}
+
+
 def check_inputs(catalog: Catalog, names: Collection[str], records: Sequence[RunRecord]) -> None:
     """Raise `LakeError` if rows of the tables `names` are missing that finished runs wrote."""
     found = find_missing_rows(catalog, records, names)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -312,9 +311,9 @@ class Table:
                 f"version {version} of table {self.name} cannot be read: {describe_failure(error)}",
                 where=self.uri,
             ) from error
-        if self.local and (missing := self._find_missing(delta)):
+        if missing := self._find_missing(delta):
             current = open_table(self.uri, self._storage_options)
-            if current is not None and missing & set(list_files(current, self.uri, local=True)):
+            if current is not None and missing & set(list_files(current, self.uri, local=self.local)):
                 self.list_files(current)  # These files are damaged, not vacuumed.
             raise LakeError(
                 f"version {version} of table {self.name} was vacuumed: some of its files are deleted",
@@ -324,8 +323,10 @@ class Table:
         return delta
 
     def _find_missing(self, delta: DeltaTable) -> set[str]:
+        with self._explain_storage():
+            existing = self.folder.list_sizes()
         files = list_files(delta, self.uri, local=self.local)
-        missing = {file for file in files if not Path(file).exists()}
+        missing = {file for file in files if file.rpartition("/")[2] not in existing}
         self._checked -= missing
         return missing
 

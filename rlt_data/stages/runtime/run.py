@@ -24,7 +24,8 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake, RunRecord, TableState
 from rlt_data.lake.fingerprint import NamedModel, compute_fingerprint
 from rlt_data.lake.integrity.rows import check_inputs, find_missing_rows, find_recorded_version
-from rlt_data.lake.runs import commit_state, count_recorded_rows, draft_record, read_first_state
+from rlt_data.lake.runs import SESSION_KEY, commit_state, count_recorded_rows, draft_record, read_first_state
+from rlt_data.lake.sessions import describe_session
 from rlt_data.lake.sql.query import find_named_tables
 from rlt_data.lake.tables.commits import Fence, FenceLostError
 from rlt_data.lake.tables.table import NO_VERSION
@@ -352,7 +353,15 @@ def _claim(
             starts = [TableState(table.name, NO_VERSION, 0, "") for table in tables]
         first = replace(draft, run_id=run_id, attempt=attempt, outputs=tuple(starts))
     fence = Fence(first.run_id, sequence)
-    if not commit_state(lake, first, sequence=sequence, status=status, outputs=starts, fence=fence):
+    if not commit_state(
+        lake,
+        first,
+        sequence=sequence,
+        status=status,
+        outputs=starts,
+        counts={SESSION_KEY: describe_session()},
+        fence=fence,
+    ):
         return None
     recorded = None if latest is None else count_recorded_rows(latest)
     run = StageRun(
