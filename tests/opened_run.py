@@ -8,7 +8,8 @@ from typing import Any
 from rlt_data.lake import Lake
 from rlt_data.stages.runtime.contract import StageConfig
 from rlt_data.stages.runtime.declaration import StageDeclaration
-from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
+from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.starting import start_run
 
 
 def open_run(

@@ -9,13 +9,8 @@ from rlt_data.lake import Lake
 from rlt_data.lake.integrity.rows import find_missing_rows
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.stages.runtime.declaration import StageDeclaration
-from rlt_data.stages.runtime.run import (
-    Preparation,
-    draft_run,
-    find_finished,
-    find_interrupted,
-    list_runs_of,
-)
+from rlt_data.stages.runtime.run import Preparation
+from rlt_data.stages.runtime.starting import draft_run, find_finished, find_interrupted, list_runs_of
 
 
 @dataclass(frozen=True)

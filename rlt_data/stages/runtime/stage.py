@@ -13,7 +13,8 @@ from rlt_data.stages.registry import find_stage
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.stages.runtime.declaration import StageDeclaration
 from rlt_data.stages.runtime.planning import StagePlan, plan_run
-from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
+from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.starting import start_run
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 

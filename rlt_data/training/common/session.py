@@ -14,7 +14,8 @@ from rlt_data.models import ModelIdentity
 from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.stages.runtime.declaration import StageDeclaration
-from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
+from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.starting import start_run
 from rlt_data.training.common.callbacks import Callback
 from rlt_data.training.common.checkpoints import CheckpointCallback, find_complete_checkpoint
 from rlt_data.training.common.distributed import World

@@ -12,7 +12,8 @@ from small_lake import MadeConfig, make_question, make_score, make_trace
 from rlt_data.lake import Lake
 from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.runtime.declaration import StageDeclaration
-from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
+from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.starting import start_run
 
 TABLES = ("questions", "traces", "scores", "rankings")
 BATCHES = 3

@@ -7,7 +7,8 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.stages.runtime.contract import FreeField, RunField, StageConfig, StageSummary
 from rlt_data.stages.runtime.declaration import StageDeclaration
-from rlt_data.stages.runtime.run import Preparation, StageRun, start_run
+from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.starting import start_run
 
 Row = dict[str, object]
 COUNT = StageDeclaration("count", "Count.", writes=("questions", "rewards"))

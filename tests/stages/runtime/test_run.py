@@ -213,7 +213,8 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.stages.runtime.contract import StageConfig
 from rlt_data.stages.runtime.declaration import StageDeclaration
-from rlt_data.stages.runtime.run import Preparation, start_run
+from rlt_data.stages.runtime.run import Preparation
+from rlt_data.stages.runtime.starting import start_run
 from rlt_data.stages.runtime.stage import Stage
 
 go = Path(sys.argv[2])
