@@ -94,8 +94,13 @@ def find_opened_lake() -> Lake | None:
     return _opened[0] if _opened else None
 
 
-def make_console() -> VisibleConsole:
-    """Make the console for stdout: as wide as the terminal, or 200 columns in a pipe."""
+def make_console(*, plain: bool = False) -> VisibleConsole:
+    """Make the console for stdout: as wide as the terminal, or 200 columns in a pipe.
+
+    A `plain` one is for files: 200 columns and no colors.
+    """
+    if plain:
+        return VisibleConsole(width=PIPE_WIDTH, plain=True)
     if sys.stdout.isatty() or "COLUMNS" in os.environ:
         return VisibleConsole()
     return VisibleConsole(width=PIPE_WIDTH)

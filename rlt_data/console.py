@@ -17,8 +17,16 @@ from rlt_data.terminal import make_visible, show_line
 class VisibleConsole(Console):
     """A Rich console that reads no markup in text, and writes no control code but its own."""
 
-    def __init__(self, *, stderr: bool = False, width: int | None = None) -> None:
-        super().__init__(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+    def __init__(self, *, stderr: bool = False, width: int | None = None, plain: bool = False) -> None:
+        super().__init__(
+            stderr=stderr,
+            width=width,
+            force_terminal=False if plain else None,
+            color_system=None if plain else "auto",
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """Render as Rich does, with the text of every segment made visible and without links."""

@@ -10,7 +10,10 @@ from __future__ import annotations
 import io
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import IO
 
 from rlt_data.errors import RltDataError
 
@@ -66,6 +69,21 @@ def print_text(text: str = "", *, end: str = "\n") -> None:
 def print_drawn(text: str) -> None:
     """Print on stdout what `rlt_data.console` drew, or JSON that was escaped: it is visible already."""
     print(text, end="")
+
+
+@contextmanager
+def exact_stdout() -> Iterator[IO[str]]:
+    """Yield stdout for data: UTF-8 whatever the locale, and nothing shown as escapes."""
+    stream = sys.stdout
+    if not isinstance(stream, io.TextIOWrapper):
+        yield stream
+        return
+    encoding, errors = stream.encoding, stream.errors
+    stream.reconfigure(encoding="utf-8", errors="strict")
+    try:
+        yield stream
+    finally:
+        stream.reconfigure(encoding=encoding, errors=errors)
 
 
 def print_note(text: str, *, end: str = "\n") -> bool:

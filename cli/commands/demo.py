@@ -75,6 +75,7 @@ def command(
         ("Which tokens of an explanation give the answer away?", LEAKED_TOKENS),
     ):
         print_text(f'{title}\n\nrlt-data sql --lake {folder / "lake"} "\n{query}"\n')
-        print_drawn(render_table(lake.sql(query)) + "\n")
+        with lake.stream_sql(query) as result:
+            print_drawn(render_table(result) + "\n")
     print_text(f"The distillation set is in {folder / 'distillation'}.")
     print_text(f"Query the lake with: rlt-data sql --lake {folder / 'lake'}")

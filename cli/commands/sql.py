@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from rlt_data.errors import UsageError
+from rlt_data.lake import QueryLimits
 
 from ..common import LakeOption, VerifyOption, open_lake
 from ..results import Format, write_result
 
-if TYPE_CHECKING:
-    from rlt_data.lake import Lake
+DEFAULT_LIMITS = QueryLimits()
+TIMEOUT = 600.0
 
 
 def command(
@@ -40,6 +41,29 @@ def command(
     allow_files: Annotated[
         bool, typer.Option("--allow-files", help="Let the query read and write files.")
     ] = False,
+    spreadsheet_safe: Annotated[
+        bool,
+        typer.Option(
+            "--spreadsheet-safe",
+            help="In CSV, put an apostrophe before cells that a spreadsheet would run as formulas.",
+        ),
+    ] = False,
+    memory: Annotated[
+        float,
+        typer.Option(
+            min=0.1, metavar="GIB", help="Memory for the query, in GiB; what needs more spills to disk."
+        ),
+    ] = DEFAULT_LIMITS.memory_gib,
+    spill: Annotated[
+        float,
+        typer.Option(min=0, metavar="GIB", help="Space for what is spilled to the temporary folder, in GiB."),
+    ] = DEFAULT_LIMITS.spill_gib,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Stop a query that works for longer than this; 0: no limit."
+        ),
+    ] = TIMEOUT,
     lake: LakeOption = None,
     verify: VerifyOption = False,
 ) -> None:
@@ -47,33 +71,20 @@ def command(
 
     The view `token_scores` has one row per scored token, with its text.
     """
+    if spreadsheet_safe and format != "csv":
+        raise UsageError("--spreadsheet-safe is for CSV", remedy="add --format csv")
+    limits = QueryLimits(memory, spill, timeout or None)
     opened = open_lake(lake, verify=verify)
     text = _find_query(query)
     if text is None:
         from .sql_prompt import open_prompt
 
-        open_prompt(opened, format, allow_files=allow_files)
+        open_prompt(opened, format, allow_files=allow_files, limits=limits)
         return
-    run_query(opened, text, format, output=output, rows=rows, full=full, allow_files=allow_files)
-
-
-def run_query(
-    lake: Lake,
-    query: str,
-    format: Format,
-    *,
-    output: Path | None = None,
-    rows: int = 100,
-    full: bool = False,
-    allow_files: bool = False,
-) -> None:
-    """Run one query and write its result to `output` or stdout.
-
-    Raises `UsageError` for Parquet on stdout, and `LakeError` with DuckDB's message.
-    """
     if format == "parquet" and output is None:
         raise UsageError("Parquet cannot be written to stdout", where="--format", remedy="add --output FILE")
-    write_result(lake.sql(query, allow_files=allow_files), format, output=output, rows=rows, full=full)
+    with opened.stream_sql(text, allow_files=allow_files, limits=limits) as result:
+        write_result(result, format, output=output, rows=rows, full=full, spreadsheet_safe=spreadsheet_safe)
 
 
 def _find_query(query: str | None) -> str | None:

@@ -22,7 +22,7 @@ from ..failures import show_error
 from ..results import Format, render_table, write_result
 
 if TYPE_CHECKING:
-    from rlt_data.lake import Lake
+    from rlt_data.lake import Lake, QueryLimits
 
 HELP = """\\d          list the tables and views
 \\d TABLE    describe one
@@ -62,10 +62,13 @@ class SqlCompleter(Completer):
 class Prompt:
     """One interactive session over one lake."""
 
-    def __init__(self, lake: Lake, format: Format, *, allow_files: bool) -> None:
+    def __init__(
+        self, lake: Lake, format: Format, *, allow_files: bool, limits: QueryLimits | None = None
+    ) -> None:
         self.lake = lake
         self.format = format
         self.allow_files = allow_files
+        self.limits = limits
         self.full = False
 
     def handle(self, text: str) -> str | None:
@@ -77,12 +80,12 @@ class Prompt:
             if not text:
                 return ""
             started = time.monotonic()
-            result = self.lake.sql(text, allow_files=self.allow_files)
-            seconds = time.monotonic() - started
-            if self.format != "table":
-                write_result(result, self.format)
-                return ""
-            return f"{render_table(result, full=self.full)}{result.num_rows:,} rows, {seconds:.2f} s\n"
+            with self.lake.stream_sql(text, allow_files=self.allow_files, limits=self.limits) as result:
+                if self.format != "table":
+                    write_result(result, self.format)
+                    return ""
+                shown = render_table(result, full=self.full)
+            return f"{shown}{time.monotonic() - started:.2f} s\n"
         except RltDataError as error:
             return f"error: {show_error(error)}\n"
 
@@ -95,7 +98,8 @@ class Prompt:
                 if argument
                 else "SELECT name FROM (SHOW TABLES) WHERE name[1] <> '_' ORDER BY name"
             )
-            return render_table(self.lake.sql(query), rows=0)
+            with self.lake.stream_sql(query, limits=self.limits) as result:
+                return render_table(result, rows=0)
         if name == "f" and argument in get_args(Format) and argument != "parquet":
             self.format = cast(Format, argument)
             return ""
@@ -105,9 +109,16 @@ class Prompt:
         return HELP + "\n"
 
 
-def open_prompt(lake: Lake, format: Format, *, allow_files: bool, history: Path | None = None) -> None:
+def open_prompt(
+    lake: Lake,
+    format: Format,
+    *,
+    allow_files: bool,
+    limits: QueryLimits | None = None,
+    history: Path | None = None,
+) -> None:
     """Read queries until the user quits; an error is printed and does not end the session."""
-    prompt = Prompt(lake, format, allow_files=allow_files)
+    prompt = Prompt(lake, format, allow_files=allow_files, limits=limits)
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(history or find_history_file())),
         completer=SqlCompleter(list_columns(lake), list_words(lake)),

@@ -8,6 +8,7 @@ from rlt_data.lake.integrity.verify import TableReport
 from rlt_data.lake.lake import Lake
 from rlt_data.lake.lineage import LineageStep
 from rlt_data.lake.runs import RunRecord
+from rlt_data.lake.sql.execution import QueryLimits, QueryStream
 from rlt_data.lake.tables.damage import Damage
 from rlt_data.lake.tables.table import Table, TableState, TableVersion
 from rlt_data.lake.upkeep import Compaction, Vacuum
@@ -18,6 +19,8 @@ __all__ = [
     "Lake",
     "LineageStep",
     "NoLakeError",
+    "QueryLimits",
+    "QueryStream",
     "Repair",
     "RunRecord",
     "Table",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import pyarrow as pa
 
@@ -12,7 +13,8 @@ from rlt_data.lake.integrity.repair import Repair, repair_lake
 from rlt_data.lake.integrity.verify import TableReport, verify_lake
 from rlt_data.lake.lineage import LineageStep, trace_lineage
 from rlt_data.lake.runs import RunRecord, find_run, list_runs
-from rlt_data.lake.sql.query import run_query
+from rlt_data.lake.sql.execution import QueryLimits, QueryStream
+from rlt_data.lake.sql.query import run_query, stream_query
 from rlt_data.lake.tables.damage import Damage
 from rlt_data.lake.upkeep import (
     PINNED_HOURS,
@@ -36,7 +38,12 @@ class Lake(Catalog):
     """
 
     def sql(
-        self, query: str, *, versions: Mapping[str, int] | None = None, allow_files: bool = False
+        self,
+        query: str,
+        *,
+        versions: Mapping[str, int] | None = None,
+        allow_files: bool = False,
+        limits: QueryLimits | None = None,
     ) -> pa.Table:
         """Answer one read-only SQL statement (DuckDB) as Arrow.
 
@@ -44,9 +51,24 @@ class Lake(Catalog):
         newest state of each run, `run_events` all states, and `token_scores` one row per scored token.
         `versions` pins tables: under its plain name a pinned table has the rows of that version, also inside
         `token_scores` and `run_events`; version -1 has none. `allow_files` also lets the query read and write
-        files. Raises `LakeError` with DuckDB's message, and for a table or version that does not exist.
+        files. `limits` bounds memory, disk and time; the returned rows do not count, see `stream_sql`.
+        Raises `LakeError` with DuckDB's message, and for a table or version that does not exist.
         """
-        return run_query(self, query, versions=versions, allow_files=allow_files)
+        return run_query(self, query, versions=versions, allow_files=allow_files, limits=limits)
+
+    def stream_sql(
+        self,
+        query: str,
+        *,
+        versions: Mapping[str, int] | None = None,
+        allow_files: bool = False,
+        limits: QueryLimits | None = None,
+    ) -> AbstractContextManager[QueryStream]:
+        """Answer like `sql`, batch by batch, as in `with lake.stream_sql(query) as rows: for batch in rows`.
+
+        A batch is computed when it is fetched: what is not fetched takes no memory, and mostly no time.
+        """
+        return stream_query(self, query, versions=versions, allow_files=allow_files, limits=limits)
 
     def runs(self) -> list[RunRecord]:
         """Return the newest state of each run, in the order in which the runs started."""

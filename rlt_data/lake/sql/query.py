@@ -10,13 +10,22 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 
 import duckdb
 import pyarrow as pa
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.sql.execution import (
+    BATCH_ROWS,
+    Execution,
+    QueryLimits,
+    QueryStream,
+    explain_out_of_memory,
+    is_out_of_memory,
+)
 from rlt_data.lake.sql.views import DERIVED_VIEWS, VIEW_SOURCES
 from rlt_data.lake.tables.signature import is_uniform
 from rlt_data.lake.tables.table import Table
@@ -36,7 +45,6 @@ _TYPES = {
     "double": "DOUBLE",
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }
-_INTERRUPTED = "Query interrupted"
 _READ_ONLY = "use a statement that reads: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW or SUMMARIZE"
 
 
@@ -46,24 +54,86 @@ def run_query(
     *,
     versions: Mapping[str, int] | None = None,
     allow_files: bool = False,
+    limits: QueryLimits | None = None,
 ) -> pa.Table:
     """Answer one statement as Arrow; see `Lake.sql`. Raises `LakeError` with DuckDB's message."""
+    with (
+        _open_query(catalog, query, versions, limits, allow_files=allow_files) as (connection, execution),
+        _explain_errors(connection, query),
+    ):
+        answer = execution.run(lambda: connection.sql(query).to_arrow_table())
+        return answer.rename_columns(_number_repeated_names(answer.column_names))
+
+
+@contextmanager
+def stream_query(
+    catalog: Catalog,
+    query: str,
+    *,
+    versions: Mapping[str, int] | None = None,
+    allow_files: bool = False,
+    limits: QueryLimits | None = None,
+) -> Iterator[QueryStream]:
+    """Answer one statement batch by batch; see `Lake.stream_sql`. Raises as `run_query` does."""
+    with _open_query(catalog, query, versions, limits, allow_files=allow_files) as (connection, execution):
+        with _explain_errors(connection, query):
+            reader = execution.run(lambda: connection.sql(query).to_arrow_reader(BATCH_ROWS))
+        names = _number_repeated_names(reader.schema.names)
+        schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
+
+        def fetch() -> pa.RecordBatch | None:
+            try:
+                return reader.read_next_batch()
+            except StopIteration:  # It cannot be raised through a future.
+                return None
+
+        def iterate() -> Iterator[pa.RecordBatch]:
+            with _explain_errors(connection, query):
+                while (batch := execution.run(fetch)) is not None:
+                    yield batch.rename_columns(names)
+
+        try:
+            yield QueryStream(schema, iterate())
+        finally:
+            reader.close()
+
+
+@contextmanager
+def _open_query(
+    catalog: Catalog,
+    query: str,
+    versions: Mapping[str, int] | None,
+    limits: QueryLimits | None,
+    *,
+    allow_files: bool,
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, Execution]]:
+    """Open a connection that sees the tables which one checked statement may name."""
     check_statement(query, allow_files=allow_files)
+    limits = limits or QueryLimits()
     with (
         # A folder with a fixed name could belong to another user of the machine.
         tempfile.TemporaryDirectory(prefix="rlt-data-sql-") as spill,
         duckdb.connect(":memory:") as connection,
+        closing(Execution(connection, limits)) as execution,
     ):
-        try:
+        with _explain_errors(connection, query):
             files = _open_views(connection, catalog, query, versions or {})
-            _lock_connection(connection, files, spill, allow_files=allow_files)
-            return _number_repeated_names(connection.sql(query).to_arrow_table())
-        except duckdb.Error as error:
-            raise _explain_error(error, connection, query) from error
-        except RuntimeError as error:
-            if str(error) == _INTERRUPTED:  # DuckDB handles Ctrl-C itself.
-                raise KeyboardInterrupt from error
-            raise
+            limits.apply(connection, spill)
+            _lock_connection(connection, files, allow_files=allow_files)
+        yield connection, execution
+
+
+@contextmanager
+def _explain_errors(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[None]:
+    """Convert the errors of DuckDB, and those that Arrow passes on while rows are fetched."""
+    try:
+        yield
+    except duckdb.Error as error:
+        raise _explain_error(error, connection, query) from error
+    except (pa.ArrowException, OSError) as error:
+        if is_out_of_memory(error):
+            raise explain_out_of_memory(error) from error
+        raise LakeError(str(error), where="the query") from error
 
 
 def find_named_tables(predicates: Iterable[str]) -> list[str]:
@@ -78,17 +148,17 @@ def find_named_tables(predicates: Iterable[str]) -> list[str]:
     return [name for name in TABLES if name in found]
 
 
-def _number_repeated_names(answer: pa.Table) -> pa.Table:
+def _number_repeated_names(given: Sequence[str]) -> list[str]:
     """Number repeated column names (`run_id`, `run_id_1`): most tools need distinct ones."""
-    taken = set(answer.column_names)
+    taken = set(given)
     names: list[str] = []
-    for name in answer.column_names:
+    for name in given:
         unique, number = name, 0
         while unique in names or (number and unique in taken):
             number += 1
             unique = f"{name}_{number}"
         names.append(unique)
-    return answer.rename_columns(names)
+    return names
 
 
 def check_statement(query: str, *, allow_files: bool = False) -> None:
@@ -214,10 +284,10 @@ def _name_type(type_: pa.DataType) -> str:
 
 
 def _lock_connection(
-    connection: duckdb.DuckDBPyConnection, files: Iterable[str], spill: str, *, allow_files: bool
+    connection: duckdb.DuckDBPyConnection, files: Iterable[str], *, allow_files: bool
 ) -> None:
-    connection.execute(f"SET temp_directory = {quote_text(spill)}")
     connection.execute("SET autoinstall_known_extensions = false")
+    connection.execute("SET enable_progress_bar = false")
     if not allow_files:
         listed = ", ".join(quote_text(file) for file in files)
         connection.execute(f"SET allowed_paths = [{listed}]")
@@ -234,6 +304,8 @@ def _list_table_names(connection: duckdb.DuckDBPyConnection, query: str) -> set[
 
 def _explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection, query: str) -> LakeError:
     """Convert a DuckDB error to a `LakeError`, with the nearest name for a table that does not exist."""
+    if is_out_of_memory(error):
+        return explain_out_of_memory(error)
     names = [*TABLES, *DERIVED_VIEWS, "run_events"]
     if isinstance(error, duckdb.CatalogException):
         for name in sorted(_list_table_names(connection, query)):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent
@@ -13,7 +14,7 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from rlt_data.lake import Lake
+from rlt_data.lake import Lake, QueryStream
 from rlt_data_cli.commands.sql_prompt import Prompt, SqlCompleter, list_columns, list_words, open_prompt
 
 
@@ -49,10 +50,10 @@ def test_queries_of_several_lines_errors_and_leaving(
 class InterruptedLake(Lake):
     """A lake whose user presses Ctrl-C during the first query."""
 
-    def sql(self, query: str, *, allow_files: bool = False) -> pa.Table:
+    def stream_sql(self, query: str, **options: Any) -> AbstractContextManager[QueryStream]:
         if "endless" in query:
             raise KeyboardInterrupt
-        return super().sql(query, allow_files=allow_files)
+        return super().stream_sql(query, **options)
 
 
 def test_control_c_ends_a_query_and_not_the_session(
