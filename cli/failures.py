@@ -33,6 +33,12 @@ _FILE_ERRORS = frozenset(
         errno.ENOSPC,
         errno.EDQUOT,
         errno.ENAMETOOLONG,
+        errno.EFBIG,
+        errno.EIO,
+        errno.ELOOP,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENXIO,
     }
 )
 

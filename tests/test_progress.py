@@ -236,3 +236,37 @@ def test_a_terminal_shows_bars_and_stdout_holds_data_alone() -> None:
     text = shown.decode()
     for expected in ("outer [red]", "2/2", "questions/s", "inner", "traces/s", "tokens/s", "a [bold] line"):
         assert expected in text
+
+
+HOSTILE = """
+from rlt_data.progress import Reporter
+from rlt_data.training.common.progress_table import ProgressTable
+bad = "\\x1b[35;7mx\\x1b]52;c;aGk=\\x07\\x9b2J\\u202ey"
+reporter = Reporter()
+with reporter.track(bad, 1, bad) as task:
+    reporter.message(bad + "\\n  do: this")
+    task.advance(1)
+table = ProgressTable(bad, 2)
+table.warn(bad)
+table._console.print(table._draw(1, {"loss": 1.0}, "pace"))
+"""
+
+
+def test_text_of_any_kind_acts_neither_on_a_terminal_nor_in_a_pipe() -> None:
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOSTILE], stderr=end, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(end)
+    shown = b""
+    with suppress(OSError):  # The other end is closed.
+        while part := os.read(terminal, 65536):
+            shown += part
+    os.close(terminal)
+    assert process.wait() == 0
+    done = subprocess.run([sys.executable, "-c", HOSTILE], capture_output=True, check=True)
+    for text in (shown.decode(), done.stderr.decode()):
+        for acting in ("\x1b[35", "\x1b]", "\x07", "\x9b", "\u202e"):
+            assert acting not in text
+        assert r"\x1b[35;7mx\x1b]52;c;aGk=\x07\x9b2J\u202ey" in text
+    assert "\n    do: this" in done.stderr.decode()

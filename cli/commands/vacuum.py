@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlt_data.lake.upkeep import PINNED_HOURS, RETENTION_HOURS
+from rlt_data.lake.upkeep import MOST_HOURS, PINNED_HOURS, RETENTION_HOURS
 from rlt_data.terminal import print_text
 
 from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
@@ -24,14 +24,16 @@ def command(
     retention_hours: Annotated[
         int,
         typer.Option(
-            min=0, help="Keep every version younger than this. Older versions can no longer be read."
+            min=0,
+            max=MOST_HOURS,
+            help="Keep every version younger than this. Older versions can no longer be read.",
         ),
     ] = RETENTION_HOURS,
     pinned_hours: Annotated[
         int,
         typer.Option(
             min=0,
-            max=10**6,
+            max=MOST_HOURS,
             help="Keep versions that a failed or interrupted run reads for this long after its last session.",
         ),
     ] = PINNED_HOURS,

@@ -10,6 +10,7 @@ from rlt_data.lake.location import resolve_location
 from rlt_data.lake.migrations import apply_migrations, check_record, open_record
 from rlt_data.lake.tables.folder import LOG, TableFolder
 from rlt_data.lake.tables.table import Table
+from rlt_data.lake.tables.writer import check_clock
 from rlt_data.schemas import TABLES
 from rlt_data.suggestions import suggest_name
 
@@ -81,6 +82,7 @@ class Catalog:
         """
         if self._prepared and not again:
             return []
+        check_clock()
         if self.local:
             Path(self.uri).mkdir(parents=True, exist_ok=True)
         applied = apply_migrations(self._location, self.storage_options)

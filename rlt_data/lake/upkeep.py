@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 
-from rlt_data.errors import LakeError
+from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.runs import RunRecord, list_runs
 from rlt_data.lake.sessions import find_last_sign, find_state
@@ -24,10 +24,11 @@ from rlt_data.lake.tables.conform import conform_rows
 from rlt_data.lake.tables.damage import list_added_files
 from rlt_data.lake.tables.data_files import DataFile, write_data_file
 from rlt_data.lake.tables.table import NO_VERSION, Table
-from rlt_data.lake.tables.writer import describe_failure
+from rlt_data.lake.tables.writer import STORAGE_REMEDY, check_clock, describe_failure
 
 RETENTION_HOURS = 168
 PINNED_HOURS = 720
+MOST_HOURS = 1_000_000
 TARGET_BYTES = 100 * 2**20
 
 
@@ -131,8 +132,12 @@ def vacuum_tables(
     holds for `pinned_hours` after the run's last session started or ended, and as long as its process is
     known to run; with `drop_pinned` none holds. A run whose pin was dropped resumes from the newest version
     if that has the same rows. A retention shorter than the time of a commit may delete files that another
-    process is writing.
+    process is writing. Raises `UsageError` for hours outside 0 to 1,000,000.
     """
+    for name, hours in (("retention_hours", retention_hours), ("pinned_hours", pinned_hours)):
+        if not 0 <= hours <= MOST_HOURS:
+            raise UsageError(f"{hours} hours are out of range", where=name, remedy=f"0 to {MOST_HOURS}")
+    check_clock()
     pinned: dict[str, set[int]] = {}
     if not drop_pinned:
         for record in list_runs(catalog):
@@ -166,7 +171,10 @@ def _explain_failures(table: Table) -> Iterator[None]:
         raise LakeError(
             f"upkeep of table {table.name} failed: {describe_failure(error)}",
             where=table.uri,
-            remedy="run the command again when no other process compacts or vacuums; no row is lost",
+            # Delta reports a commit of another process; the others come from the storage.
+            remedy="run the command again when no other process compacts or vacuums; no row is lost"
+            if isinstance(error, DeltaError)
+            else STORAGE_REMEDY,
         ) from error
 
 

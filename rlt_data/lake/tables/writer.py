@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
@@ -35,6 +37,16 @@ def describe_failure(error: Exception) -> str:
     """Describe a storage error in one line, without the colors, arrows and stack frames of its message."""
     lines = [line.strip(" ↳") for line in _COLORS.sub("", _FRAMES.split(str(error), 1)[0]).splitlines()]
     return ": ".join(line for line in lines if line)
+
+
+def check_clock() -> None:
+    """Raise `LakeError` where this machine's clock is before 1970: no commit can have such a time."""
+    now = time.time()
+    if now < 0:
+        raise LakeError(
+            f"the clock of this machine is before 1970: {datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M}",
+            remedy="set the clock; tables can be read meanwhile, not written",
+        )
 
 
 def open_table(uri: str, storage_options: dict[str, str] | None) -> DeltaTable | None:

@@ -95,3 +95,21 @@ def test_completion_offers_columns_of_the_named_table_before_others(lake: Lake):
     words = [found.text for found in completer.get_completions(Document("sel"), CompleteEvent())]
     assert "SELECT" in words
     assert list(completer.get_completions(Document("select "), CompleteEvent())) == []
+
+
+def test_cells_aliases_and_errors_do_not_act_on_the_terminal(lake: Lake, capsys: pytest.CaptureFixture[str]):
+    lines = (
+        'select chr(27) || chr(8238) as "a\x9b", chr(7) as bell;',
+        "select error(chr(27) || ']0;x');",
+        'select * from "q\u202e";',
+        "\\d \x9b",
+    )
+    prompt = Prompt(lake, "table", allow_files=False)
+    for line in lines:
+        print(prompt.handle(line))
+    shown = capsys.readouterr().out
+    for acting in ("\x1b", "\x07", "\x9b", "\u202e"):
+        assert acting not in shown
+    assert r"\x1b\u202e" in shown
+    assert r"\x1b]0;x" in shown
+    assert r"q\u202e" in shown
