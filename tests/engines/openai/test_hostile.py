@@ -71,9 +71,9 @@ def test_a_long_pause_ends_with_the_total_time_of_a_request() -> None:
     # A small request is not answered either, so that the work stops, and nothing is rejected.
     with (
         FaultServer(lambda prompt: Plan(("wait_long",), forever=True)) as server,
-        pytest.raises(EngineError, match=r"requests a pause of more than 0\.5 s \(total_timeout\)"),
+        pytest.raises(EngineError, match=r"requests a pause of more than 5 s \(total_timeout\)"),
     ):
-        ask(server, notes.append, total_timeout=0.5)
+        ask(server, notes.append, total_timeout=5)
     assert notes == [f"the server at {server.base_url} requests a pause: waiting 600 s"]
 
 
@@ -87,9 +87,9 @@ def test_a_body_that_drips_ends_with_the_total_time_of_a_request() -> None:
 def test_a_list_of_models_that_drips_ends_with_the_time_to_become_ready() -> None:
     with (
         FaultServer(lambda prompt: Plan(), drips=True) as server,
-        pytest.raises(EngineError, match=r"not ready after 0\.5 s: no whole answer"),
+        pytest.raises(EngineError, match=r"not ready after 5 s: no whole answer"),
     ):
-        ask(server, ready_timeout=0.5)
+        ask(server, ready_timeout=5)
 
 
 def test_an_absent_server_is_reported_at_once(
