@@ -355,7 +355,11 @@ RUNS = TableSchema(
         _required("outputs", TABLE_VERSIONS, "Tables written: version, row count and key digest of each."),
         _required("models", MODELS, "Models used: role, name, resolved model and revision of each."),
         _required("packages", TEXT, "Versions of the relevant packages, as a JSON object."),
-        _required("counts", TEXT, "The run's summary as a JSON object: rows, rejects, tokens, seconds."),
+        _required(
+            "counts",
+            TEXT,
+            "The run's summary as a JSON object: rows, rejects, tokens, seconds; until it ends, its process.",
+        ),
         _required("started_at", TIME, "When the run first started."),
         Column("ended_at", TIME, "When the run finished or failed."),
         Column("error", TEXT, "Why the run failed."),
