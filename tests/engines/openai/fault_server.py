@@ -20,7 +20,7 @@ from typing import Any
 
 MODEL = "faulty"
 PROBE = "The"
-SLOW_SECONDS = 1.5
+SLOW_SECONDS = 60.0
 TRICKLE_SECONDS = 0.2
 ENDLESS_BYTES = 1 << 28
 
@@ -182,8 +182,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._do_cut(chat, prompt, body)
 
     def _do_slow(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
-        time.sleep(SLOW_SECONDS)
-        self._send(200, self._write(chat, "too late", "stop", body))
+        # Answers nothing until the client gives up and closes the connection.
+        self.connection.settimeout(SLOW_SECONDS)
+        with suppress(OSError):
+            self.connection.recv(1)
+        self.close_connection = True
 
     def _do_trickle(self, chat: bool, prompt: str, body: dict[str, Any]) -> None:
         self.send_response(200)
@@ -191,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "500")
         self.end_headers()
         with suppress(OSError):
-            for _ in range(20):
+            for _ in range(300):
                 self.wfile.write(b" ")
                 self.wfile.flush()
                 time.sleep(TRICKLE_SECONDS)
