@@ -57,9 +57,10 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         textwrap.indent(blocks["declaration"].rstrip() + ",\n", "    "),
         before='    StageDeclaration(\n        name="score",',
     )
-    schemas = tree / "rlt_data" / "schemas.py"
-    insert(schemas, blocks["schema"] + "\n", before="TABLES: dict")
-    insert(schemas, "        LENGTHS,\n", before="        REJECTS,\n        RUNS,\n")
+    schemas = tree / "rlt_data" / "schemas"
+    insert(schemas / "curation.py", blocks["schema"] + "\n", before="DISTILLATION = TableSchema")
+    insert(schemas / "__init__.py", "LENGTHS, ", before="QUESTIONS, RANKINGS")
+    insert(schemas / "__init__.py", "        LENGTHS,\n", before="        REJECTS,\n        RUNS,\n")
     return tree
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pyarrow as pa
 from deltalake import DeltaTable
 
-UNIQUE_KEYS = frozenset({"questions", "traces", "scores", "evaluations"})
+UNIQUE_KEYS = frozenset({"questions", "traces", "scores", "evaluations", "grades"})
 """Tables in which each key occurs once; in other tables each run has keys of its own."""
 
 

@@ -113,8 +113,8 @@ class Table:
         """Append `rows` exactly once and return the table's version that holds them.
 
         `chunk_id` identifies the chunk, by default as the content hash of its sorted keys: a chunk that any
-        process committed before is not written again. In `questions`, `traces`, `scores` and `evaluations`
-        the same holds for each row by its key. `metadata` is stored in the commit.
+        process committed before is not written again. In the tables of `keys.UNIQUE_KEYS` the same holds for
+        each row by its key. `metadata` is stored in the commit.
         Raises `LakeError` if the rows do not fit the schema or the storage refuses.
         """
         return self.commit(rows, run_id=run_id, chunk_id=chunk_id, metadata=metadata).version

@@ -1,0 +1,1 @@
+"""Graders: is the answer of a completion the true one?"""
