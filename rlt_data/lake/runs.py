@@ -16,6 +16,7 @@ from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.fingerprint import NamedModel
+from rlt_data.lake.newest_run import note_newest_run
 from rlt_data.lake.tables.commits import Fence
 from rlt_data.lake.tables.conform import build_rows
 from rlt_data.lake.tables.damage import REPAIR_REMEDY
@@ -238,7 +239,9 @@ def commit_state(
     }
     runs = catalog.table("runs")
     rows = build_rows([row], runs.schema.arrow)
-    return runs.commit(rows, run_id=first.run_id, fence=fence).written
+    commit = runs.commit(rows, run_id=first.run_id, fence=fence)
+    note_newest_run(catalog, commit.version)
+    return commit.written
 
 
 def list_packages() -> dict[str, str]:

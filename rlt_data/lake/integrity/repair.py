@@ -23,6 +23,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.rows import FINGERPRINT_KEY, find_missing_rows, find_recorded_version
 from rlt_data.lake.integrity.verify import TableReport
+from rlt_data.lake.newest_run import read_newest_run
 from rlt_data.lake.runs import RunRecord, commit_state, draft_record, list_runs
 from rlt_data.lake.tables.commits import Fence, commit_repair
 from rlt_data.lake.tables.damage import Damage
@@ -58,7 +59,8 @@ def repair_lake(catalog: Catalog, reports: Sequence[TableReport]) -> Repair:
                 _repair_table(catalog, table, report, repair)
             if report.table == catalog.record.name:
                 catalog.prepare(again=True)  # Records again what was lost.
-        _mark_runs(catalog, repair)
+        damaged = any(report.table == "runs" and report.damages for report in reports)
+        _mark_runs(catalog, repair, states_lost=damaged)
     except (DeltaError, OSError) as error:
         raise LakeError(
             f"the lake could not be repaired: {describe_failure(error)}",
@@ -101,10 +103,14 @@ def _repair_log(catalog: Catalog, table: Table, report: TableReport, repair: Rep
         for name in table.folder.list_sizes(LOG):
             if name == "_last_checkpoint" or ".checkpoint." in name:
                 _set_aside(catalog, f"{table.name}/{LOG}/{name}", repair)
-    if table.name not in ("runs", catalog.record.name) and _opens(catalog.table("runs")):
+    if table.name == "runs":
+        recorded = read_newest_run(catalog)
+    elif table.name != catalog.record.name and _opens(catalog.table("runs")):
         recorded = find_recorded_version(table.name, list_runs(catalog))
-        if recorded > NO_VERSION and table.version() < recorded:
-            table.advance_version(recorded)
+    else:
+        return
+    if recorded > NO_VERSION and table.version() < recorded:
+        table.advance_version(recorded)
 
 
 def _opens(table: Table) -> bool:
@@ -138,9 +144,14 @@ def _set_aside(catalog: Catalog, path: str, repair: Repair) -> None:
     repair.moved[path] = target
 
 
-def _mark_runs(catalog: Catalog, repair: Repair) -> None:
-    """Record runs that lost rows, or their record, as interrupted."""
+def _mark_runs(catalog: Catalog, repair: Repair, *, states_lost: bool) -> None:
+    """Record runs that lost rows, their record or, if states were lost, perhaps their end, as interrupted."""
     records = list_runs(catalog)
+    for record in records:
+        if states_lost and not record.finished and record.ended_at is None:
+            _commit_interrupted(catalog, record, "interrupted: a repair found its newest states missing", {})
+            what = "lost its newest states, and may have finished"
+            repair.interrupted.append(Damage("runs", "record", "runs", what, record.run_id, record.stage))
     lost: dict[str, list[Damage]] = {}
     for damage in find_missing_rows(catalog, records):
         lost.setdefault(str(damage.run_id), []).append(damage)
@@ -156,7 +167,8 @@ def _mark_runs(catalog: Catalog, repair: Repair) -> None:
 def _interrupt(catalog: Catalog, record: RunRecord, damages: Sequence[Damage]) -> None:
     rows = {damage.table: damage.rows or 0 for damage in damages}
     left = {name: written - rows.get(name, 0) for name, written in record.rows_written.items()}
-    counts = {**record.counts, "status": "failed", "tables": left, LOST_KEY: rows}
+    # Other numbers of the summary counted the lost rows too; the run counts anew when it resumes.
+    counts = {"tables": left, LOST_KEY: rows}
     what = ", ".join(f"{number:,} rows of {name}" for name, number in rows.items())
     _commit_interrupted(catalog, record, f"interrupted: a repair found {what} missing", counts)
 

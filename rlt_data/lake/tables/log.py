@@ -142,17 +142,29 @@ def find_transactions(entries: Sequence[LogEntry], paths: Iterable[str]) -> set[
 
     None where an entry that it takes is missing.
     """
+    writers = _find_writers(entries, paths)
+    if None in writers:
+        return None
+    return {transaction for entry in writers if entry is not None for transaction in entry.transactions}
+
+
+def find_lost_commits(entries: Sequence[LogEntry]) -> set[int]:
+    """Find the versions whose rows repairs have set aside, also the rows of files that were merged."""
+    paths = [path for entry in entries if entry.is_repair for path in entry.removed]
+    return {entry.version for entry in _find_writers(entries, paths) if entry is not None}
+
+
+def _find_writers(entries: Sequence[LogEntry], paths: Iterable[str]) -> list[LogEntry | None]:
+    """Find the commits that wrote files, and those whose files they merged; None for each that is missing."""
     writers = {path: entry for entry in entries for path in entry.added}
-    found: set[str] = set()
+    found: dict[int | None, LogEntry | None] = {}
     seen: set[str] = set()
     waiting = list(paths)
     while waiting:
         path = waiting.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        if path not in writers:
-            return None
-        found.update(writers[path].transactions)
-        waiting += writers[path].removed
-    return found
+        if path not in seen:
+            seen.add(path)
+            entry = writers.get(path)
+            found[None if entry is None else entry.version] = entry
+            waiting += () if entry is None else entry.removed
+    return list(found.values())

@@ -37,7 +37,7 @@ from rlt_data.lake.tables.digest import digest_keys
 from rlt_data.lake.tables.files import list_files, scan_files
 from rlt_data.lake.tables.folder import TableFolder
 from rlt_data.lake.tables.keys import UNIQUE_KEYS, KeyGuard
-from rlt_data.lake.tables.log import read_log
+from rlt_data.lake.tables.log import REPAIR, STAGE_KEY, find_lost_commits, read_log
 from rlt_data.lake.tables.writer import STORAGE_REMEDY, TableWriter, describe_failure, open_table
 from rlt_data.schemas import TableSchema
 from rlt_data.suggestions import suggest_name
@@ -199,6 +199,13 @@ class Table:
             return []
         return [_read_version(entry) for entry in delta.history(limit)]
 
+    def list_commits_of(self, run_id: str, since: int) -> list[TableVersion]:
+        """List the commits of a run after version `since`, except those whose rows a repair set aside."""
+        commits = self.list_versions(max(0, self.version() - since))
+        repaired = any(commit.metadata.get(STAGE_KEY) == REPAIR for commit in commits)
+        lost = find_lost_commits(list(read_log(self.folder))) if repaired else set()
+        return [commit for commit in commits if commit.run_id == run_id and commit.version not in lost]
+
     def count(self, version: int | None = None) -> int:
         """Count the rows of the newest or an older version, reading only the log."""
         delta = self.open_version(version)
@@ -281,7 +288,7 @@ class Table:
         """Make commits without rows until the newest version is at least `version`."""
         with self._lock:
             while (delta := self._writer.take_snapshot()).version() < version:
-                commit_repair(delta, [], {"rlt_data.stage": "repair"})
+                commit_repair(delta, [], {STAGE_KEY: REPAIR})
 
     def open_version(self, version: int | None) -> DeltaTable | None:
         """Open the Delta table at a version; None if it was never written.

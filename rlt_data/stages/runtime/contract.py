@@ -90,6 +90,7 @@ class StageConfig(BaseModel):
 class StageSummary(BaseModel):
     """What one run did, over all sessions that worked on it.
 
+    What was counted with rows that a repair set aside does not count.
     `rows_in` counts the inputs that were processed; `rows_out` counts rows of the output tables without
     `rejects`; `tables` has the rows by table. `truncated_share` is `truncated / rows_out`; `seconds` is the
     total working time of all sessions.

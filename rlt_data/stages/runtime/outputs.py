@@ -79,9 +79,8 @@ class RunOutputs:
             mine = table.scan().filter(pl.col("run_id") == self._first.run_id)
             keys = mine.select(table.schema.key).collect().get_column(table.schema.key)
             self._earlier[name] = set(keys.to_list())
-            new = max(0, table.version() - starts.get(name, -1))
-            for commit in table.list_versions(limit=new):
-                if commit.run_id == self._first.run_id and COUNTS_KEY in commit.metadata:
+            for commit in table.list_commits_of(self._first.run_id, starts.get(name, -1)):
+                if COUNTS_KEY in commit.metadata:
                     yield commit.metadata[COUNTS_KEY], commit.rows_added or 0
 
     def add(self, name: str, rows: pa.Table | pl.DataFrame) -> None:

@@ -16,6 +16,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake, RunRecord, TableState
 from rlt_data.lake.fingerprint import compute_fingerprint
 from rlt_data.lake.integrity.rows import check_inputs, find_missing_rows, find_recorded_version
+from rlt_data.lake.newest_run import find_lost_states
 from rlt_data.lake.runs import SESSION_KEY, commit_state, count_recorded_rows, draft_record, read_first_state
 from rlt_data.lake.sessions import describe_session
 from rlt_data.lake.sql.query import find_named_tables
@@ -41,13 +42,16 @@ def start_run(
 
     `force` runs a finished stage again as the next attempt (an interrupted one resumes), and so does a
     finished run whose result is no longer intact. Raises `LakeError` where rows of an input are missing that
-    a finished run wrote.
+    a finished run wrote, and where the newest states of `runs` are gone, unless this run is one of theirs.
     """
     draft = draft_run(lake, stage, config, preparation)
     reporter = reporter or Reporter(quiet=True)
     while True:
         existing = list_runs_of(lake, draft.fingerprint)
         done = find_finished(existing, preparation)
+        # What a stage chose by its newest run may have been another one's.
+        if done is None or force or stage.made_by is not None:
+            _check_states(lake, stage, draft, existing)
         lost = [] if done is None else find_missing_rows(lake, [done])
         if done is not None and not lost and not force:
             summary = StageSummary.model_validate(done.counts)
@@ -143,8 +147,7 @@ def _claim(
             )
         sequence, status = latest.sequence + 1, "resumed"
     else:
-        attempt = existing[-1].attempt + 1 if existing else 0
-        run_id = hash_content(draft.fingerprint, attempt)
+        attempt, run_id = _identify_next(draft, existing)
         # Where the record of this run is lost, its rows are still there, and its older sessions shut out.
         fences = [table.find_fence(run_id) for table in (lake.table("runs"), *tables)]
         sequence, status = max((number + 1 for number in fences if number is not None), default=0), "started"
@@ -178,6 +181,29 @@ def _claim(
     if run.resumed:
         run.resume()
     return run
+
+
+def _identify_next(draft: RunRecord, existing: Sequence[RunRecord]) -> tuple[int, str]:
+    """Return attempt and id of the next run after those `existing`."""
+    attempt = existing[-1].attempt + 1 if existing else 0
+    return attempt, hash_content(draft.fingerprint, attempt)
+
+
+def _check_states(
+    lake: Lake, stage: StageDeclaration, draft: RunRecord, existing: Sequence[RunRecord]
+) -> None:
+    """Raise `LakeError` where `runs` lost its newest states, unless this run is one of theirs."""
+    lost = find_lost_states(lake)
+    if lost and find_interrupted(existing) is None:
+        _, run_id = _identify_next(draft, existing)
+        tables = (lake.table(name) for name in (*stage.writes, REJECTS))
+        if all(table.find_fence(run_id) is None for table in tables):
+            raise LakeError(
+                f"table runs {lost[0].what}",
+                where=lake.table("runs").uri,
+                remedy="run again the commands of the runs that `rlt-data log` shows as interrupted, or "
+                "`rlt-data verify --repair`, which lists them",
+            )
 
 
 def _pin(lake: Lake, state: TableState, draft: RunRecord, notes: list[str]) -> TableState:

@@ -14,6 +14,7 @@ from lake.integrity.corrupted_lake import (
     CORRUPTIONS,
     TABLES,
     exchange_files,
+    find_entries,
     find_files,
     flip_bit,
     make_rows,
@@ -23,6 +24,8 @@ from polars.testing import assert_frame_equal
 
 from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
+from rlt_data.lake.newest_run import NOTE
+from rlt_data.lake.sessions import find_state
 from rlt_data.stages.rank import RankConfig, rank
 
 
@@ -119,6 +122,36 @@ def test_a_corruption_of_runs_loses_no_rows(corruption: str, damaged: Path, whol
     assert_whole(damaged, whole)
 
 
+@pytest.mark.parametrize("repaired", [True, False])
+@pytest.mark.parametrize("entries", [1, 2, 3, 6])
+def test_the_newest_entries_of_runs_are_deleted(
+    entries: int, repaired: bool, damaged: Path, whole: Path
+) -> None:
+    for path in find_entries(damaged / "runs")[-entries:]:
+        path.unlink()
+    found = Lake(damaged, create=False).check()
+    assert [(damage.kind, damage.path) for damage in found if damage.table == "runs"] == [("version", "runs")]
+    reports = Lake(damaged).verify()
+    assert "runs" in {damage.table for report in reports for damage in report.damages}
+    with pytest.raises(LakeError, match="newest states are gone"):
+        rank(Lake(damaged), RankConfig(policy="all"))
+    if repaired:
+        done = Lake(damaged).repair(reports)
+        assert len({damage.run_id for damage in done.interrupted}) == (entries + 1) // 2
+        assert {find_state(run) for run in Lake(damaged).runs()} == {"finished", "interrupted"}
+        assert Lake(damaged).check() == []
+    make_rows(Lake(damaged))
+    assert_whole(damaged, whole)
+
+
+def test_a_lake_without_a_note_of_its_newest_run_is_read(damaged: Path, whole: Path) -> None:
+    (damaged / NOTE).unlink()
+    assert_whole(damaged, whole)
+    for content in (b"", b"[]", b'{"version": "x"}'):
+        (damaged / NOTE).write_bytes(content)
+        assert Lake(damaged).check() == []
+
+
 @pytest.mark.parametrize("share", range(12))
 @pytest.mark.parametrize("name", ["traces", "scores"])
 def test_a_flipped_bit_is_found_and_repaired(share: int, name: str, damaged: Path, whole: Path) -> None:
@@ -163,8 +196,8 @@ def test_two_files_that_were_exchanged_are_found(damaged: Path, whole: Path) -> 
 def test_runs_that_are_removed_are_recorded_again(damaged: Path, whole: Path) -> None:
     shutil.rmtree(damaged / "runs")
     found = Lake(damaged, create=False).check()
-    assert {damage.kind for damage in found} == {"record"}
-    assert len(found) == 10
+    assert {damage.kind for damage in found} == {"record", "version"}
+    assert len(found) == 11
     repair(damaged)
     assert {run.status for run in Lake(damaged).runs()} == {"failed"}
     make_rows(Lake(damaged))
