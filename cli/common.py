@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -73,6 +74,27 @@ ForceOption = Annotated[
         "--force", help="Run again even if the same run has finished before.", rich_help_panel=COMMON_PANEL
     ),
 ]
+
+
+def read_number(kind: type[int] | type[float], least: float, most: float) -> Callable[[Any], Any]:
+    """Make the parser of an option that is a number; it refuses a wrong one with the allowed range."""
+
+    from pydantic_core import PydanticCustomError
+
+    def parse(text: Any) -> Any:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = None
+        if number is None or not least <= number <= most:
+            noun = "an integer" if kind is int else "a number"
+            shown = repr(text) if len(repr(text)) <= 50 else f"{repr(text)[:50]}..."
+            raise PydanticCustomError(
+                "number", f"it should be {noun} from {least:,} to {most:,}, found {shown}"
+            )
+        return number
+
+    return parse
 
 
 def open_lake(uri: str | None, *, create: bool = False, check: bool = True, verify: bool = False) -> Lake:

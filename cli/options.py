@@ -102,12 +102,17 @@ def build_config(
 
 
 def choose_option_type(annotation: Any) -> Any:
-    """Choose the type that Typer parses: the field's own if it is simple, otherwise text for pydantic."""
+    """Choose the type that Typer parses: the field's own if it is simple, otherwise text for pydantic.
+
+    Numbers are text too: pydantic's message then names the range.
+    """
     branches = [branch for branch in expand_union(annotation) if branch is not type(None)]
     if len(branches) != 1:
         return str
     only = branches[0]
     origin = get_origin(only)
+    if only in (int, float):
+        return str
     if only in SIMPLE or origin is Literal:
         return only
     if origin in (list, tuple, set, frozenset, Sequence):

@@ -20,6 +20,7 @@ from .common import (
     open_lake,
     print_json,
     print_rows,
+    read_number,
 )
 from .summary import print_summary
 
@@ -54,7 +55,11 @@ def make_training_command(role: TrainingRole) -> Callable[..., None]:
         ] = False,
         processes: Annotated[
             int | None,
-            typer.Option(min=1, help="With --dry-run: the number of processes that the training will have."),
+            typer.Option(
+                parser=read_number(int, 1, 1_000_000),
+                metavar="INTEGER",
+                help="With --dry-run: the number of processes that the training will have.",
+            ),
         ] = None,
         lake: LakeOption = None,
         json: JsonOption = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,6 +15,28 @@ STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.001, 100.0
 _LARGEST_OPTION = 10**18
 _DEEPEST_OPTION = 20
+
+
+SMALLEST_MEMORY, LARGEST_MEMORY = 2**20, 2**50
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"\s*(\d{1,20}(?:\.\d{1,20})?)\s*([kmgt]i?|)b?\s*", re.IGNORECASE)
+
+
+def parse_memory(text: str) -> int:
+    """Parse a size of memory such as 8GiB, 500MB or 4000000000, in bytes. Raises `ValueError`."""
+    found = _SIZE.fullmatch(text)
+    if found is not None:
+        unit = found[2].lower()
+        size = float(found[1]) * (_BINARY.get(unit) or _UNITS[unit])
+        if SMALLEST_MEMORY <= size <= LARGEST_MEMORY:
+            return int(size)
+    raise ValueError("the size of memory should be from 1MiB to 1024TiB, such as 8GiB, 500MB or 4000000000")
+
+
+def _check_memory(text: str) -> str:
+    parse_memory(text)
+    return text
 
 
 def _check_sampling_temperature(temperature: float) -> float:
@@ -72,6 +95,9 @@ SamplingTemperature = Annotated[
     float, Field(ge=0, le=HIGHEST_TEMPERATURE), AfterValidator(_check_sampling_temperature)
 ]
 """Temperature of sampling; 0 is greedy."""
+
+MemorySize = Annotated[str, AfterValidator(_check_memory)]
+"""Size of memory as text; see `parse_memory`."""
 
 Nats = Annotated[float, Field(gt=0, le=1e6)]
 """Difference of log-probabilities."""

@@ -13,6 +13,14 @@ from pydantic.fields import FieldInfo
 _OUT_OF_RANGE = frozenset(
     {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
 )
+_NOT_A_NUMBER = {
+    "int_parsing": "an integer",
+    "int_parsing_size": "an integer",
+    "int_from_float": "an integer",
+    "int_type": "an integer",
+    "float_parsing": "a number",
+    "float_type": "a number",
+}
 _LONGEST_INPUT = 200
 
 
@@ -22,14 +30,17 @@ def describe_problem(
     """Describe one item of `ValidationError.errors()` in lower case, such as `input should be ..., found 3`.
 
     With `show_input` a value that is a text or a number is quoted; leave it out where it may be a secret.
-    With the `model` that was validated, a number that is out of range is told the whole range.
+    With the `model` that was validated, the message for a wrong number has the whole allowed range.
     """
     message = str(problem["msg"]).removeprefix("Value error, ")
     if model is not None and problem["type"] in _OUT_OF_RANGE:
         message = f"input should be {describe_range(find_rules(model, problem['loc']))}"
+    elif model is not None and problem["type"] in _NOT_A_NUMBER:
+        rules = find_rules(model, problem["loc"])
+        message = f"input should be {_NOT_A_NUMBER[problem['type']]} {describe_range(rules) if rules else ''}"
     found = problem.get("input")
     shown = show_input and isinstance(found, str | int | float | bool)
-    return message[:1].lower() + message[1:] + (f", found {_shorten(found)}" if shown else "")
+    return message[:1].lower() + message[1:].strip() + (f", found {_shorten(found)}" if shown else "")
 
 
 def describe_range(rules: Iterable[Any]) -> str:

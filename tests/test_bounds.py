@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from command_line import QuickProgram
 from pydantic import BaseModel
 
+from rlt_data.bounds import parse_memory
 from rlt_data.engines.base import EngineOptions
 from rlt_data.engines.openai.options import ServerOptions
 from rlt_data.errors import UsageError
@@ -100,8 +101,12 @@ def test_the_numbers_are_found() -> None:
         ("--clip-logprob=-inf", "at least -1,000,000 and below 0"),
         ("--verify-seconds inf", "above 0 and at most 864,000"),
         (f"--limit 1{'0' * 26}", "from 1 to 1,000,000,000,000"),
-        (f"--limit {'9' * 4000}", "a number of about 4,000 digits"),
+        (f"--limit {'9' * 4000}", "(4,002 characters)"),
         ("--limit 0", "from 1 to 1,000,000,000,000"),
+        ("--limit 1e26", "an integer from 1 to 1,000,000,000,000, found '1e26'"),
+        ("--limit inf", "an integer from 1 to 1,000,000,000,000"),
+        (f"--limit {'9' * 5000}", "an integer from 1 to 1,000,000,000,000"),
+        ("--alpha much", "a number from 0 to 1,000,000, found 'much'"),
     ],
 )
 def test_an_option_out_of_range_is_refused_with_the_range(
@@ -110,6 +115,55 @@ def test_an_option_out_of_range_is_refused_with_the_range(
     message = quick.fail(2, "rank", "--lake", "lake", *option.split(" "))
     assert allowed in message
     assert option.replace("=", " ").split(" ")[0] in message
+
+
+@pytest.mark.parametrize(
+    ("command", "allowed"),
+    [
+        ("sql --memory inf", "a number from 0.1 to 1,000,000, found 'inf'"),
+        ("sql --memory nan", "a number from 0.1 to 1,000,000"),
+        ("sql --memory 0", "a number from 0.1 to 1,000,000"),
+        ("sql --spill 1e308", "a number from 0 to 1,000,000"),
+        ("sql --timeout=-inf", "a number from 0 to 1,000,000"),
+        ("sql --rows 1e26", "an integer from 0 to 1,000,000,000,000, found '1e26'"),
+        (f"log --limit 1{'0' * 26}", "an integer from 0 to 1,000,000,000,000"),
+        (f"log --limit {'9' * 5000}", "an integer from 0 to 1,000,000,000,000"),
+        ("vacuum --retention-hours 99999999999999", "an integer from 0 to 1,000,000"),
+        ("vacuum --pinned-hours inf", "an integer from 0 to 1,000,000"),
+        ("train-teacher x --processes 1e9", "an integer from 1 to 1,000,000"),
+        ("score --student x --memory 1e400GiB", "from 1MiB to 1024TiB"),
+        (f"score --student x --memory {'9' * 400}GiB", "from 1MiB to 1024TiB"),
+        ("score --student x --memory 99999999TiB", "from 1MiB to 1024TiB"),
+        ("score --student x --memory=-1GiB", "from 1MiB to 1024TiB"),
+    ],
+)
+def test_every_command_names_the_option_and_its_range(
+    quick: QuickProgram, command: str, allowed: str
+) -> None:
+    message = " ".join(quick.fail(2, *command.split(" ")).split())
+    assert allowed in message
+    assert f"--{command.rpartition('--')[2].replace('=', ' ').split(' ')[0]}" in message
+    assert len(message) < 600
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8GiB", 8 * 2**30),
+        ("500MB", 500_000_000),
+        ("1.5 gib", 3 * 2**29),
+        ("4096000", 4096000),
+        ("2m", 2_000_000),
+    ],
+)
+def test_a_size_of_memory(text: str, size: int) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GiB", "0", "1 parsec", "1KiB", "infGiB", "nan", "9" * 400])
+def test_text_that_is_not_a_size_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="from 1MiB to 1024TiB"):
+        parse_memory(text)
 
 
 @pytest.mark.parametrize("temperature", ["inf", "nan", "1e-30", "1e308", "-1"])

@@ -9,7 +9,7 @@ import typer
 
 from rlt_data.terminal import print_text, show_block, show_line
 
-from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
+from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows, read_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,12 @@ def command(
     ] = None,
     stage: Annotated[str | None, typer.Option(help="List only runs of this stage.")] = None,
     limit: Annotated[
-        int, typer.Option(min=0, max=10**12, help="List at most this many runs; 0 lists all.")
+        int,
+        typer.Option(
+            parser=read_number(int, 0, 10**12),
+            metavar="INTEGER",
+            help="List at most this many runs; 0 lists all.",
+        ),
     ] = 30,
     lake: LakeOption = None,
     json: JsonOption = False,

@@ -10,8 +10,9 @@ import typer
 
 from rlt_data.errors import UsageError
 from rlt_data.lake import QueryLimits
+from rlt_data.lake.sql.execution import MOST
 
-from ..common import LakeOption, VerifyOption, open_lake
+from ..common import LakeOption, VerifyOption, open_lake, read_number
 from ..results import Format, write_result
 
 DEFAULT_LIMITS = QueryLimits()
@@ -32,8 +33,8 @@ def command(
     rows: Annotated[
         int,
         typer.Option(
-            min=0,
-            max=10**12,
+            parser=read_number(int, 0, 10**12),
+            metavar="INTEGER",
             help="Show at most this many rows of a table; 0 shows all. Other formats hold all rows.",
         ),
     ] = 100,
@@ -51,17 +52,25 @@ def command(
     memory: Annotated[
         float,
         typer.Option(
-            min=0.1, metavar="GIB", help="Memory for the query, in GiB; what needs more spills to disk."
+            parser=read_number(float, 0.1, MOST),
+            metavar="GIB",
+            help="Memory for the query, in GiB; what needs more spills to disk.",
         ),
     ] = DEFAULT_LIMITS.memory_gib,
     spill: Annotated[
         float,
-        typer.Option(min=0, metavar="GIB", help="Space for what is spilled to the temporary folder, in GiB."),
+        typer.Option(
+            parser=read_number(float, 0, MOST),
+            metavar="GIB",
+            help="Space for what is spilled to the temporary folder, in GiB.",
+        ),
     ] = DEFAULT_LIMITS.spill_gib,
     timeout: Annotated[
         float,
         typer.Option(
-            min=0, metavar="SECONDS", help="Stop a query that works for longer than this; 0: no limit."
+            parser=read_number(float, 0, MOST),
+            metavar="SECONDS",
+            help="Stop a query that works for longer than this; 0: no limit.",
         ),
     ] = TIMEOUT,
     lake: LakeOption = None,

@@ -10,7 +10,7 @@ import typer
 from rlt_data.lake.upkeep import MOST_HOURS, PINNED_HOURS, RETENTION_HOURS
 from rlt_data.terminal import print_text
 
-from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
+from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows, read_number
 
 
 def command(
@@ -24,16 +24,16 @@ def command(
     retention_hours: Annotated[
         int,
         typer.Option(
-            min=0,
-            max=MOST_HOURS,
+            parser=read_number(int, 0, MOST_HOURS),
+            metavar="INTEGER",
             help="Keep every version younger than this. Older versions can no longer be read.",
         ),
     ] = RETENTION_HOURS,
     pinned_hours: Annotated[
         int,
         typer.Option(
-            min=0,
-            max=MOST_HOURS,
+            parser=read_number(int, 0, MOST_HOURS),
+            metavar="INTEGER",
             help="Keep versions that a failed or interrupted run reads for this long after its last session.",
         ),
     ] = PINNED_HOURS,

@@ -16,7 +16,8 @@ from rlt_data.errors import LakeError, UsageError
 
 BATCH_ROWS = 1024
 _GIB = 2**30
-_MOST = 1e6
+MOST = 1_000_000
+"""The largest limit, in GiB or seconds."""
 # Polars lets the system restart a wait that a signal interrupts, so Ctrl-C is noticed between waits.
 _WAIT_SECONDS = 0.05
 
@@ -38,9 +39,9 @@ class QueryLimits:
     def __post_init__(self) -> None:
         for name, least in (("memory_gib", 0.1), ("spill_gib", 0.0), ("seconds", 0.0)):
             value = getattr(self, name)
-            if value is not None and not least <= value <= _MOST:
+            if value is not None and not least <= value <= MOST:
                 raise UsageError(
-                    f"a limit of {value} is out of range", where=name, remedy=f"{least} to {_MOST:g}"
+                    f"a limit of {value} is out of range", where=name, remedy=f"{least} to {MOST:g}"
                 )
 
     def apply(self, connection: duckdb.DuckDBPyConnection, spill_folder: str) -> None:

@@ -6,16 +6,11 @@ with the tokens of a pass, logits with the tile, and tensors kept between passes
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rlt_data.errors import UsageError
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_BINARY = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -73,17 +68,6 @@ class Sizes:
     pack_tokens: int
     batch_tokens: int
     tile: TileSize
-
-
-def parse_memory(text: str) -> int:
-    """Bytes of a size such as 8GiB, 500MB or 4000000000. Raises `UsageError`."""
-    found = _SIZE.fullmatch(text)
-    if found is None or not float(found[1]):
-        raise UsageError(
-            f"{text!r} is not a memory size", remedy="write it as 8GiB, 500MB or a number of bytes"
-        )
-    unit = found[2].lower()
-    return int(float(found[1]) * (_BINARY.get(unit) or _UNITS[unit]))
 
 
 def read_shape(model: Any) -> ModelShape:

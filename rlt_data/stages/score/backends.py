@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rlt_data.bounds import parse_memory
 from rlt_data.models import ModelIdentity, resolve_model
 from rlt_data.reward.backends.opening import BACKENDS, BackendSettings
-from rlt_data.reward.forward.memory import parse_memory
 from rlt_data.stages.score.config import ScoreConfig
 
 if TYPE_CHECKING:

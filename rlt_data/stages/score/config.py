@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from pydantic import Field, model_validator
 
-from rlt_data.bounds import Nats, Options, Rows, Temperature, Tokens
+from rlt_data.bounds import MemorySize, Nats, Options, Rows, Temperature, Tokens
 from rlt_data.engines.openai.options import read_server_options, refuse_secrets
 from rlt_data.engines.vllm.options import select_model_options
 from rlt_data.reward.backends.opening import BACKEND_HELP, BACKENDS, BackendName
@@ -82,7 +82,7 @@ class ScoreConfig(StageConfig):
     )
     # Part of fingerprints since the first version, though it does not change what is scored.
     device: RunField[str] = Field("auto", description="Device: auto, cpu, cuda, cuda:1 and so on.")
-    memory: FreeField[str | None] = Field(
+    memory: FreeField[MemorySize | None] = Field(
         None, description="Memory to use beyond the models' weights, such as 8GiB; it sets the sizes below."
     )
     pack_tokens: FreeField[Tokens | None] = Field(None, description="Tokens of one forward pass.")

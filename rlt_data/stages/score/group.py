@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from rlt_data.bounds import parse_memory
 from rlt_data.errors import StageStoppedError
 from rlt_data.formats import load_format
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.progress import Task
 from rlt_data.reward.backends.opening import BACKENDS, BackendName
-from rlt_data.reward.forward.memory import parse_memory
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.score.config import ScoreConfig
 from rlt_data.stages.score.progress import ScoredTraces

@@ -16,7 +16,6 @@ from rlt_data.reward.forward.memory import (
     ModelShape,
     choose_sizes,
     count_working_bytes,
-    parse_memory,
     read_shape,
 )
 from rlt_data.reward.scoring.scoring_model import ScoringModel
@@ -50,20 +49,6 @@ def test_running_out_of_memory_halves_the_pass_and_tries_again(probed: dict[str,
     texts, pack_tokens = probed["packed:600:500:300"]
     assert texts == 40
     assert 600 < pack_tokens < 30_000
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("8GiB", 8 * 2**30), ("500MB", 500_000_000), ("1.5 gib", 3 * 2**29), ("4096", 4096), ("2k", 2000)],
-)
-def test_parse_memory(text: str, size: int) -> None:
-    assert parse_memory(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1GiB", "0", "1 parsec"])
-def test_text_that_is_not_a_memory_size_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="not a memory size"):
-        parse_memory(text)
 
 
 @given(st.integers(400 * 2**20, 64 * 2**30), st.booleans(), st.sampled_from(["cpu", "cuda"]))
