@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -21,6 +22,7 @@ _NOT_A_NUMBER = {
     "float_parsing": "a number",
     "float_type": "a number",
 }
+_TOO_MANY_DIGITS = re.compile(r"Exceeds the limit \((\d+) digits\).* value has (\d+) digits")
 _LONGEST_INPUT = 200
 
 
@@ -41,6 +43,14 @@ def describe_problem(
     found = problem.get("input")
     shown = show_input and isinstance(found, str | int | float | bool)
     return message[:1].lower() + message[1:].strip() + (f", found {_shorten(found)}" if shown else "")
+
+
+def explain_digits(error: Exception) -> str:
+    """Return the text of an error of parsing, without Python's advice for numbers of thousands of digits."""
+    found = _TOO_MANY_DIGITS.search(str(error))
+    if found is None:
+        return str(error)
+    return f"an integer has {int(found[2]):,} digits, and at most {int(found[1]):,} are read"
 
 
 def describe_range(rules: Iterable[Any]) -> str:

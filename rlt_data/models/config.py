@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rlt_data.errors import ModelError
+from rlt_data.models.config_check import MOST_SIZES
 from rlt_data.models.files import read_json
 from rlt_data.models.identity import ModelIdentity
 
 # transformers sets the limit of a tokenizer without one to a huge number.
 _NO_LIMIT = 1_000_000_000
-
-MOST_SIZES: Mapping[str, int] = {
-    "num_attention_heads": 100_000,
-    "num_key_value_heads": 100_000,
-    "num_hidden_layers": 10_000,
-    "hidden_size": 10_000_000,
-    "head_dim": 10_000_000,
-    "intermediate_size": 100_000_000,
-    "vocab_size": 100_000_000,
-}
-"""Largest plausible sizes of a model; real ones are smaller by orders of magnitude."""
 
 
 @dataclass(frozen=True)

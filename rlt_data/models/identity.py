@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, assert_never
 
 from rlt_data.errors import ModelError
+from rlt_data.models.config_check import check_config
 from rlt_data.models.files import read_json
 from rlt_data.models.fingerprint import hash_model_directory, list_model_files
 from rlt_data.models.hub_cache import fetch_snapshot, find_cached_snapshot
@@ -86,7 +87,7 @@ def resolve_model(
     weights = _needs_weights(need)
     snapshot = find_cached_snapshot(entry.model, entry.revision, weights=weights)
     snapshot = snapshot or fetch_snapshot(entry.model, entry.revision, weights=weights)
-    refuse_links_outside(snapshot, list_model_files(snapshot, code=entry.trust_remote_code))
+    _check_files(snapshot, entry)
     revision = snapshot.name
     base = _find_base(snapshot, role, settings, need)
     return ModelIdentity(role, name, entry.model, revision, snapshot, entry.trust_remote_code, base)
@@ -137,9 +138,16 @@ def _identify_directory(
             if pickled
             else "copy the model again, with every *.safetensors file",
         )
+    _check_files(path, entry)
     base = _find_base(path, role, settings, need)
     revision = hash_model_directory(path, code=entry.trust_remote_code)
     return ModelIdentity(role, name, str(path), revision, path, entry.trust_remote_code, base)
+
+
+def _check_files(directory: Path, entry: RegistryEntry) -> None:
+    templates = (directory / "additional_chat_templates").glob("*.jinja")
+    refuse_links_outside(directory, [*list_model_files(directory, code=entry.trust_remote_code), *templates])
+    check_config(directory)
 
 
 def _find_base(directory: Path, role: str, settings: Settings, need: Need) -> ModelIdentity | None:

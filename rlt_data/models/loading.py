@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rlt_data.errors import ModelError, UsageError, require_module
+from rlt_data.errors import ModelError, RltDataError, UsageError, require_module
 from rlt_data.models.identity import ModelIdentity
 from rlt_data.models.tokenizer_check import check_tokenizer, refuse_tokenizer_paths
-from rlt_data.models.tokenizer_file import follows_file
+from rlt_data.models.tokenizer_file import follows_file, refuse_tokenizer_file
 from rlt_data.suggestions import suggest_name
+from rlt_data.validation import explain_digits
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -56,14 +57,12 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
     if identity.base is not None and not (directory / "tokenizer_config.json").is_file():
         return load_tokenizer(identity.base)
     refuse_tokenizer_paths(directory)
-    try:
+    with explain_load_errors("the tokenizer", identity.model, lambda: refuse_tokenizer_file(directory)):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=identity.trust_remote_code
         )
         if tokenizer.is_fast and not follows_file(tokenizer, directory):
             tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"the tokenizer cannot be loaded: {error}", where=identity.model) from error
     if not tokenizer.is_fast:
         raise ModelError(
             "the tokenizer is not a fast one, and returns no character offsets",
@@ -73,6 +72,30 @@ def load_tokenizer(identity: ModelIdentity) -> Any:
     weights = (identity.base or identity).require_directory()
     check_tokenizer(tokenizer, directory, weights, identity.model)
     return tokenizer
+
+
+@contextmanager
+def explain_load_errors(
+    subject: str, model: str, find_cause: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Convert whatever a library raises while it loads files of a model to a `ModelError`.
+
+    `subject` begins the message, such as `the tokenizer`; `find_cause` may raise a better one.
+    """
+    try:
+        yield
+    except RltDataError:
+        raise
+    except Exception as error:  # Files that do not fit raise errors of any kind, RecursionError among them.
+        find_cause()
+        plain = isinstance(error, OSError | ValueError | ImportError | RuntimeError) and str(error)
+        deep = isinstance(error, RecursionError)
+        text = "a file is nested too deeply" if deep else explain_digits(error)
+        raise ModelError(
+            f"{subject} cannot be loaded: {text if plain or deep else f'{type(error).__name__}: {text}'}",
+            where=model,
+            remedy="copy the model again, with all of its files",
+        ) from error
 
 
 @contextmanager
@@ -99,23 +122,19 @@ def load_model(
     """
     torch = require_module("torch", "models")
     transformers = require_module("transformers", "models")
-    safetensors = require_module("safetensors", "models")
     device = choose_device(device)
     chosen = getattr(torch, choose_dtype(dtype, device))
     whole = identity.base or identity
-    try:
-        with hide_progress_bars():
-            model, found = transformers.AutoModelForCausalLM.from_pretrained(
-                whole.require_directory(),
-                dtype=chosen,
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=whole.trust_remote_code,
-                output_loading_info=True,
-                **({"attn_implementation": attention} if attention else {}),
-            )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, safetensors.SafetensorError) as error:
-        raise ModelError(f"the model cannot be loaded: {error}", where=identity.model) from error
+    with explain_load_errors("the model", identity.model), hide_progress_bars():
+        model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            whole.require_directory(),
+            dtype=chosen,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=whole.trust_remote_code,
+            output_loading_info=True,
+            **({"attn_implementation": attention} if attention else {}),
+        )
     # transformers initializes missing weights at random and only warns.
     missing = sorted(found["missing_keys"])
     if missing:
@@ -126,7 +145,8 @@ def load_model(
         )
     if identity.base is not None:
         peft = require_module("peft", "train")
-        model = peft.PeftModel.from_pretrained(model, identity.require_directory()).merge_and_unload()
+        with explain_load_errors("the adapter", identity.model):
+            model = peft.PeftModel.from_pretrained(model, identity.require_directory()).merge_and_unload()
     model = model.to(device).eval().requires_grad_(False)
     _check_finite(model, identity.model, dtype=str(chosen).removeprefix("torch."))
     return model

@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from rlt_data.errors import ModelError
+
 # Only the post-processor's `trim_offsets` has an effect.
 _NO_EFFECT = re.compile(r"(?:, )?trim_offsets=(?:True|False)")
 
@@ -40,6 +42,23 @@ def follows_file(tokenizer: Any, directory: Path) -> bool:
     except Exception:  # tokenizers raises plain Exception; the loader reports what is wrong with the file
         return True
     return _describe(filed) == _describe(tokenizer.backend_tokenizer)
+
+
+def refuse_tokenizer_file(directory: Path) -> None:
+    """Raise `ModelError` where `directory`/tokenizer.json exists and does not define a tokenizer."""
+    path = directory / "tokenizer.json"
+    if not path.is_file():
+        return
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ModelError(
+            f"the file does not define a tokenizer: {error}",
+            where=str(path),
+            remedy="copy tokenizer.json and tokenizer_config.json from the model that it was made from",
+        ) from error
 
 
 def _describe(backend: Any) -> tuple[str, str]:

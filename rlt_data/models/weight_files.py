@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from shlex import quote
 
 from rlt_data.errors import ModelError
 from rlt_data.models.files import read_json
@@ -60,18 +61,26 @@ def list_missing_weights(directory: Path) -> list[str]:
     return [] if any(directory.glob("*.safetensors")) else ["model.safetensors"]
 
 
-def refuse_links_outside(snapshot: Path, files: Iterable[Path]) -> None:
-    """Raise `ModelError` where a file of a hub snapshot is a link to anything but the cache's own blobs.
+def refuse_links_outside(directory: Path, files: Iterable[Path]) -> None:
+    """Raise `ModelError` where one of `files` of a model is a link out of its directory.
 
-    A snapshot is identified by its commit, not by its content, so that nothing else may be loaded with it.
+    The links of a snapshot in a hub cache to the cache's own blobs (`../../blobs/...`) are accepted. The
+    directory itself may be a link.
     """
-    roots = [snapshot.resolve(), (snapshot.parent.parent / "blobs").resolve()]
+    roots = [directory.resolve()]
+    cached = directory.parent.name == "snapshots"
+    if cached:
+        roots.append((directory.parent.parent / "blobs").resolve())
     for file in files:
         real = file.resolve()
         if not any(real.is_relative_to(root) for root in roots):
+            name = file.relative_to(directory).as_posix()
             raise ModelError(
-                f"{file.name} is a link to a file outside the hub cache's copy of the model",
-                where=str(file),
-                remedy="download the model again, or name the directory by its path: a local model is "
-                "identified by the content of its files",
+                f"{name} is a link to a file outside "
+                + ("the hub cache's copy of the model" if cached else "the model's directory"),
+                where=f"{file} -> {real}",
+                remedy="download the model again"
+                if cached
+                else f"copy the file to its place (cp --remove-destination {quote(str(real))} "
+                f"{quote(str(file))}), or name the directory that holds all files of the model",
             )

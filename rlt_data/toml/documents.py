@@ -13,6 +13,7 @@ from typing import Any
 
 from rlt_data.errors import UsageError
 from rlt_data.toml.lines import KEY_PART, KeyPath, iterate_key_lines
+from rlt_data.validation import explain_digits
 
 MOST_BYTES = 4 << 20
 """The largest file."""
@@ -20,6 +21,8 @@ MOST_BYTES = 4 << 20
 MOST_LEVELS = 50
 """How deep tables and arrays may be nested."""
 
+# Where `<(command)` and pipes into the program are found.
+_OPENED = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:{KEY_PART}[ \t]*\.[ \t]*){{1000}}")
 
 
@@ -75,7 +78,7 @@ def parse_document(text: str, name: str) -> TomlDocument:
     except RecursionError as error:
         raise _refuse_depth(name) from error
     except ValueError as error:
-        message, _, location = str(error).partition(" (at ")
+        message, _, location = explain_digits(error).partition(" (at ")
         found = re.match(r"line (\d+)", location)
         line = int(found.group(1)) if found else max(1, len(text.splitlines()))
         # Only errors of the syntax say where; others are those of a number of thousands of digits.
@@ -111,11 +114,16 @@ def load_document(path: Path) -> TomlDocument:
 
 
 def _read_text(path: Path) -> str:
-    """Read a file or a pipe of up to `MOST_BYTES`, without a byte order mark."""
+    """Read a file of up to `MOST_BYTES`, without a byte order mark, or a pipe that a shell has opened.
+
+    A named pipe is refused: opening one waits until a program writes to it.
+    """
     try:
         mode = path.stat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise UsageError("this is neither a file nor a pipe", where=str(path), remedy="check the path")
+        opened = stat.S_ISFIFO(mode) and str(path).startswith(_OPENED)
+        if not (stat.S_ISREG(mode) or opened):
+            kind = "a named pipe" if stat.S_ISFIFO(mode) else "neither a file nor a pipe"
+            raise UsageError(f"this is {kind}", where=str(path), remedy="name a file, or use /dev/stdin")
         with path.open("rb") as stream:
             content = stream.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:

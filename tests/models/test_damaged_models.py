@@ -115,3 +115,71 @@ def test_weights_too_large_for_float16(model: Path) -> None:
     with pytest.raises(ModelError, match="NaN or infinite") as caught:
         load_model(identify(model), device="cpu", dtype="float16")
     assert "bfloat16" in str(caught.value.remedy)
+
+
+def load_all(model: Path) -> None:
+    identity = identify(model)
+    load_tokenizer(identity)
+    load_model(identity, device="cpu")
+
+
+NESTED = "[" * 50_000 + "]" * 50_000
+DIGITS = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", -1),
+        ("num_hidden_layers", 3),
+        ("num_hidden_layers", "many"),
+        ("num_hidden_layers", [2]),
+        ("vocab_size", 10**30),
+        ("vocab_size", 1e308),
+        ("hidden_size", 0),
+        ("hidden_size", None),
+        ("head_dim", 10**9),
+        ("max_position_embeddings", 10**20),
+        ("layer_types", ["unknown"]),
+        ("layer_types", 7),
+        ("rope_parameters", "x"),
+        ("hidden_act", "unknown"),
+        ("model_type", "unknown"),
+        ("model_type", 3),
+        ("architectures", [3]),
+        ("text_config", {"num_hidden_layers": 10**9}),
+        ("eos_token_id", "x"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_an_error_of_the_model(model: Path, name: str, value: Any) -> None:
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps({**config, name: value}), encoding="utf-8")
+    with pytest.raises(ModelError) as raised:
+        load_all(model)
+    assert raised.value.where is not None
+    assert str(model) in raised.value.where
+    assert len(raised.value.what) < 5_000
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "content", [NESTED, "[]", "null", "", "{", "\x00", '{"a": ' + DIGITS + "}", '{"a": ' + NESTED]
+)
+def test_a_file_that_is_not_what_its_name_says(model: Path, file: str, content: str) -> None:
+    (model / file).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError) as raised:
+        load_all(model)
+    assert "sys.set_int" not in raised.value.what
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", "null", "", '{"added_tokens": []}', '{"model": {}}', NESTED, "\x00"]
+)
+def test_a_file_that_is_not_a_tokenizer(model: Path, content: str) -> None:
+    (model / "tokenizer.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelError, match="the file does not define a tokenizer") as raised:
+        load_tokenizer(identify(model))
+    assert raised.value.where == str(model / "tokenizer.json")
+    assert raised.value.remedy is not None
+    assert "copy tokenizer.json" in raised.value.remedy

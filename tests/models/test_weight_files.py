@@ -69,6 +69,79 @@ def test_a_link_counts_as_the_file_that_it_leads_to(model: Path, tiny_model: Pat
     assert hash_model_directory(model) == hash_model_directory(tiny_model)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "additional_chat_templates/other.jinja",
+        "model.safetensors.index.json",
+        "shards/one.safetensors",
+    ],
+)
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_link_out_of_the_directory_is_refused(model: Path, name: str, folder: bool) -> None:
+    """Also where it is the folder of the file that is the link."""
+    file, outside = model / name, model.parent / "outside"
+    file.parent.mkdir(exist_ok=True)
+    if name == "shards/one.safetensors":
+        (model / "model.safetensors").rename(file)
+        write_index(model, file, name)
+    elif name == INDEX:
+        write_index(model, model / "model.safetensors", "model.safetensors")
+    elif not file.exists():
+        file.write_text("other", encoding="utf-8")
+    linked = file.parent if folder and file.parent != model else file
+    linked.rename(outside)
+    linked.symlink_to(outside)
+    with pytest.raises(
+        ModelError, match=f"{name} is a link to a file outside the model's directory"
+    ) as raised:
+        resolve_model(str(model), role="teacher", settings=Settings())
+    assert str(file) in str(raised.value.where)
+    assert raised.value.remedy is not None
+    assert "copy the file" in raised.value.remedy
+    with pytest.raises(ModelError, match="is a link to a file outside"):
+        resolve_model(str(model), role="tokenizer", settings=Settings(), need="tokenizer")
+
+
+def test_a_directory_that_is_a_link_and_links_within_it_are_accepted(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "stored.bin")
+    (model / "model.safetensors").symlink_to("stored.bin")
+    (model / "README.md").symlink_to("/etc/hostname")  # It is not loaded.
+    link = model.parent / "link"
+    link.symlink_to(model)
+    identity = resolve_model(str(link), role="teacher", settings=Settings())
+    assert identity.revision == resolve_model(str(model), role="teacher", settings=Settings()).revision
+    assert load_model(identity, device="cpu").num_parameters() > 0
+
+
+def test_a_snapshot_named_by_its_path_keeps_the_links_of_the_cache(tmp_path: Path, tiny_model: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--a--b" / "snapshots" / COMMIT
+    shutil.copytree(tiny_model, snapshot)
+    blobs = tmp_path / "hub" / "models--a--b" / "blobs"
+    blobs.mkdir()
+    (snapshot / "model.safetensors").rename(blobs / "0123")
+    (snapshot / "model.safetensors").symlink_to("../../blobs/0123")
+    assert resolve_model(str(snapshot), role="teacher", settings=Settings()).directory == snapshot.resolve()
+
+
+@pytest.mark.parametrize("name", ["shards/one.safetensors", "../outside.safetensors", "other.bin", 3])
+def test_weights_that_the_configuration_names_are_part_of_the_revision(model: Path, name: object) -> None:
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    for weights, accepted in ((name, False), ("model.safetensors", True)):
+        (model / "config.json").write_text(json.dumps({**config, "transformers_weights": weights}))
+        if accepted:
+            resolve_model(str(model), role="teacher", settings=Settings())
+        else:
+            with pytest.raises(ModelError, match="as weights"):
+                resolve_model(str(model), role="teacher", settings=Settings())
+
+
 def test_a_template_that_transformers_prefers_is_part_of_the_revision(model: Path) -> None:
     before = hash_model_directory(model)
     folder = model / "additional_chat_templates"
