@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlt_data.errors import UsageError
+from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import QueryLimits
 from rlt_data.lake.sql.execution import MOST
+from rlt_data.terminal import print_note
 
 from ..common import LakeOption, VerifyOption, open_lake, read_number
 from ..results import Format, write_result
+
+if TYPE_CHECKING:
+    from rlt_data.lake import Lake
 
 DEFAULT_LIMITS = QueryLimits()
 TIMEOUT = 600.0
@@ -41,6 +45,13 @@ def command(
     full: Annotated[bool, typer.Option("--full", help="Do not shorten long cells of a table.")] = False,
     allow_files: Annotated[
         bool, typer.Option("--allow-files", help="Let the query read and write files.")
+    ] = False,
+    incomplete: Annotated[
+        bool,
+        typer.Option(
+            "--incomplete",
+            help="Query what is left of tables that have lost rows, with a warning on stderr.",
+        ),
     ] = False,
     spreadsheet_safe: Annotated[
         bool,
@@ -78,7 +89,8 @@ def command(
 ) -> None:
     """Query the lake in SQL (DuckDB), read-only. "traces@3" is version 3 of the table traces.
 
-    The view `token_scores` has one row per scored token, with its text.
+    The view `token_scores` has one row per scored token, with its text. A query of a table that has lost rows
+    is refused, unless --incomplete.
     """
     if spreadsheet_safe and format != "csv":
         raise UsageError("--spreadsheet-safe is for CSV", remedy="add --format csv")
@@ -88,12 +100,29 @@ def command(
     if text is None:
         from .sql_prompt import open_prompt
 
-        open_prompt(opened, format, allow_files=allow_files, limits=limits)
+        open_prompt(opened, format, allow_files=allow_files, limits=limits, incomplete=incomplete)
         return
     if format == "parquet" and output is None:
         raise UsageError("Parquet cannot be written to stdout", where="--format", remedy="add --output FILE")
-    with opened.stream_sql(text, allow_files=allow_files, limits=limits) as result:
+    if incomplete:
+        _warn_of_losses(opened, text)
+    with opened.stream_sql(text, allow_files=allow_files, limits=limits, incomplete=incomplete) as result:
         write_result(result, format, output=output, rows=rows, full=full, spreadsheet_safe=spreadsheet_safe)
+
+
+def _warn_of_losses(lake: Lake, query: str) -> None:
+    from rlt_data.lake.integrity.rows import find_losses
+    from rlt_data.lake.sql.query import find_read_tables
+
+    for name in find_read_tables(query):
+        try:
+            found = find_losses(lake, [name])
+        except LakeError as error:
+            print_note(f"warning: {error.what}")
+            continue
+        for damage in found:
+            whose = f" that run {damage.run_id} ({damage.stage}) wrote" if damage.run_id else ""
+            print_note(f"warning: table {name} {damage.what}{whose}; `rlt-data verify` shows more")
 
 
 def _find_query(query: str | None) -> str | None:

@@ -63,12 +63,19 @@ class Prompt:
     """One interactive session over one lake."""
 
     def __init__(
-        self, lake: Lake, format: Format, *, allow_files: bool, limits: QueryLimits | None = None
+        self,
+        lake: Lake,
+        format: Format,
+        *,
+        allow_files: bool,
+        limits: QueryLimits | None = None,
+        incomplete: bool = False,
     ) -> None:
         self.lake = lake
         self.format = format
         self.allow_files = allow_files
         self.limits = limits
+        self.incomplete = incomplete
         self.full = False
 
     def handle(self, text: str) -> str | None:
@@ -80,7 +87,9 @@ class Prompt:
             if not text:
                 return ""
             started = time.monotonic()
-            with self.lake.stream_sql(text, allow_files=self.allow_files, limits=self.limits) as result:
+            with self.lake.stream_sql(
+                text, allow_files=self.allow_files, limits=self.limits, incomplete=self.incomplete
+            ) as result:
                 if self.format != "table":
                     write_result(result, self.format)
                     return ""
@@ -98,7 +107,7 @@ class Prompt:
                 if argument
                 else "SELECT name FROM (SHOW TABLES) WHERE name[1] <> '_' ORDER BY name"
             )
-            with self.lake.stream_sql(query, limits=self.limits) as result:
+            with self.lake.stream_sql(query, limits=self.limits, incomplete=True) as result:
                 return render_table(result, rows=0)
         if name == "f" and argument in get_args(Format) and argument != "parquet":
             self.format = cast(Format, argument)
@@ -115,10 +124,11 @@ def open_prompt(
     *,
     allow_files: bool,
     limits: QueryLimits | None = None,
+    incomplete: bool = False,
     history: Path | None = None,
 ) -> None:
     """Read queries until the user quits; an error is printed and does not end the session."""
-    prompt = Prompt(lake, format, allow_files=allow_files, limits=limits)
+    prompt = Prompt(lake, format, allow_files=allow_files, limits=limits, incomplete=incomplete)
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(history or find_history_file())),
         completer=SqlCompleter(list_columns(lake), list_words(lake)),
@@ -152,7 +162,7 @@ def open_prompt(
 def list_columns(lake: Lake) -> dict[str, list[str]]:
     """List the columns of every table and view, for completion."""
     columns: dict[str, list[str]] = {table.name: table.schema.arrow.names for table in lake.tables()}
-    columns["token_scores"] = lake.sql("SELECT * FROM token_scores LIMIT 0").column_names
+    columns["token_scores"] = lake.sql("SELECT * FROM token_scores LIMIT 0", incomplete=True).column_names
     return columns
 
 

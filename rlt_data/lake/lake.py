@@ -44,6 +44,7 @@ class Lake(Catalog):
         versions: Mapping[str, int] | None = None,
         allow_files: bool = False,
         limits: QueryLimits | None = None,
+        incomplete: bool = False,
     ) -> pa.Table:
         """Answer one read-only SQL statement (DuckDB) as Arrow.
 
@@ -52,9 +53,12 @@ class Lake(Catalog):
         `versions` pins tables: under its plain name a pinned table has the rows of that version, also inside
         `token_scores` and `run_events`; version -1 has none. `allow_files` also lets the query read and write
         files. `limits` bounds memory, disk and time; the returned rows do not count, see `stream_sql`.
-        Raises `LakeError` with DuckDB's message, and for a table or version that does not exist.
+        Raises `LakeError` with DuckDB's message, for a table or version that does not exist, and unless
+        `incomplete` where rows that a finished run wrote are gone from a table read at its newest version.
         """
-        return run_query(self, query, versions=versions, allow_files=allow_files, limits=limits)
+        return run_query(
+            self, query, versions=versions, allow_files=allow_files, limits=limits, incomplete=incomplete
+        )
 
     def stream_sql(
         self,
@@ -63,12 +67,15 @@ class Lake(Catalog):
         versions: Mapping[str, int] | None = None,
         allow_files: bool = False,
         limits: QueryLimits | None = None,
+        incomplete: bool = False,
     ) -> AbstractContextManager[QueryStream]:
         """Answer like `sql`, batch by batch, as in `with lake.stream_sql(query) as rows: for batch in rows`.
 
         A batch is computed when it is fetched: what is not fetched takes no memory, and mostly no time.
         """
-        return stream_query(self, query, versions=versions, allow_files=allow_files, limits=limits)
+        return stream_query(
+            self, query, versions=versions, allow_files=allow_files, limits=limits, incomplete=incomplete
+        )
 
     def runs(self) -> list[RunRecord]:
         """Return the newest state of each run, in the order in which the runs started."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,41 @@ def test_a_flipped_bit_is_found_on_request_and_repaired(program: QuickProgram) -
     assert "nothing is damaged" in program.succeed("verify", "--lake", "lake")
     assert "ready" in program.succeed("doctor", "--lake", "lake")
     assert "interrupted" in program.succeed("log", "--lake", "lake")
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_sql_refuses_tables_that_have_lost_rows_unless_told(removed: bool, program: QuickProgram) -> None:
+    traces = program.folder / "lake" / "traces"
+    shutil.rmtree(traces) if removed else find_entries(traces)[-1].unlink()
+    lost = next(run for run in reversed(Lake(program.folder / "lake").runs()) if run.stage == "generate")
+    for query in ("FROM traces", "SELECT count(*) FROM Traces", "SELECT token FROM token_scores LIMIT 1"):
+        done = program("sql", query, "--lake", "lake")
+        assert done.returncode == 1
+        assert "table traces lacks 4 of 4 rows that run" in done.stderr
+        assert "`rlt-data verify`" in done.stderr
+        assert "--incomplete" in done.stderr
+    done = program("sql", "SELECT count(*) AS n FROM traces", "--incomplete", "-f", "csv", "--lake", "lake")
+    assert done.returncode == 0
+    assert done.stdout.split() == ["n", "0" if removed else "8"]
+    assert done.stderr.startswith("warning: table traces lacks 4 of 4 rows that run ")
+    assert lost.run_id in done.stderr
+    # Other tables, and an older version, are read as ever.
+    for query in ("FROM questions", "SELECT count(*) AS traces FROM scores", "SHOW TABLES"):
+        assert program.succeed("sql", query, "--lake", "lake")
+    if not removed:
+        program.succeed("sql", 'FROM "traces@1"', "--lake", "lake")
+
+
+def test_sql_refuses_runs_that_have_lost_states(program: QuickProgram) -> None:
+    find_entries(program.folder / "lake" / "runs")[-1].unlink()
+    for arguments in (("doctor",), ("verify",), ("sql", "FROM runs"), ("sql", "FROM run_events")):
+        done = program(*arguments, "--lake", "lake")
+        assert done.returncode == 1
+        assert "newest states are gone" in done.stdout + done.stderr
+    program.succeed("sql", "FROM runs", "--incomplete", "--lake", "lake")
+    program.succeed("sql", "FROM traces", "--lake", "lake")
+    assert "finished" in program.succeed(*RANK)
+    assert "nothing is damaged" in program.succeed("verify", "--lake", "lake")
 
 
 def test_a_lake_that_does_not_exist_is_not_verified(program: QuickProgram) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
-from rlt_data.lake.runs import RunRecord
+from rlt_data.lake.newest_run import find_lost_states
+from rlt_data.lake.runs import RunRecord, list_runs
 from rlt_data.lake.tables.damage import Damage
 from rlt_data.lake.tables.table import Table
 
@@ -84,6 +85,22 @@ def count_rows_so_far(catalog: Catalog, record: RunRecord) -> dict[str, int]:
     names = [state.table for state in record.outputs] or [table.name for table in catalog.tables()]
     counts = {name: catalog.table(name).count_by_run().get(record.run_id, 0) for name in names}
     return {name: rows for name, rows in counts.items() if rows and name != "runs"}
+
+
+def find_losses(catalog: Catalog, names: Collection[str]) -> list[Damage]:
+    """Find rows and versions of the tables `names` that runs recorded and that are gone, by the logs alone.
+
+    Raises `LakeError` where a table cannot be read.
+    """
+    if not names:
+        return []
+    found = find_lost_states(catalog) if "runs" in names else []
+    records = list_runs(catalog)
+    for name in names:
+        if name != "runs":
+            found += find_missing_rows(catalog, records, [name])
+            found += find_lost_versions(catalog.table(name), records)
+    return found
 
 
 def check_inputs(catalog: Catalog, names: Collection[str], records: Sequence[RunRecord]) -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.integrity.rows import find_losses
 from rlt_data.lake.sql.execution import (
     BATCH_ROWS,
     Execution,
@@ -55,10 +56,14 @@ def run_query(
     versions: Mapping[str, int] | None = None,
     allow_files: bool = False,
     limits: QueryLimits | None = None,
+    incomplete: bool = False,
 ) -> pa.Table:
     """Answer one statement as Arrow; see `Lake.sql`. Raises `LakeError` with DuckDB's message."""
     with (
-        _open_query(catalog, query, versions, limits, allow_files=allow_files) as (connection, execution),
+        _open_query(catalog, query, versions, limits, allow_files=allow_files, incomplete=incomplete) as (
+            connection,
+            execution,
+        ),
         _explain_errors(connection, query),
     ):
         answer = execution.run(lambda: connection.sql(query).to_arrow_table())
@@ -73,9 +78,13 @@ def stream_query(
     versions: Mapping[str, int] | None = None,
     allow_files: bool = False,
     limits: QueryLimits | None = None,
+    incomplete: bool = False,
 ) -> Iterator[QueryStream]:
     """Answer one statement batch by batch; see `Lake.stream_sql`. Raises as `run_query` does."""
-    with _open_query(catalog, query, versions, limits, allow_files=allow_files) as (connection, execution):
+    with _open_query(catalog, query, versions, limits, allow_files=allow_files, incomplete=incomplete) as (
+        connection,
+        execution,
+    ):
         with _explain_errors(connection, query):
             reader = execution.run(lambda: connection.sql(query).to_arrow_reader(BATCH_ROWS))
         names = _number_repeated_names(reader.schema.names)
@@ -106,6 +115,7 @@ def _open_query(
     limits: QueryLimits | None,
     *,
     allow_files: bool,
+    incomplete: bool,
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, Execution]]:
     """Open a connection that sees the tables which one checked statement may name."""
     check_statement(query, allow_files=allow_files)
@@ -118,6 +128,8 @@ def _open_query(
     ):
         with _explain_errors(connection, query):
             files = _open_views(connection, catalog, query, versions or {})
+            if not incomplete:
+                _check_losses(catalog, query, versions or {})
             limits.apply(connection, spill)
             _lock_connection(connection, files, allow_files=allow_files)
         yield connection, execution
@@ -230,6 +242,35 @@ def _open_views(
         if all(source in names for source in VIEW_SOURCES[view]):
             connection.execute(sql)
     return files
+
+
+def find_read_tables(query: str) -> list[str]:
+    """Find the tables that a query reads at their newest version, also behind views.
+
+    Where DuckDB cannot find out, as in a join with USING, these are all tables that it names.
+    """
+    with duckdb.connect(":memory:") as connection:
+        try:
+            words = {name.lower() for name in connection.get_table_names(query)}
+        except duckdb.Error:
+            return find_named_tables([query])
+    for view in words & VIEW_SOURCES.keys():
+        words |= set(VIEW_SOURCES[view])
+    return [name for name in TABLES if name in words]
+
+
+def _check_losses(catalog: Catalog, query: str, versions: Mapping[str, int]) -> None:
+    """Raise `LakeError` where rows of a table are gone that the query reads at its newest version."""
+    found = find_losses(catalog, [name for name in find_read_tables(query) if name not in versions])
+    if found:
+        others = f", and {len(found) - 1} more losses" if len(found) > 1 else ""
+        whose = f" that run {found[0].run_id} ({found[0].stage}) wrote" if found[0].run_id else ""
+        raise LakeError(
+            f"table {found[0].table} {found[0].what}{whose}{others}",
+            where=catalog.table(found[0].table).uri,
+            remedy="`rlt-data verify` shows what is missing; to query what is left, add --incomplete "
+            "(in Python incomplete=True)",
+        )
 
 
 def _find_names(query: str) -> list[str]:
