@@ -132,7 +132,12 @@ def _walk_fields(
     names: Mapping[str, str],
     arguments: frozenset[str],
 ) -> Iterator[ConfigOption]:
-    for name, field in config.model_fields.items():
+    from rlt_data.stages.runtime.contract import StageConfig
+
+    # What is the stage's own comes before what it shares with other stages.
+    shared = [base for base in config.__mro__[1:] if issubclass(base, StageConfig)]
+    inherited = {name for base in shared for name in base.model_fields}
+    for name, field in sorted(config.model_fields.items(), key=lambda item: item[0] in inherited):
         path = (*above, name)
         nested = expand_models(field.annotation)
         if nested:

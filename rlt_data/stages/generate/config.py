@@ -6,14 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rlt_data.bounds import Count, Options, Rows, SamplingTemperature, Seed, Share, Tokens
-from rlt_data.engines import ENGINE_HELP, EngineName, EngineOptions
-from rlt_data.engines.openai.options import read_server_options, refuse_secrets
-from rlt_data.engines.vllm.options import select_model_options
-from rlt_data.stages.runtime.contract import FreeField, ResolvedField, RowField, RunField, StageConfig
+from rlt_data.bounds import Count, Rows, SamplingTemperature, Seed, Share, Tokens
+from rlt_data.stages.runtime.contract import FreeField, ResolvedField, RowField, RunField
+from rlt_data.stages.runtime.engine_config import EngineConfig
 
 
-class GenerateConfig(StageConfig):
+class GenerateConfig(EngineConfig):
     """What is generated. Sampling defaults are the paper's, except for the length limit."""
 
     teacher: ResolvedField[tuple[str, ...]] = Field(
@@ -35,26 +33,6 @@ class GenerateConfig(StageConfig):
     seed: RowField[Seed] = Field(0, description="Seed of all samples.")
     where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
     limit: RunField[Rows | None] = Field(None, description="Use only the first N questions.")
-    engine: FreeField[EngineName] = Field("auto", description=f"What runs the teacher. {ENGINE_HELP}.")
-    base_url: ResolvedField[str | None] = Field(
-        None, description="Address of an OpenAI-compatible server, such as http://localhost:8000/v1."
-    )
-    tokenizer: ResolvedField[str | None] = Field(
-        None, description="Model whose chat template renders the prompts for a server; unset: the teacher's."
-    )
-    dtype: FreeField[str] = Field(
-        "auto", description="Floating-point type: auto, float32, bfloat16 or float16."
-    )
-    device: FreeField[str] = Field("auto", description="Device: auto, cpu, cuda or mps.")
-    max_batch_tokens: FreeField[Tokens | None] = Field(
-        None, description="Maximum number of tokens in memory at once; unset: as memory allows."
-    )
-    max_batch_rows: FreeField[Count | None] = Field(
-        None, description="Maximum number of texts generated at once; unset: depends on the device."
-    )
-    engine_options: ResolvedField[Options] = Field(
-        default_factory=dict, description="Options passed to the engine."
-    )
     # Under "resample" these two enter the keys of traces too: see `describe_generation`.
     over_context: RunField[Literal["keep", "drop", "resample"]] = Field(
         "keep",
@@ -75,16 +53,6 @@ class GenerateConfig(StageConfig):
         False, description="Never stop because of truncated explanations."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _keep_secrets_out(cls, data: Any) -> Any:
-        """Refuse secrets before the configuration can be stored or shown."""
-        if isinstance(data, dict):
-            options = data.get("engine_options")
-            refuse_secrets(options if isinstance(options, dict) else {})
-            refuse_secrets({"base_url": data.get("base_url")})
-        return data
-
     @field_validator("teacher", mode="before")
     @classmethod
     def _accept_one(cls, value: Any) -> Any:
@@ -94,17 +62,12 @@ class GenerateConfig(StageConfig):
     def _check(self) -> GenerateConfig:
         if len(set(self.teacher)) < len(self.teacher):
             raise ValueError("the same teacher is given twice")
-        if self.base_url is not None and self.engine not in ("auto", "openai"):
-            raise ValueError(f"base_url names a server, but the engine is {self.engine}")
         if self.over_context != "keep" and self.student is None:
             raise ValueError(
                 f"over_context = {self.over_context!r} needs a student, whose context is the limit"
             )
-        if self.is_served:
-            # Checked here: an option that the connection does not have (such as a header) must not be stored.
-            options = read_server_options(self.make_engine_options().extra)
-            if options.served_model is not None and len(self.teacher) > 1:
-                raise ValueError("served_model names one model, and there are several teachers")
+        if self.is_served and len(self.teacher) > 1 and self.read_server_options().served_model is not None:
+            raise ValueError("served_model names one model, and there are several teachers")
         return self
 
     def list_identity(self) -> dict[str, Any]:
@@ -112,24 +75,3 @@ class GenerateConfig(StageConfig):
         identity = super().list_identity()
         identity["overlong"] = identity.pop("over_context")
         return identity
-
-    @property
-    def is_served(self) -> bool:
-        """Whether the teacher is behind a server."""
-        return self.engine == "openai" or self.base_url is not None
-
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """The engine options that change the teacher, such as quantization."""
-        return {} if self.is_served else select_model_options(self.engine_options)
-
-    def make_engine_options(self) -> EngineOptions:
-        """Build the options of the engine."""
-        server = {"base_url": self.base_url} if self.base_url is not None else {}
-        return EngineOptions(
-            dtype=self.dtype,
-            device=self.device,
-            max_batch_tokens=self.max_batch_tokens,
-            max_batch_rows=self.max_batch_rows,
-            extra={**self.engine_options, **server},
-        )

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from rlt_data.engines import GenerationRequest, SamplingParameters, derive_sample_seed
-from rlt_data.errors import InputError, ModelError, UsageError
+from rlt_data.errors import InputError, UsageError
 from rlt_data.formats import (
     ConversationFormat,
     build_teacher_messages,
@@ -18,11 +18,11 @@ from rlt_data.formats import (
     render_teacher_prompt,
 )
 from rlt_data.hashing import hash_content
-from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
-from rlt_data.settings import Settings
+from rlt_data.models import load_tokenizer
 from rlt_data.stages.generate.config import GenerateConfig
 from rlt_data.stages.generate.overlong import StudentContext
 from rlt_data.stages.generate.truncation_limit import TruncationLimit
+from rlt_data.stages.runtime.engine_models import EngineModel, identify_engine_model
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import select_rows
 
@@ -39,12 +39,11 @@ class Sample:
 
 @dataclass(frozen=True)
 class Generation:
-    """What all traces of one teacher in one run share. `renderer` has the chat template, if there is one."""
+    """What all traces of one teacher in one run share."""
 
     id: str
     config: GenerateConfig
-    teacher: ModelIdentity
-    renderer: ModelIdentity | None
+    teacher: EngineModel
     format: ConversationFormat
     sampling: SamplingParameters
 
@@ -54,33 +53,9 @@ class Generation:
         return derive_sample_seed(seed, "drawn again", draw) if draw else seed
 
 
-def resolve_teachers(
-    config: GenerateConfig, settings: Settings
-) -> list[tuple[ModelIdentity, ModelIdentity | None]]:
-    """Resolve each teacher, with the model whose chat template renders its prompts."""
-    if not config.is_served:
-        teachers = [resolve_model(name, role="teacher", settings=settings) for name in config.teacher]
-        return [(teacher, teacher) for teacher in teachers]
-    found: list[tuple[ModelIdentity, ModelIdentity | None]] = []
-    for name in config.teacher:
-        teacher = resolve_model(name, role="teacher", settings=settings, need="name")
-        renderer: ModelIdentity | None = None
-        try:
-            renderer = resolve_model(
-                config.tokenizer or name, role="tokenizer", settings=settings, need="tokenizer"
-            )
-        except ModelError:
-            # A server with chat completions only needs none; otherwise `make_requests` requires one.
-            if config.tokenizer is not None:
-                raise
-        found.append((teacher, renderer))
-    return found
-
-
 def describe_generation(
     config: GenerateConfig,
-    teacher: ModelIdentity,
-    renderer: ModelIdentity | None,
+    teacher: EngineModel,
     format: ConversationFormat,
     student: StudentContext | None,
     attempt: int,
@@ -89,18 +64,15 @@ def describe_generation(
 
     The fields of the first scheme are hashed by position, all other row fields by name.
     """
-    parts: list[Any] = [
-        teacher.content_key,
+    content_key, *parts = identify_engine_model(config, teacher)
+    parts = [
+        content_key,
         format.identity_text(),
         [config.temperature, config.top_p, config.top_k, config.max_tokens],
         config.seed,
         attempt,
+        *parts,
     ]
-    if config.is_served:
-        chat = config.engine_options.get("api") == "chat"
-        parts.append(["served", renderer.content_key if renderer is not None and not chat else None])
-    if config.model_options:
-        parts.append(["model options", config.model_options])
     if config.over_context == "resample" and student is not None:
         parts.append(["resample", student.identity, config.resamples])
     by_position = {"temperature", "top_p", "top_k", "max_tokens", "seed"}
@@ -113,7 +85,7 @@ def describe_generation(
         max_tokens=config.max_tokens,
         stop=(format.teacher.close,),
     )
-    return Generation(hash_content("generation", *parts), config, teacher, renderer, format, sampling)
+    return Generation(hash_content("generation", *parts), config, teacher, format, sampling)
 
 
 def list_missing(run: StageRun, generation: Generation, limit: TruncationLimit) -> dict[str, Sample]:
@@ -162,7 +134,7 @@ def make_requests(
 
     Raises `ModelError` where prompts must be rendered and there is no chat template.
     """
-    tokenizer: Any = _load_renderer(generation) if prefills else None
+    tokenizer: Any = generation.teacher.load_tokenizer("teacher") if prefills else None
     rendered_for = ""
     prompt = ""
     messages: tuple[tuple[str, str], ...] = ()
@@ -183,20 +155,18 @@ def make_requests(
 
 
 def check_renderers(
-    run: StageRun,
-    config: GenerateConfig,
-    teachers: Sequence[tuple[ModelIdentity, ModelIdentity | None]],
-    format: ConversationFormat,
+    run: StageRun, config: GenerateConfig, teachers: Sequence[EngineModel], format: ConversationFormat
 ) -> None:
     """Check the chat template of every teacher before the first one generates; note what it does.
 
     Raises `ModelError` where prompts cannot be rendered through one.
     """
-    if config.is_served and config.engine_options.get("api") == "chat":
+    if config.uses_chat:
         return
-    for teacher, renderer in teachers:
-        if renderer is not None:
-            for note in check_template(format, load_tokenizer(renderer), "teacher", name=teacher.name):
+    for teacher in teachers:
+        if teacher.renderer is not None:
+            name = teacher.model.name
+            for note in check_template(format, load_tokenizer(teacher.renderer), "teacher", name=name):
                 run.note(note)
 
 
@@ -215,13 +185,3 @@ def reject_sample(run: StageRun, trace_id: str, sample: Sample, reason: str, det
     run.count(rows_in=1)
     content = json.dumps({"question_id": sample.question_id, "sample_index": sample.sample_index})
     run.reject(source="questions", key=trace_id, reason=reason, detail=detail, content=content)
-
-
-def _load_renderer(generation: Generation) -> Any:
-    if generation.renderer is None:
-        raise ModelError(
-            "the teacher's tokenizer, whose chat template renders prompts, is not on this machine",
-            where=generation.teacher.model,
-            remedy="name a model with the same chat template: --tokenizer MODEL (a path or a cached hub id)",
-        )
-    return load_tokenizer(generation.renderer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rlt_data.engines import FailedRequest, open_engine
+from rlt_data.engines import FailedRequest
 from rlt_data.errors import UsageError
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
@@ -23,10 +23,10 @@ from rlt_data.stages.generate.requests import (
     check_renderers,
     describe_generation,
     list_missing,
-    resolve_teachers,
 )
 from rlt_data.stages.generate.trace_writer import TraceWriter
 from rlt_data.stages.generate.truncation_limit import TruncationLimit
+from rlt_data.stages.runtime.engine_models import open_model_engine, resolve_engine_model
 from rlt_data.stages.runtime.run import Preparation, StageRun
 from rlt_data.stages.runtime.stage import stage
 
@@ -53,13 +53,17 @@ def generate(lake: Lake, config: GenerateConfig) -> Preparation:
     """
     settings = load_settings()
     format = load_format(config.format, settings)
-    teachers = resolve_teachers(config, settings)
+    teachers = [
+        resolve_engine_model(config, name, role="teacher", settings=settings) for name in config.teacher
+    ]
     student = find_student_context(config, format)
     if lake.table("questions").count() == 0:
         raise UsageError("the lake has no questions", where=lake.uri, remedy="rlt-data ingest FILE")
     identity: dict[str, Any] = {"format": format.identity_text()}
     if config.is_served:
-        identity["renderers"] = [renderer.content_key if renderer else None for _, renderer in teachers]
+        identity["renderers"] = [
+            teacher.renderer.content_key if teacher.renderer else None for teacher in teachers
+        ]
     if student is not None:
         identity["student"] = student.identity
     if config.model_options:
@@ -67,16 +71,16 @@ def generate(lake: Lake, config: GenerateConfig) -> Preparation:
 
     def execute(run: StageRun) -> None:
         check_renderers(run, config, teachers, format)
-        for teacher, renderer in teachers:
-            generation = describe_generation(config, teacher, renderer, format, student, run.attempt)
+        for teacher in teachers:
+            generation = describe_generation(config, teacher, format, student, run.attempt)
             _run_generation(run, generation, student)
 
-    return Preparation(execute, models=[teacher for teacher, _ in teachers], identity=identity)
+    return Preparation(execute, models=[teacher.model for teacher in teachers], identity=identity)
 
 
 def _run_generation(run: StageRun, generation: Generation, student: StudentContext | None) -> None:
     """Generate the missing traces of one generation."""
-    config = generation.config
+    config, teacher = generation.config, generation.teacher.model
     limit = TruncationLimit(config)
     missing = list_missing(run, generation, limit)
     if student is not None:
@@ -84,15 +88,9 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
         run.count(**dict.fromkeys(OVERLONG_COUNTS[config.over_context], 0))
     refusals: list[FailedRequest] = []
     if missing:
-        with run.track(f"start the engine of {generation.teacher.name}", None, "engines"):
-            engine = open_engine(
-                "openai" if config.is_served else config.engine,
-                generation.teacher,
-                config.make_engine_options().model_copy(update={"notify": run.reporter.message}),
-            )
-        try:
+        with open_model_engine(run, config, teacher) as engine:
             writer = TraceWriter(run, generation, engine, limit, student, refusals)
-            with run.track(f"generate with {generation.teacher.name}", len(missing), "traces") as task:
+            with run.track(f"generate with {teacher.name}", len(missing), "traces") as task:
                 pending: Mapping[str, Sample] = missing
                 for draw in range(1 + config.resamples):
                     pending = writer.write(pending, draw, task)
@@ -100,7 +98,7 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
                         break
             figures = {"rows_per_second": writer.rows_per_second, **engine.figures}
             if len(config.teacher) > 1:
-                run.summary.extra[generation.teacher.name] = figures
+                run.summary.extra[teacher.name] = figures
             else:
                 run.summary.extra |= figures
             for note in engine.notes:
@@ -108,15 +106,13 @@ def _run_generation(run: StageRun, generation: Generation, student: StudentConte
             if limit.by_context:
                 run.note(
                     f"{limit.by_context} explanations were truncated by the context of "
-                    f"{generation.teacher.name}, before max_tokens {config.max_tokens}"
+                    f"{teacher.name}, before max_tokens {config.max_tokens}"
                 )
             run.flush()
-        finally:
-            engine.close()
     if refusals and len(refusals) == len(missing) and not limit.completions:
         raise UsageError(
             f"no question fits: {refusals[0].detail}",
-            where=f"teacher {generation.teacher.name}",
+            where=f"teacher {teacher.name}",
             remedy=("lower max_tokens, or " if config.is_served else "")
             + "use a teacher with a longer context, or shorter questions",
         )

@@ -119,7 +119,7 @@ class TraceWriter:
     ) -> dict[str, Any]:
         """Build the row of one completion."""
         generation, engine = self._generation, self._engine
-        config, teacher = generation.config, generation.teacher
+        config, teacher = generation.config, generation.teacher.model
         # Greedy log-probabilities are those of temperature 1: no division took place.
         mode = "raw" if config.temperature == 0 else engine.logprob_mode
         return {

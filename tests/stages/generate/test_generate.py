@@ -22,6 +22,7 @@ from rlt_data.settings import Settings
 from rlt_data.stages.generate import GenerateConfig, generate
 from rlt_data.stages.generate.requests import describe_generation
 from rlt_data.stages.generate.truncation_limit import TruncationLimit
+from rlt_data.stages.runtime.engine_models import EngineModel
 
 QUESTIONS = [
     ("How many dollars are 3 eggs at $2?", "3 * 2 = 6"),
@@ -310,10 +311,11 @@ def test_no_completion_at_all_is_no_reason_to_stop() -> None:
 
 
 def test_options_that_change_the_teacher_make_another_generation() -> None:
-    teacher, format = ModelIdentity("teacher", "x", "x", "1"), load_format("stratos")
+    model, format = ModelIdentity("teacher", "x", "x", "1"), load_format("stratos")
+    teacher = EngineModel(model, model)
     ids = []
     for options in ({}, {"tensor_parallel_size": 2}, {"quantization": "fp8"}, {"hf_overrides": {"a": 1}}):
         config = GenerateConfig(teacher="x", engine="vllm", engine_options=options)
-        ids.append(describe_generation(config, teacher, teacher, format, None, 0).id)
+        ids.append(describe_generation(config, teacher, format, None, 0).id)
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3

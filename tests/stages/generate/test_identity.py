@@ -12,6 +12,7 @@ from rlt_data.models import ModelIdentity
 from rlt_data.stages.generate import GenerateConfig
 from rlt_data.stages.generate.requests import describe_generation
 from rlt_data.stages.runtime.contract import LaterRowField, RowField
+from rlt_data.stages.runtime.engine_models import EngineModel
 
 TEACHER = ModelIdentity("teacher", "t", "t", "r1", Path("t"), False, None)
 BASE: dict[str, Any] = {"teacher": "t"}
@@ -34,7 +35,7 @@ class ChangedConfig(GenerateConfig):
 
 
 def make_id(config: GenerateConfig, attempt: int = 0) -> str:
-    return describe_generation(config, TEACHER, TEACHER, load_format("r1"), None, attempt).id
+    return describe_generation(config, EngineModel(TEACHER, TEACHER), load_format("r1"), None, attempt).id
 
 
 @pytest.mark.parametrize("name", ROW_FIELDS)
