@@ -41,7 +41,7 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
     of stages that makes no sense (with the reason).
     """
     data, documents = read_documents(names, overrides)
-    if {"sft", "grpo"} & data.keys():
+    if {"sft", "grpo", "rl"} & data.keys():
         role = "student" if "student" in data else "teacher"
         raise UsageError(
             f"this recipe trains a {role}", where=documents[0].name, remedy=f"rlt-data train-{role} RECIPE"

@@ -22,7 +22,7 @@ from rlt_data.training.common.memory import ModelSize, find_registered_size, mea
 from rlt_data.training.common.requirements import find_missing_packages
 from rlt_data.training.from_scratch.arithmetic_model import measure_arithmetic_model
 from rlt_data.training.rl import forecast as grpo_forecast
-from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.config import AnyGrpoConfig, GrpoConfig, StudentGrpoConfig
 from rlt_data.training.rl.conflicts import find_conflicts
 from rlt_data.training.rl.options import check_options as check_grpo_options
 from rlt_data.training.sft import forecast as sft_forecast
@@ -68,11 +68,11 @@ class _Plan:
             sections.append((step.section, self._describe(config)))
         return sections
 
-    def _describe(self, config: SftConfig | GrpoConfig) -> dict[str, str]:
+    def _describe(self, config: SftConfig | AnyGrpoConfig) -> dict[str, str]:
         match config:
             case SftConfig():
                 return self._describe_sft(config)
-            case GrpoConfig():
+            case GrpoConfig() | StudentGrpoConfig():
                 return self._describe_grpo(config)
             case never:
                 assert_never(never)
@@ -89,26 +89,28 @@ class _Plan:
             lines |= sft_forecast.estimate_memory(config, options, size, world=self.world)
         return lines
 
-    def _describe_grpo(self, config: GrpoConfig) -> dict[str, str]:
+    def _describe_grpo(self, config: AnyGrpoConfig) -> dict[str, str]:
         options = self._try(lambda: check_grpo_options(config))
         lines = self._try(lambda: grpo_forecast.count_work(config, world=self.world)) or {}
         questions = self._try(lambda: self._count_questions(config)) or 0
         if questions:
             rounds = config.generations * config.questions_per_step / questions
             lines = {"questions": f"{questions:,} in the lake now, each used {rounds:.2g} times", **lines}
-        teacher = self._measure(self.recipe.base)
-        names = self.recipe.other_models if config.reward.needs_students else ()
+        trained = self._measure(self.recipe.base)
+        names = self.recipe.other_models if config.scoring_students else ()
         sizes = {name: self._measure(name) for name in names}
-        loaded = () if config.student_server else names
+        loaded = names
+        if isinstance(config, GrpoConfig):
+            loaded = () if config.student_server else names
+            if config.reward.lambda_kl and config.teacher_logprobs != "none":
+                self._compare_tokenizers([name for name in names if sizes[name] is not None])
         students = {name: size for name in loaded if (size := sizes[name]) is not None}
-        if config.reward.lambda_kl and config.teacher_logprobs != "none":
-            self._compare_tokenizers([name for name in names if sizes[name] is not None])
         if options is not None:
-            context = teacher.context if teacher is not None else None
+            context = trained.context if trained is not None else None
             self.refused += find_conflicts(config, options, context=context)
-        if teacher is not None and len(students) == len(loaded):
+        if trained is not None and len(students) == len(loaded):
             memory = self._try(
-                lambda: grpo_forecast.estimate_memory(config, teacher, students, world=self.world)
+                lambda: grpo_forecast.estimate_memory(config, trained, students, world=self.world)
             )
             lines |= memory or {}
         if self.absent:
@@ -122,7 +124,7 @@ class _Plan:
         found = int(kept.select(pl.len()).collect().item())
         return min(found, config.limit or found)
 
-    def _count_questions(self, config: GrpoConfig) -> int:
+    def _count_questions(self, config: AnyGrpoConfig) -> int:
         rows = keep_rows(self.lake, self.lake.table("questions").scan(), "questions", config.where)
         found = int(rows.select(pl.len()).collect().item())
         return min(found, config.limit or found)
@@ -131,7 +133,7 @@ class _Plan:
         """Measure a model; one that is not on this machine is a problem, and its size is the registry's."""
         if name == FRESH and self.recipe.fresh is not None:
             return measure_arithmetic_model(self.recipe.fresh)
-        size = self._try(lambda: measure_model(resolve_model(name, role="teacher", need="tokenizer")))
+        size = self._try(lambda: measure_model(resolve_model(name, role=self.recipe.role, need="tokenizer")))
         if size is None and (registered := find_registered_size(name, self.settings)) is not None:
             self.absent.add(name)
             return registered

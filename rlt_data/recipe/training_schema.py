@@ -10,9 +10,9 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from rlt_data.bounds import STRICT, TrainingSeed
 from rlt_data.formats import Role
@@ -22,7 +22,7 @@ from rlt_data.stages.ingest import IngestConfig
 from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.training.common.requirements import find_missing_packages, refuse
 from rlt_data.training.from_scratch.arithmetic_model import ArithmeticModelConfig
-from rlt_data.training.rl.config import GrpoConfig, GrpoSection
+from rlt_data.training.rl.config import AnyGrpoConfig, GrpoConfig, GrpoSection, RlSection, StudentGrpoConfig
 from rlt_data.training.rl.conflicts import find_conflicts
 from rlt_data.training.rl.options import check_options as check_grpo_options
 from rlt_data.training.rl.stage import train_grpo
@@ -48,6 +48,11 @@ class TrainingStep:
     train: Callable[..., StageSummary]
 
 
+def _read_off(value: Any) -> Any:
+    """Read `false` as no section: TOML has no other word for it."""
+    return None if value is False else value
+
+
 class TrainingRecipe(BaseModel):
     """What recipes of every role share. The trained model is `output`/`role`."""
 
@@ -67,7 +72,9 @@ class TrainingRecipe(BaseModel):
     )
     fresh: ArithmeticModelConfig | None = Field(None, description="A tiny model to train from scratch first.")
     ingest: Tables[IngestConfig] = ()
-    sft: SftSection | None = Field(None, description="Supervised fine-tuning.")
+    sft: Annotated[SftSection | None, BeforeValidator(_read_off)] = Field(
+        None, description="Supervised fine-tuning; `sft = false` turns off that of an earlier recipe."
+    )
 
     @property
     @abstractmethod
@@ -145,7 +152,7 @@ class TeacherRecipe(TrainingRecipe):
         section = self.grpo or GrpoSection()
         return GrpoConfig(
             **section.model_dump(),
-            teacher=base,
+            model=base,
             students=tuple(self.resolve_name(name) for name in self.students),
             output=self.output,
             format=self.format,
@@ -162,17 +169,36 @@ class TeacherRecipe(TrainingRecipe):
 
 
 class StudentRecipe(TrainingRecipe):
-    """Trains a student on the distillation examples of the lake. [fresh] and [sft] run in this order."""
+    """Trains a student. [fresh], [[ingest]], [sft] and [rl] run in this order.
+
+    Without [sft] and without [rl] it is trained by SFT, with the defaults of [sft].
+    """
 
     role: ClassVar[Role] = "student"
 
     student: str = Field(description="The model to start from; `fresh` is the one of [fresh].")
-    sft: SftSection | None = Field(SftSection(), description="Supervised fine-tuning.")
+    rl: RlSection | None = Field(
+        None, description="GRPO on correct answers, from the model of [sft] where there is one."
+    )
 
     @property
     def base(self) -> str:
         """The name of the model to start from."""
         return self.student
+
+    def list_steps(self) -> list[TrainingStep]:
+        """List the trainings in the order in which they run."""
+        steps = super().list_steps()
+        if self.rl is not None:
+            steps.append(TrainingStep("rl", self.make_rl, _check_grpo, train_grpo))
+        return steps or [TrainingStep("sft", self.make_sft, _check_sft, train_sft)]
+
+    def make_rl(self, base: str) -> StudentGrpoConfig:
+        """Make the configuration of the GRPO that starts from `base`."""
+        section = self.rl or RlSection()
+        return StudentGrpoConfig(
+            **section.model_dump(), model=base, output=self.output, format=self.format, seed=self.seed
+        )
 
 
 RECIPES: Mapping[Role, type[TrainingRecipe]] = {"teacher": TeacherRecipe, "student": StudentRecipe}
@@ -182,5 +208,5 @@ def _check_sft(config: SftConfig) -> None:
     refuse(find_missing_packages(check_sft_options(config)), where="sft.trainer")
 
 
-def _check_grpo(config: GrpoConfig) -> None:
-    refuse(find_conflicts(config, check_grpo_options(config), context=None), where="grpo")
+def _check_grpo(config: AnyGrpoConfig) -> None:
+    refuse(find_conflicts(config, check_grpo_options(config), context=None), where=config.section)

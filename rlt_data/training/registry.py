@@ -26,9 +26,16 @@ SFT_STUDENT = StageDeclaration(
     writes=("metrics",),
     repeats=False,
 )
-GRPO = StageDeclaration(
+GRPO_TEACHER = StageDeclaration(
     name="grpo",
     help="Train a teacher by GRPO with a student's reward.",
+    reads=("questions",),
+    writes=("rollouts", "metrics"),
+    repeats=False,
+)
+GRPO_STUDENT = StageDeclaration(
+    name="grpo",
+    help="Train a student by GRPO with 1 for a correct answer.",
     reads=("questions",),
     writes=("rollouts", "metrics"),
     repeats=False,
@@ -59,12 +66,12 @@ ROLES = (
         "teacher",
         "Train a teacher: SFT, then GRPO with a student's reward.",
         "Train a teacher: SFT on explanations from the lake, then GRPO with a student's reward.",
-        (SFT_TEACHER, GRPO),
+        (SFT_TEACHER, GRPO_TEACHER),
     ),
     TrainingRole(
         "student",
-        "Train a student: SFT on distillation examples.",
-        "Train a student: SFT on the distillation examples of the lake.",
-        (SFT_STUDENT,),
+        "Train a student: SFT on examples, then GRPO on correct answers.",
+        "Train a student: SFT on distillation examples of the lake, then GRPO with 1 for a correct answer.",
+        (SFT_STUDENT, GRPO_STUDENT),
     ),
 )

@@ -42,6 +42,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "substitute": {"context": "student_context"},
     "sft": {"teacher": "model"},
     "grpo": {
+        "teacher": "model",
         **{f"rlt.{name}": f"reward.{name}" for name in REWARD},
         "reward": "reward.type",
         "combine": "reward.combine",

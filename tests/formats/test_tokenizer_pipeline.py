@@ -142,7 +142,7 @@ def test_training_examples_teach_what_follows_the_prompt(
     lake = make_lake(tmp_path)
     for reward in ("rlt", "correctness"):
         config = GrpoConfig(
-            teacher=str(tokenizer_models.save(name)),
+            model=str(tokenizer_models.save(name)),
             students=("none",) if reward == "rlt" else (),
             output=str(tmp_path / "out"),
             format=format_name,

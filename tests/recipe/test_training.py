@@ -15,7 +15,7 @@ from rlt_data.lake import Lake
 from rlt_data.recipe.load import load_recipe
 from rlt_data.recipe.training import load_training, run_training_recipe
 from rlt_data.recipe.training_plan import plan_training
-from rlt_data.recipe.training_schema import TeacherRecipe
+from rlt_data.recipe.training_schema import StudentRecipe, TeacherRecipe
 from rlt_data.training.from_scratch.arithmetic_model import build_chain_tokenizer
 from rlt_data.training.from_scratch.tiny_model import TinyShape, build_tiny_model, save_model
 
@@ -67,7 +67,7 @@ def test_sections_share_the_keys_of_the_recipe(recipe: Path) -> None:
     sft = recipe.make_sft(recipe.resolve_name(recipe.base))
     grpo = recipe.make_grpo("elsewhere")
     assert (sft.model, sft.format, sft.seed) == ("out/fresh", "r1", 3)
-    assert (grpo.teacher, grpo.students, grpo.seed) == ("elsewhere", ("out/fresh",), 3)
+    assert (grpo.model, grpo.students, grpo.seed) == ("elsewhere", ("out/fresh",), 3)
     assert grpo.reward.lambda_kl == 0.5
 
 
@@ -217,6 +217,55 @@ def test_a_recipe_of_another_role_names_its_command(recipe: Path, tmp_path: Path
             load([student])
     with pytest.raises(UsageError, match="unknown key 'grpo'"):
         load_training([student], ["grpo.steps=1"], role="student")
+
+
+@pytest.mark.parametrize(
+    ("text", "sections"),
+    [
+        ("", ["sft"]),
+        ("[sft]\n[rl]", ["sft", "rl"]),
+        ("[rl]", ["rl"]),
+        ("sft = false\n[rl]", ["rl"]),
+    ],
+)
+def test_a_student_is_trained_by_the_sections_that_its_recipe_has(
+    tmp_path: Path, text: str, sections: list[str]
+) -> None:
+    path = tmp_path / "student.toml"
+    path.write_text(f'output = "out"\nstudent = "base"\n{text}\n')
+    recipe = load_training([path], role="student").recipe
+    assert [step.section for step in recipe.list_steps()] == sections
+
+
+def test_a_later_recipe_turns_off_the_sft_of_an_earlier_one(tmp_path: Path) -> None:
+    shared, arm = tmp_path / "shared.toml", tmp_path / "arm.toml"
+    shared.write_text('output = "out"\nstudent = "base"\n[sft]\nlimit = 3\n[rl]\nsteps = 7\n')
+    arm.write_text("sft = false\n")
+    recipe = load_training([shared, arm], role="student").recipe
+    assert isinstance(recipe, StudentRecipe)
+    (step,) = recipe.list_steps()
+    config = step.make_config("base")
+    assert (config.role, config.model, config.steps, config.reward.grader) == ("student", "base", 7, "math")
+
+
+def test_a_dry_run_of_a_students_rl_shows_its_work_and_names_its_keys(tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    text = SMALL.replace('teacher = "fresh"\nstudents = ["fresh"]', 'student = "fresh"')
+    student = tmp_path / "student.toml"
+    student.write_text(text.replace("grpo", "rl"))
+    plan = plan_training(load_training([student], ["sft=false"], role="student"), Lake(tmp_path / "lake"))
+    assert plan["refused"] == []
+    assert plan["sections"]["rl"]["completions"] == "16 in all, at most 128 tokens"
+    assert "memory: students" not in plan["sections"]["rl"]
+    for change, refusal in (
+        ("rl.max_tokens=400", "the student's context is 512: lower rl.max_prompt_tokens or rl.max_tokens"),
+        ("rl.trainer.num_generations=3", "decided by rl.group_size"),
+        ("rl.micro_batch_size=3", "do not divide"),
+    ):
+        plan = plan_training(
+            load_training([student], ["sft=false", change], role="student"), Lake(tmp_path / "lake")
+        )
+        assert any(refusal in text for text in plan["refused"]), plan["refused"]
 
 
 @pytest.mark.timeout(300)

@@ -100,7 +100,7 @@ def test_grpo_resumes_where_it_was_killed(
 ) -> None:
     """Weights, optimizer, order of questions, moving reference and rows: as in an uninterrupted training."""
     config = GrpoConfig(
-        teacher=models["teacher"],
+        model=models["teacher"],
         students=(models["student"],),
         output="",
         steps=STEPS,

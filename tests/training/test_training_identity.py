@@ -6,7 +6,7 @@ import pytest
 
 from rlt_data.lake.fingerprint import compute_fingerprint
 from rlt_data.stages.runtime.contract import StageConfig
-from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.config import GrpoConfig, StudentGrpoConfig
 from rlt_data.training.sft.config import SftConfig
 
 
@@ -50,14 +50,14 @@ def test_sft(config: SftConfig, expected: str) -> None:
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (GrpoConfig(teacher="base", students=("s",), output="out"), "1b9f0820b7f0dbb009c67766967914a7"),
+        (GrpoConfig(model="base", students=("s",), output="out"), "1b9f0820b7f0dbb009c67766967914a7"),
         (
-            GrpoConfig(teacher="base", output="out", reward={"type": "correctness"}),
+            GrpoConfig(model="base", output="out", reward={"type": "correctness"}),
             "3a31948920133db55449047d1bcb55db",
         ),
         (
             GrpoConfig(
-                teacher="base",
+                model="base",
                 students=("one", "two"),
                 output="out",
                 seed=2,
@@ -91,3 +91,22 @@ def test_a_student_is_another_run_than_a_teacher() -> None:
     teacher = SftConfig(model="base", output="out")
     student = SftConfig(model="base", output="out", role="student")
     assert fingerprint("sft", teacher) != fingerprint("sft", student)
+
+
+def test_a_students_rl_is_another_run_than_a_teachers() -> None:
+    student = StudentGrpoConfig(model="base", output="out")
+    teacher = GrpoConfig(model="base", output="out", reward={"type": "correctness"})
+    assert fingerprint("grpo", student) != fingerprint("grpo", teacher)
+    assert not [name for name in student.list_identity() if "teacher" in name or "student_" in name]
+
+
+def test_settings_of_correctness_make_another_run() -> None:
+    prints = {
+        fingerprint("grpo", config)
+        for settings in ({}, {"grader": "integer"}, {"format_penalty": -0.5})
+        for config in (
+            StudentGrpoConfig(model="base", output="out", reward=settings),
+            GrpoConfig(model="base", output="out", reward={"type": "correctness", **settings}),
+        )
+    }
+    assert len(prints) == 6

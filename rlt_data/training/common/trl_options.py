@@ -46,18 +46,18 @@ RESERVED_SFT = {
     "eos_token": "the model's tokenizer and chat template",
 }
 RESERVED_GRPO = {
-    "save_steps": "grpo.save_every",
-    "save_total_limit": "grpo.keep_checkpoints",
-    "max_steps": "grpo.steps",
-    "num_train_epochs": "grpo.steps",
-    "num_generations": "grpo.group_size",
-    "generation_batch_size": "grpo.questions_per_step and grpo.group_size",
-    "steps_per_generation": "grpo.questions_per_step, grpo.group_size and grpo.micro_batch_size",
-    "per_device_train_batch_size": "grpo.micro_batch_size",
-    "gradient_accumulation_steps": "grpo.questions_per_step, grpo.group_size and grpo.micro_batch_size",
-    "max_completion_length": "grpo.max_tokens",
-    "temperature": "grpo.temperature",
-    "reward_weights": "grpo.reward",
+    "save_steps": "{section}.save_every",
+    "save_total_limit": "{section}.keep_checkpoints",
+    "max_steps": "{section}.steps",
+    "num_train_epochs": "{section}.steps",
+    "num_generations": "{section}.group_size",
+    "generation_batch_size": "{section}.questions_per_step and {section}.group_size",
+    "steps_per_generation": "{section}.micro_batch_size and the size of a step",
+    "per_device_train_batch_size": "{section}.micro_batch_size",
+    "gradient_accumulation_steps": "{section}.micro_batch_size and the size of a step",
+    "max_completion_length": "{section}.max_tokens",
+    "temperature": "{section}.temperature",
+    "reward_weights": "{section}.reward",
 }
 
 # Options that decide where and how fast a training runs and what is reported, but not what is learned. An

@@ -1,22 +1,41 @@
-"""Configuration of GRPO: what the teacher is trained on, by which reward, and options of TRL."""
+"""Configuration of GRPO: what a model is trained on, by which reward, and options of TRL."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, assert_never
+from typing import Any, ClassVar, Literal, assert_never
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from rlt_data.bounds import Count, Nats, Options, Rows, Temperature, Tokens, TrainingSeed
+from rlt_data.bounds import STRICT, Count, Nats, Options, Rows, Temperature, Tokens, TrainingSeed
+from rlt_data.formats import Role
 from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.runtime.contract import FreeField, RunField, StageConfig
+from rlt_data.tasks.grading.base import GraderName
 from rlt_data.training.common.trl_options import select_deciding
 
 
-class GrpoReward(RewardSettings):
+class CorrectnessSettings(BaseModel):
+    """Settings of the reward for a correct answer: 1 for a correct one, 0 for every other completion."""
+
+    model_config = STRICT
+
+    grader: GraderName = Field(
+        "math", description="Correctness: how answers are compared with the true ones."
+    )
+    format_penalty: float = Field(
+        0.0,
+        ge=-1e6,
+        le=0,
+        description="Correctness: added where thinking and solution are not both written and closed; "
+        "0: correctness alone.",
+    )
+
+
+class GrpoReward(RewardSettings, CorrectnessSettings):
     """The reward: its type, and the settings of that type.
 
-    `type` names the file in `rlt_data/training/rewards/`. All other settings but `shuffle` are those of
-    `rlt`; they are the same as in scoring and ranking.
+    `type` names the file in `rlt_data/training/rewards/`. `grader` and `format_penalty` are settings of
+    `correctness`, all others but `shuffle` are those of `rlt`, and the same as in scoring and ranking.
     """
 
     type: Literal["rlt", "correctness"] = Field(
@@ -46,9 +65,19 @@ class GrpoReward(RewardSettings):
         """Return the settings that turn token scores into a reward."""
         return RewardSettings(**self.model_dump(include=set(RewardSettings.model_fields)))
 
+    def get_correctness(self) -> CorrectnessSettings:
+        """Return the settings of the reward for a correct answer."""
+        return CorrectnessSettings(**self.model_dump(include=set(CorrectnessSettings.model_fields)))
 
-class GrpoSection(StageConfig):
-    """What the teacher is trained on, and how. The defaults are the paper's (arXiv 2506.08388).
+    @model_validator(mode="after")
+    def _check_type(self) -> GrpoReward:
+        if self.type != "correctness" and self.get_correctness() != CorrectnessSettings():
+            raise ValueError("grader and format_penalty are settings of the reward type correctness")
+        return self
+
+
+class GrpoOptions(StageConfig):
+    """What GRPO of every role shares. The defaults are those of the paper's teacher (arXiv 2506.08388).
 
     `trainer` passes options on to `trl.GRPOConfig`, `lora` to `peft.LoraConfig`.
     """
@@ -75,29 +104,6 @@ class GrpoSection(StageConfig):
     )
     save_every: FreeField[int] = Field(25, ge=1, le=10**9, description="Optimizer steps between checkpoints.")
     keep_checkpoints: FreeField[Count] = Field(1, description="Checkpoints to keep.")
-
-    reward: RunField[GrpoReward] = Field(GrpoReward(), description="The reward.")
-    student_temperature: RunField[Temperature] = Field(0.7, description="Student logits are divided by this.")
-    teacher_temperature: RunField[Temperature] = Field(0.7, description="Teacher logits are divided by this.")
-    teacher_logprobs: RunField[Literal["auto", "policy", "sampled", "reference", "none"]] = Field(
-        "auto",
-        description="Where the teacher's log-probabilities come from: a forward pass of the policy or of the "
-        "reference model, or the sampled tokens; auto avoids the forward pass where it can.",
-    )
-    student_dtype: RunField[str] = Field("auto", description="Floating-point type of the students.")
-    student_device: FreeField[str] = Field(
-        "auto", description="Device of the students: auto, cpu, cuda:1 and so on."
-    )
-    student_quantization: RunField[Literal["none", "8bit", "4bit"]] = Field(
-        "none", description="Quantization of the students, by bitsandbytes."
-    )
-    student_server: FreeField[Options] = Field(
-        default_factory=dict,
-        description="Use students behind a vLLM server: base_url and other options of the openai engine.",
-    )
-    pack_tokens: FreeField[Tokens | None] = Field(
-        None, description="Tokens in one scoring pass; unset: chosen from the free memory."
-    )
     sync_limit: FreeField[Nats | None] = Field(
         0.1,
         description="Stop where the log-probabilities of vLLM and of the trainer differ by more than this on "
@@ -109,29 +115,10 @@ class GrpoSection(StageConfig):
     )
 
     @model_validator(mode="after")
-    def _check_reward(self) -> GrpoSection:
-        exact = self.reward.needs_divergences
-        if self.teacher_logprobs == "sampled" and exact:
-            raise ValueError("the estimator full needs teacher_logprobs = 'policy' or 'reference'")
-        if self.student_server and exact:
-            raise ValueError("the estimator full needs whole distributions, which a server does not return")
-        if self.student_server and self.student_temperature != 1:
-            raise ValueError(
-                "a server applies no temperature to the texts that it scores: set "
-                "grpo.student_temperature = 1"
-            )
-        if self.teacher_logprobs == "sampled" and self.temperature != self.teacher_temperature:
-            raise ValueError(
-                "teacher_logprobs = 'sampled' needs equal temperatures: grpo.temperature is "
-                f"{self.temperature}, grpo.teacher_temperature is {self.teacher_temperature}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_updates(self) -> GrpoSection:
+    def _check_updates(self) -> GrpoOptions:
         updates = self.trainer.get("num_iterations", 1)
         if not isinstance(updates, int) or updates < 1:
-            raise ValueError(f"grpo.trainer.num_iterations must be an integer of at least 1, not {updates!r}")
+            raise ValueError(f"num_iterations must be an integer of at least 1, not {updates!r}")
         if self.save_every % self.updates_per_generation:
             raise ValueError(
                 f"save_every must be a multiple of num_iterations ({self.updates_per_generation}): a "
@@ -155,16 +142,88 @@ class GrpoSection(StageConfig):
         return -(-self.steps // self.updates_per_generation)
 
 
-class GrpoConfig(GrpoSection):
-    """A whole GRPO training."""
+class GrpoSection(GrpoOptions):
+    """[grpo] of a teacher: what GRPO of every role shares, the reward, and the students that give it."""
 
-    teacher: RunField[str] = Field(description="The model to train: an alias, a hub id or a local path.")
-    students: RunField[tuple[str, ...]] = Field(
-        (), description="Frozen students whose understanding of the explanation is the reward."
+    reward: RunField[GrpoReward] = Field(GrpoReward(), description="The reward.")
+    student_temperature: RunField[Temperature] = Field(0.7, description="Student logits are divided by this.")
+    teacher_temperature: RunField[Temperature] = Field(0.7, description="Teacher logits are divided by this.")
+    teacher_logprobs: RunField[Literal["auto", "policy", "sampled", "reference", "none"]] = Field(
+        "auto",
+        description="Where the teacher's log-probabilities come from: a forward pass of the policy or of the "
+        "reference model, or the sampled tokens; auto avoids the forward pass where it can.",
     )
+    student_dtype: RunField[str] = Field("auto", description="Floating-point type of the students.")
+    student_device: FreeField[str] = Field(
+        "auto", description="Device of the students: auto, cpu, cuda:1 and so on."
+    )
+    student_quantization: RunField[Literal["none", "8bit", "4bit"]] = Field(
+        "none", description="Quantization of the students, by bitsandbytes."
+    )
+    student_server: FreeField[Options] = Field(
+        default_factory=dict,
+        description="Use students behind a vLLM server: base_url and other options of the openai engine.",
+    )
+    pack_tokens: FreeField[Tokens | None] = Field(
+        None, description="Tokens in one scoring pass; unset: chosen from the free memory."
+    )
+
+    @model_validator(mode="after")
+    def _check_reward(self) -> GrpoSection:
+        exact = self.reward.needs_divergences
+        if self.teacher_logprobs == "sampled" and exact:
+            raise ValueError("the estimator full needs teacher_logprobs = 'policy' or 'reference'")
+        if self.student_server and exact:
+            raise ValueError("the estimator full needs whole distributions, which a server does not return")
+        if self.student_server and self.student_temperature != 1:
+            raise ValueError(
+                "a server applies no temperature to the texts that it scores: set "
+                "grpo.student_temperature = 1"
+            )
+        if self.teacher_logprobs == "sampled" and self.temperature != self.teacher_temperature:
+            raise ValueError(
+                "teacher_logprobs = 'sampled' needs equal temperatures: grpo.temperature is "
+                f"{self.temperature}, grpo.teacher_temperature is {self.teacher_temperature}"
+            )
+        return self
+
+
+class RlSection(GrpoOptions):
+    """[rl] of a student: GRPO with 1 for a correct answer as the reward."""
+
+    reward: RunField[CorrectnessSettings] = Field(CorrectnessSettings(), description="The reward.")
+
+
+class GrpoTraining(GrpoOptions):
+    """A whole GRPO training, of a model of any role; `section` is the recipe's section with its options."""
+
+    role: ClassVar[Role]
+    section: ClassVar[str]
+
+    model: RunField[str] = Field(description="The model to train: an alias, a hub id or a local path.")
     output: FreeField[str] = Field(description="Directory of checkpoints and of the trained model.")
     format: RunField[str] = Field("stratos", description="Conversation format.")
     seed: RunField[TrainingSeed] = Field(0, description="Seed of the order of questions and of sampling.")
+
+    @property
+    def scoring_students(self) -> tuple[str, ...]:
+        """The students that the reward uses."""
+        return ()
+
+    def list_identity(self) -> dict[str, Any]:
+        """Return what determines the result, with those options of the trainer that do."""
+        return {**super().list_identity(), "role": self.role, "trainer": select_deciding(self.trainer)}
+
+
+class GrpoConfig(GrpoSection, GrpoTraining):
+    """A whole GRPO training of a teacher."""
+
+    role: ClassVar[Role] = "teacher"
+    section: ClassVar[str] = "grpo"
+
+    students: RunField[tuple[str, ...]] = Field(
+        (), description="Frozen students whose understanding of the explanation is the reward."
+    )
 
     @model_validator(mode="after")
     def _check_students(self) -> GrpoConfig:
@@ -180,12 +239,25 @@ class GrpoConfig(GrpoSection):
     def list_identity(self) -> dict[str, Any]:
         """Return what determines the result, under the field names of version 0.1."""
         identity = super().list_identity()
+        del identity["role"]
+        identity["teacher"] = identity.pop("model")
         reward = identity.pop("reward")
+        correctness = {name: reward.pop(name) for name in CorrectnessSettings.model_fields}
+        if self.reward.get_correctness() != CorrectnessSettings():
+            identity["correctness"] = correctness
         identity["reward"] = reward.pop("type")
         identity["combine"] = reward.pop("combine")
         identity["shuffle_rewards"] = reward.pop("shuffle")
         identity["rlt"] = reward
         identity["teacher_side"] = identity.pop("teacher_logprobs")
-        # Only those options of the trainer that determine what is learned.
-        identity["trainer"] = select_deciding(self.trainer)
         return identity
+
+
+class StudentGrpoConfig(RlSection, GrpoTraining):
+    """A whole GRPO training of a student."""
+
+    role: ClassVar[Role] = "student"
+    section: ClassVar[str] = "rl"
+
+
+AnyGrpoConfig = GrpoConfig | StudentGrpoConfig

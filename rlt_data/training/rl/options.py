@@ -8,10 +8,10 @@ from typing import Any
 from rlt_data.errors import UsageError
 from rlt_data.training.common.distributed import World, choose_precision
 from rlt_data.training.common.trl_options import RESERVED, RESERVED_GRPO, build_lora, build_options
-from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.config import GrpoTraining
 
 
-def list_options(config: GrpoConfig, output: Path, *, world: int) -> dict[str, Any]:
+def list_options(config: GrpoTraining, output: Path, *, world: int) -> dict[str, Any]:
     """List all options of `trl.GRPOConfig`: those of the recipe over this program's defaults.
 
     Raises `UsageError` where the completions of a generation do not divide into equal passes.
@@ -22,7 +22,7 @@ def list_options(config: GrpoConfig, output: Path, *, world: int) -> dict[str, A
         raise UsageError(
             f"{config.questions_per_step} questions x {config.group_size} completions do not divide into "
             f"passes of {micro} in each of {world} processes",
-            where="grpo.micro_batch_size",
+            where=f"{config.section}.micro_batch_size",
             remedy="choose a divisor, or other numbers of questions and completions",
         )
     correction = config.trainer.get("vllm_importance_sampling_correction", True)
@@ -30,7 +30,7 @@ def list_options(config: GrpoConfig, output: Path, *, world: int) -> dict[str, A
         raise UsageError(
             "without vllm_importance_sampling_correction the trainer does not recompute the "
             "log-probabilities of what vLLM sampled, so nothing checks that vLLM has the trained weights",
-            where="grpo.trainer.vllm_importance_sampling_correction",
+            where=f"{config.section}.trainer.vllm_importance_sampling_correction",
             remedy="remove the option",
         )
     return {
@@ -56,13 +56,15 @@ def list_options(config: GrpoConfig, output: Path, *, world: int) -> dict[str, A
     }
 
 
-def check_options(config: GrpoConfig, *, world: int | None = None) -> Any:
+def check_options(config: GrpoTraining, *, world: int | None = None) -> Any:
     """Build the `trl.GRPOConfig` of a training, and check its LoRA options.
 
     Raises `UsageError` as `build_options` and `list_options` do.
     """
+    section = config.section
     own = {**choose_precision(config.trainer), **config.trainer}
-    build_options("GRPOConfig", own, where="grpo.trainer", reserved={**RESERVED, **RESERVED_GRPO})
-    build_lora(config.lora, where="grpo.lora")
+    reserved = {name: key.format(section=section) for name, key in RESERVED_GRPO.items()}
+    build_options("GRPOConfig", own, where=f"{section}.trainer", reserved={**RESERVED, **reserved})
+    build_lora(config.lora, where=f"{section}.lora")
     options = list_options(config, Path(config.output), world=world or World().size)
-    return build_options("GRPOConfig", options, where="grpo.trainer")
+    return build_options("GRPOConfig", options, where=f"{section}.trainer")

@@ -11,7 +11,7 @@ from rlt_data.formats import ConversationFormat, check_template
 from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import select_rows
-from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.config import AnyGrpoConfig, GrpoTraining
 from rlt_data.training.rl.reward_types import find_reward_type
 
 ItemT = TypeVar("ItemT")
@@ -28,16 +28,16 @@ class Question(NamedTuple):
 
 
 def select_questions(
-    run: StageRun, config: GrpoConfig, teacher: ModelIdentity, format: ConversationFormat
+    run: StageRun, config: AnyGrpoConfig, model: ModelIdentity, format: ConversationFormat
 ) -> list[Question]:
     """Select questions and render their prompts, in an order that depends on their content only.
 
     Questions with a prompt over the limit go to `rejects`, and so do those that the reward cannot use.
     Raises `InputError` where no question is left.
     """
-    tokenizer = load_tokenizer(teacher)
+    tokenizer = load_tokenizer(model)
     reward_type = find_reward_type(config)
-    for note in check_template(format, tokenizer, reward_type.role, name=teacher.name):
+    for note in check_template(format, tokenizer, reward_type.role, name=model.name):
         run.note(note)
     rows = select_rows(run, "questions", config.where).sort("question_id")
     if config.limit is not None:
@@ -66,7 +66,7 @@ def select_questions(
     return questions
 
 
-def plan_questions(items: Sequence[ItemT], config: GrpoConfig) -> list[ItemT]:
+def plan_questions(items: Sequence[ItemT], config: GrpoTraining) -> list[ItemT]:
     """List the questions of the whole training in order; each comes once before any comes again.
 
     The order depends on the seed only, so that a resumed training continues it.

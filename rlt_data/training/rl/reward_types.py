@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from rlt_data.formats import ConversationFormat, Role, render_student_prompt, render_teacher_prompt
 from rlt_data.tasks.answers import extract_answer
-from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.config import AnyGrpoConfig, CorrectnessSettings, GrpoConfig, StudentGrpoConfig
 
 if TYPE_CHECKING:
     from rlt_data.reward.backends.base import LogprobBackend
@@ -32,7 +32,7 @@ class RewardType(Protocol):
     def find_stop(self, format: ConversationFormat) -> str | None:
         """Return the text that ends a completion beside the model's end tokens; None where there is none."""
 
-    def build(self, config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+    def build(self, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
         """Build the reward function; `tokenizer` is the policy's, `stack` closes what the function opens."""
 
 
@@ -40,6 +40,9 @@ class RltType:
     """The students' understanding of an explanation: the prompt holds question and solution."""
 
     role: Role = "teacher"
+
+    def __init__(self, config: GrpoConfig) -> None:
+        self.config = config
 
     def find_flaw(self, solution: str, answer: str | None) -> tuple[str, str] | None:
         """Accept every question."""
@@ -53,10 +56,11 @@ class RltType:
         """Return the tag that closes an explanation."""
         return format.teacher.close
 
-    def build(self, config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+    def build(self, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
         """Build the reward with its students loaded, or behind their server."""
         from rlt_data.training.rewards.rlt import RltReward
 
+        config = self.config
         return RltReward(
             [_open_student(name, config) for name in config.students],
             policy_tokenizer=tokenizer,
@@ -75,6 +79,9 @@ class CorrectnessType:
 
     role: Role = "student"
 
+    def __init__(self, settings: CorrectnessSettings) -> None:
+        self.settings = settings
+
     def find_flaw(self, solution: str, answer: str | None) -> tuple[str, str] | None:
         """Reject a question without a final answer."""
         if answer is None and extract_answer(solution) is None:
@@ -89,30 +96,33 @@ class CorrectnessType:
         """Return None: only end tokens end an answer."""
         return None
 
-    def build(self, config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+    def build(self, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
         """Build the reward with its verifier processes."""
         from rlt_data.training.rewards.correctness import CorrectnessReward
 
         return stack.enter_context(CorrectnessReward(format=format, policy_tokenizer=tokenizer))
 
 
-def find_reward_type(config: GrpoConfig) -> RewardType:
+def find_reward_type(config: AnyGrpoConfig) -> RewardType:
     """Return the reward type of a training."""
+    if isinstance(config, StudentGrpoConfig):
+        return CorrectnessType(config.reward)
     match config.reward.type:
         case "rlt":
-            return RltType()
+            return RltType(config)
         case "correctness":
-            return CorrectnessType()
+            return CorrectnessType(config.reward.get_correctness())
         case never:
             assert_never(never)
 
 
-def build_reward(config: GrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+def build_reward(config: AnyGrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
     """Build the reward function of a training, shuffled where `grpo.reward.shuffle` is set."""
     from rlt_data.training.rewards.shuffled import ShuffledReward
 
-    reward = find_reward_type(config).build(config, format, tokenizer, stack)
-    return ShuffledReward(reward, seed=config.seed) if config.reward.shuffle else reward
+    reward = find_reward_type(config).build(format, tokenizer, stack)
+    shuffle = isinstance(config, GrpoConfig) and config.reward.shuffle
+    return ShuffledReward(reward, seed=config.seed) if shuffle else reward
 
 
 def _open_student(name: str, config: GrpoConfig) -> ScoringModel | LogprobBackend:

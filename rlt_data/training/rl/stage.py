@@ -1,4 +1,4 @@
-"""GRPO of a teacher by TRL with the reward of `grpo.reward`: rollouts, metrics and a model from questions."""
+"""GRPO of a teacher or a student by TRL: rollouts, metrics and a model from questions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rlt_data.training.common.distributed import World, keep_to_one_device, plac
 from rlt_data.training.common.requirements import refuse
 from rlt_data.training.common.session import PreparedTraining, TrainingSession, run_training
 from rlt_data.training.common.trl_options import build_lora, build_options
-from rlt_data.training.registry import GRPO
+from rlt_data.training.registry import GRPO_STUDENT, GRPO_TEACHER
 from rlt_data.training.rewards.completions import decode_completion
-from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.config import AnyGrpoConfig, GrpoConfig, StudentGrpoConfig
 from rlt_data.training.rl.conflicts import find_conflicts
 from rlt_data.training.rl.options import check_options, list_options
 from rlt_data.training.rl.questions import Question, plan_questions, select_questions
@@ -35,9 +35,9 @@ SCHEME_VERSION = 1
 
 
 def train_grpo(
-    lake: Lake, config: GrpoConfig, *, force: bool = False, reporter: Reporter | None = None
+    lake: Lake, config: AnyGrpoConfig, *, force: bool = False, reporter: Reporter | None = None
 ) -> StageSummary:
-    """Train a teacher by GRPO; each completion becomes a row of `rollouts`, each number one of `metrics`.
+    """Train a model by GRPO; each completion becomes a row of `rollouts`, each number one of `metrics`.
 
     The trained model is `extra["model"]` of the summary. An interrupted run resumes from its last whole
     checkpoint; later steps are taken again and write the same rows. Raises `UsageError` for options that
@@ -55,24 +55,26 @@ def train_grpo(
     )
 
 
-def prepare_grpo(config: GrpoConfig) -> PreparedTraining[Sequence[Question]]:
+def prepare_grpo(config: AnyGrpoConfig) -> PreparedTraining[Sequence[Question]]:
     """Check the options and resolve the models. Raises `UsageError`, or `ModelError` for unknown models."""
     options = check_options(config, world=World().size)
-    teacher = resolve_model(config.teacher, role="teacher")
-    refuse(find_conflicts(config, options, context=read_model_config(teacher).context), where="grpo")
-    need: Need = "tokenizer" if config.student_server else "weights"
+    base = resolve_model(config.model, role=config.role)
+    context = read_model_config(base).context
+    refuse(find_conflicts(config, options, context=context), where=config.section)
+    served = isinstance(config, GrpoConfig) and config.student_server
+    need: Need = "tokenizer" if served else "weights"
     students = [resolve_model(name, role="student", need=need) for name in config.scoring_students]
     format = load_format(config.format)
 
     def select(run: StageRun) -> Sequence[Question]:
-        return select_questions(run, config, teacher, format)
+        return select_questions(run, config, base, format)
 
     def train(session: TrainingSession, questions: Sequence[Question]) -> None:
         _train(session, questions, config, format)
 
     return PreparedTraining(
-        GRPO,
-        base=teacher,
+        GRPO_STUDENT if isinstance(config, StudentGrpoConfig) else GRPO_TEACHER,
+        base=base,
         models=students,
         identity={"format": format.identity_text()},
         scheme_version=SCHEME_VERSION,
@@ -82,7 +84,7 @@ def prepare_grpo(config: GrpoConfig) -> PreparedTraining[Sequence[Question]]:
 
 
 def _train(
-    session: TrainingSession, questions: Sequence[Question], config: GrpoConfig, format: ConversationFormat
+    session: TrainingSession, questions: Sequence[Question], config: AnyGrpoConfig, format: ConversationFormat
 ) -> None:
     transformers = require_module("transformers", "train")
     from rlt_data.training.rl.engine_sync import SyncCheck
@@ -100,7 +102,7 @@ def _train(
         options["generation_kwargs"] = {**stopping, **(options.get("generation_kwargs") or {})}
     init = {"local_files_only": True, **place_model(options)}
     options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
-    arguments = build_options("GRPOConfig", options, where="grpo.trainer")
+    arguments = build_options("GRPOConfig", options, where=f"{config.section}.trainer")
     keep_to_one_device(arguments)
     with ExitStack() as stack:
         callbacks = stack.enter_context(session.show_progress(config.steps))
@@ -115,7 +117,7 @@ def _train(
             train_dataset=_build_dataset(questions, config),
             processing_class=tokenizer,
             callbacks=callbacks,
-            peft_config=build_lora(config.lora, where="grpo.lora"),
+            peft_config=build_lora(config.lora, where=f"{config.section}.lora"),
             draw_seed=config.seed,
             stop=stop,
             sync=SyncCheck(config.sync_limit),
@@ -145,7 +147,7 @@ def _record_rollouts(run: StageRun, trainer: Any, tokenizer: Any, policy: str) -
     trainer.record = RolloutRecorder(run, decode=decode, policy=policy, earlier_rows=earlier).record
 
 
-def _build_dataset(questions: Sequence[Question], config: GrpoConfig) -> Any:
+def _build_dataset(questions: Sequence[Question], config: AnyGrpoConfig) -> Any:
     datasets = require_module("datasets", "train")
     plan = plan_questions(questions, config)
     columns = {name: [getattr(question, name) for question in plan] for name in Question._fields}

@@ -26,7 +26,7 @@ SMALL = {"steps": 3, "questions_per_step": 2, "group_size": 4, "max_tokens": 8, 
 
 
 def make_config(models: dict[str, str], output: Path, **changes: Any) -> GrpoConfig:
-    values = {**SMALL, "teacher": models["teacher"], "students": (models["student"],), "output": str(output)}
+    values = {**SMALL, "model": models["teacher"], "students": (models["student"],), "output": str(output)}
     return GrpoConfig(**{**values, "trainer": TRAINER, **changes})
 
 

@@ -35,7 +35,7 @@ def sample(text: str, group: int) -> list[dict[str, Any]]:
 
 def test_repeated_samples_are_in_groups_of_their_own(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
-    config = GrpoConfig(teacher="t", students=("s",), output="o")
+    config = GrpoConfig(model="t", students=("s",), output="o")
 
     def train(*texts: str) -> int:
         with open_run(lake, "grpo", config, inputs=(), outputs=("rollouts",)) as run:
