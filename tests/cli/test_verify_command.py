@@ -100,6 +100,27 @@ def test_sql_refuses_runs_that_have_lost_states(program: QuickProgram) -> None:
     assert "nothing is damaged" in program.succeed("verify", "--lake", "lake")
 
 
+@pytest.mark.parametrize("name", ["traces", "scores", "questions"])
+def test_a_damaged_page_that_cannot_be_read_is_named(name: str, program: QuickProgram) -> None:
+    for file in find_files(program.folder / "lake" / name):
+        content = bytearray(file.read_bytes())
+        content[4 : len(content) // 2] = b"\xff" * (len(content) // 2 - 4)
+        file.write_bytes(content)
+    commands = [
+        ("rank", "--policy", "all", "--lake", "lake", "--quiet"),
+        ("rank", "--policy", "all", "--where", "trace_id IS NOT NULL", "--lake", "lake", "--quiet"),
+        ("sql", f"FROM {name}", "--lake", "lake"),
+        ("sql", f"FROM {name}", "-f", "csv", "-o", "out", "--lake", "lake"),
+    ]
+    for arguments in commands:
+        done = program(*arguments)
+        assert done.returncode == 1, arguments
+        assert done.stderr.startswith(f"error: table {name} is damaged: {name}/part-"), done.stderr
+        assert "has not the recorded SHA-256" in done.stderr
+        assert "`rlt-data verify`" in done.stderr
+        assert "defect" not in done.stderr + done.stdout
+
+
 def test_a_lake_that_does_not_exist_is_not_verified(program: QuickProgram) -> None:
     done = program("verify", "--lake", "nowhere")
     assert done.returncode == 1

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.integrity.reading import check_used_files
 from rlt_data.lake.integrity.rows import find_losses
 from rlt_data.lake.sql.execution import (
     BATCH_ROWS,
@@ -46,6 +47,16 @@ _TYPES = {
     "double": "DOUBLE",
     "timestamp[us, tz=UTC]": "TIMESTAMPTZ",
 }
+# Errors of the query, not of a file: in these the files are not read again.
+_QUERY_ERRORS = (
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.DataError,
+    duckdb.InterruptException,
+    duckdb.ParserException,
+    duckdb.SyntaxException,
+)
+_VALUE_ERRORS = ("Conversion Error", "Out of Range Error", "Invalid Error: Conversion Error", "INTERRUPT")
 _READ_ONLY = "use a statement that reads: SELECT, FROM, WITH, VALUES, EXPLAIN, DESCRIBE, SHOW or SUMMARIZE"
 
 
@@ -64,7 +75,7 @@ def run_query(
             connection,
             execution,
         ),
-        _explain_errors(connection, query),
+        _explain_errors(catalog, connection, query),
     ):
         answer = execution.run(lambda: connection.sql(query).to_arrow_table())
         return answer.rename_columns(_number_repeated_names(answer.column_names))
@@ -85,7 +96,7 @@ def stream_query(
         connection,
         execution,
     ):
-        with _explain_errors(connection, query):
+        with _explain_errors(catalog, connection, query):
             reader = execution.run(lambda: connection.sql(query).to_arrow_reader(BATCH_ROWS))
         names = _number_repeated_names(reader.schema.names)
         schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
@@ -97,7 +108,7 @@ def stream_query(
                 return None
 
         def iterate() -> Iterator[pa.RecordBatch]:
-            with _explain_errors(connection, query):
+            with _explain_errors(catalog, connection, query):
                 while (batch := execution.run(fetch)) is not None:
                     yield batch.rename_columns(names)
 
@@ -126,7 +137,7 @@ def _open_query(
         duckdb.connect(":memory:") as connection,
         closing(Execution(connection, limits)) as execution,
     ):
-        with _explain_errors(connection, query):
+        with _explain_errors(catalog, connection, query):
             files = _open_views(connection, catalog, query, versions or {})
             if not incomplete:
                 _check_losses(catalog, query, versions or {})
@@ -136,15 +147,19 @@ def _open_query(
 
 
 @contextmanager
-def _explain_errors(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[None]:
+def _explain_errors(catalog: Catalog, connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[None]:
     """Convert the errors of DuckDB, and those that Arrow passes on while rows are fetched."""
     try:
         yield
     except duckdb.Error as error:
+        if not isinstance(error, _QUERY_ERRORS) and not is_out_of_memory(error):
+            check_used_files(catalog, error)
         raise _explain_error(error, connection, query) from error
     except (pa.ArrowException, OSError) as error:
         if is_out_of_memory(error):
             raise explain_out_of_memory(error) from error
+        if not str(error).startswith(_VALUE_ERRORS):
+            check_used_files(catalog, error)
         raise LakeError(str(error), where="the query") from error
 
 

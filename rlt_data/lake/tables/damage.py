@@ -13,6 +13,11 @@ from rlt_data.errors import LakeError
 from rlt_data.lake.tables.data_files import FileRecord
 from rlt_data.lake.tables.folder import TableFolder
 
+
+class DamageError(LakeError):
+    """Files of a table are damaged."""
+
+
 DamageKind = Literal["file", "log", "version", "rows", "record"]
 REPAIR_REMEDY = "`rlt-data verify --repair`, then run the commands that made these rows again"
 _MAGIC = b"PAR1"
@@ -95,15 +100,15 @@ def describe_file(table: str, file: AddedFile, what: str) -> Damage:
     return Damage(table, "file", f"{table}/{file.path}", what, run_id=file.run_id, rows=file.rows)
 
 
-def explain_damage(found: Collection[Damage], where: str) -> LakeError:
+def explain_damage(found: Collection[Damage], where: str) -> DamageError:
     """Make the error for the damage that was found, of which there is some."""
     first = next(iter(found))
     whose = f" (rows of run {first.run_id})" if first.run_id else ""
     others = f", and {len(found) - 1} more damages" if len(found) > 1 else ""
-    return LakeError(
+    return DamageError(
         f"table {first.table} is damaged: {first.path} {first.what}{whose}{others}",
         where=where,
-        remedy=REPAIR_REMEDY,
+        remedy=f"`rlt-data verify` finds all damage; {REPAIR_REMEDY}",
     )
 
 

@@ -27,6 +27,7 @@ from rlt_data.lake.tables.commits import (
 from rlt_data.lake.tables.conform import conform_rows
 from rlt_data.lake.tables.damage import (
     AddedFile,
+    Damage,
     explain_damage,
     inspect_files,
     inspect_hashes,
@@ -246,6 +247,22 @@ class Table:
         if found:
             raise explain_damage(found, self.uri)
 
+    def find_damage(self) -> list[Damage]:
+        """Find which of the files that were used so far are not as their commits recorded them.
+
+        For an error while reading: the engines that read Parquet do not say which file is damaged.
+        """
+        used = {file.rpartition("/")[2] for file in self._checked}
+        with suppress(LakeError, OSError):
+            files = [
+                file for entry in read_log(self.folder) for file in entry.list_files() if file.path in used
+            ]
+            return [
+                *inspect_files(self.name, self.folder, files, local=self.local),
+                *inspect_hashes(self.name, self.folder, files, self.read_records()),
+            ]
+        return []
+
     def read_records(self) -> Mapping[str, FileRecord]:
         """Return what the commits recorded of their files, by path; files of version 0.1 have no record."""
         for entry in read_log(self.folder, start=self._entries_read):
@@ -357,6 +374,8 @@ class Table:
         try:
             return frame.collect()
         except (pl.exceptions.PolarsError, OSError) as error:
+            if found := self.find_damage():
+                raise explain_damage(found, self.uri) from error
             raise LakeError(
                 f"table {self.name} cannot be read: {describe_failure(error)}",
                 where=self.uri,

@@ -33,7 +33,7 @@ _FRAMES = re.compile(r"^\s*(?:0: |stack backtrace:|backtrace:)", re.MULTILINE | 
 _REOPEN_EVERY = 25
 
 
-def describe_failure(error: Exception) -> str:
+def describe_failure(error: BaseException) -> str:
     """Describe a storage error in one line, without the colors, arrows and stack frames of its message."""
     lines = [line.strip(" ↳") for line in _COLORS.sub("", _FRAMES.split(str(error), 1)[0]).splitlines()]
     return ": ".join(line for line in lines if line)

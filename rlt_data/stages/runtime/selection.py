@@ -10,6 +10,7 @@ from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
 from rlt_data.lake.runs import sort_by_end
 from rlt_data.lake.sql.query import check_predicate, find_named_tables, quote_name
+from rlt_data.lake.tables.damage import DamageError
 from rlt_data.stages.runtime.run import StageRun
 
 
@@ -44,6 +45,8 @@ def keep_rows(
     try:
         check_predicate(where)
         kept = lake.sql(query, versions=versions, incomplete=True)  # A run checks its inputs itself.
+    except DamageError:
+        raise
     except LakeError as error:
         raise UsageError(
             f"the predicate is not valid SQL over {table}: {error.what}",

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 from rlt_data.lake import Lake
+from rlt_data.lake.integrity.reading import explain_reading
 from rlt_data.progress import Reporter
 from rlt_data.stages.registry import find_stage
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
@@ -47,11 +48,12 @@ class Stage(Generic[ConfigT]):
         """
         reporter = reporter or Reporter(quiet=True)
         with reporter.watch(self.declaration.name):
-            preparation = self.prepare(lake, config)
+            with explain_reading(lake):
+                preparation = self.prepare(lake, config)
             run = start_run(lake, self.declaration, config, preparation, force=force, reporter=reporter)
             if not isinstance(run, StageRun):
                 return run
-            with run:
+            with run, explain_reading(lake):
                 preparation.execute(run)
             return run.summary
 
@@ -60,7 +62,8 @@ class Stage(Generic[ConfigT]):
 
         Raises what `prepare` raises, such as `ModelError` for an unknown model.
         """
-        return plan_run(lake, self.declaration, config, self.prepare(lake, config))
+        with explain_reading(lake):
+            return plan_run(lake, self.declaration, config, self.prepare(lake, config))
 
 
 def stage(
