@@ -12,7 +12,7 @@ PRINTERS = {
     "rlt_data/console.py",
     "cli/streams.py",  # It puts these in place of the interpreter's streams.
     # These answer their parent in JSON, through a pipe.
-    "rlt_data/tasks/verify_child.py",
+    "rlt_data/tasks/grading/child.py",
     "rlt_data/formats/template_child.py",
 }
 # A `Console` of Rich can be made in rlt_data/console.py only; what prints on it is no matter.

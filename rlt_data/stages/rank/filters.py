@@ -17,7 +17,8 @@ import polars as pl
 
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.tasks.answers import extract_answer
-from rlt_data.tasks.verify import AnswerVerifier, find_trace_answer
+from rlt_data.tasks.extraction import extract_trace_answer
+from rlt_data.tasks.grading.verifier import AnswerVerifier
 
 FilterName = Literal["closed", "complete", "no-loop", "correct"]
 FILTER_NAMES: tuple[FilterName, ...] = get_args(FilterName)
@@ -96,7 +97,7 @@ def _find_correct(run: StageRun, traces: pl.DataFrame, seconds: float, processes
             pairs = [
                 (
                     truth.get(row["question_id"]),
-                    find_trace_answer(row["trace_solution"], row["think"], row["completion"]),
+                    extract_trace_answer(row["trace_solution"], row["think"], row["completion"]),
                 )
                 for row in texts
             ]

@@ -52,6 +52,14 @@ class Grade:
     detail: str | None = None
 
 
+@dataclass(frozen=True)
+class GraderSettings:
+    """Settings of graders: the time limit of one comparison in seconds, and the number of processes."""
+
+    seconds: float = 5.0
+    processes: int | None = None
+
+
 class Grader(Protocol):
     """Grades completions. `version` names the rules and the library, so that grades can be told apart."""
 
@@ -61,3 +69,37 @@ class Grader(Protocol):
     def grade(self, items: Sequence[Item], extraction: Extraction) -> list[Grade]:
         """Grade completions; the grades come in the order of the items."""
         ...
+
+    def close(self) -> None:
+        """End what the grader holds open, such as processes."""
+        ...
+
+
+def make_grade(
+    grader: Grader,
+    item: Item,
+    extraction: Extraction,
+    *,
+    answer: str | None,
+    found: str | None,
+    verdict: Verdict,
+    detail: str | None = None,
+) -> Grade:
+    """Make the grade of a comparison; without an answer, or without a true one, its verdict says so.
+
+    `found` is how the answer was found; `verdict` counts only where there are two answers to compare.
+    """
+    if item.answer is None or not item.answer.strip():
+        verdict, detail = "ungradable", "the question has no true answer"
+    elif answer is None or not answer.strip():
+        verdict, detail = explain_no_answer(item), None
+    return Grade(item.key, grader.name, grader.version, extraction, answer, found, verdict, detail)
+
+
+def explain_no_answer(item: Item) -> Verdict:
+    """Return why a completion without an answer has none."""
+    if item.truncated:
+        return "truncated"
+    if item.response is None:
+        return "unclosed_think"
+    return "no_answer"

@@ -8,7 +8,8 @@ from typing import Any
 
 from rlt_data.formats import ConversationFormat, parse_student_completion
 from rlt_data.tasks.answers import extract_answer
-from rlt_data.tasks.verify import AnswerVerifier
+from rlt_data.tasks.extraction import extract_stated
+from rlt_data.tasks.grading.verifier import AnswerVerifier
 from rlt_data.training.rewards.completions import read_completions
 from rlt_data.training.rewards.rlt import ScoredCompletion
 
@@ -51,11 +52,11 @@ class CorrectnessReward:
         true = [stated or extract_answer(text) for stated, text in zip(answer, solution, strict=True)]
         texts = read_completions(self.tokenizer, completions, completion_ids)
         parsed = [parse_student_completion(self.format, text) for text in texts]
-        given = [extract_answer(trace.solution) if trace.solution else None for trace in parsed]
+        given = [extract_stated(trace.solution or "").text for trace in parsed]
         verdicts = self._verifier.verify(zip(true, given, strict=True))
         rewards: list[float | None] = []
         for expected, verdict in zip(true, verdicts, strict=True):
-            if expected is None or verdict in ("timeout", "failed"):
+            if expected is None or verdict in ("timed_out", "failed"):
                 rewards.append(None)
             else:
                 rewards.append(1.0 if verdict == "correct" else 0.0)
