@@ -8,6 +8,7 @@ from pathlib import Path
 from rlt_data.errors import LakeError
 from rlt_data.lake.location import resolve_location
 from rlt_data.lake.migrations import apply_migrations, check_record, open_record
+from rlt_data.lake.newest_versions import note_newest
 from rlt_data.lake.tables.folder import LOG, TableFolder
 from rlt_data.lake.tables.table import Table
 from rlt_data.lake.tables.writer import check_clock
@@ -86,6 +87,8 @@ class Catalog:
         if self.local:
             Path(self.uri).mkdir(parents=True, exist_ok=True)
         applied = apply_migrations(self._location, self.storage_options)
+        if applied:
+            note_newest(self.folder, self.record, self.record.version())
         self._prepared = True
         return applied
 

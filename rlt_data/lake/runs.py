@@ -16,7 +16,7 @@ from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.fingerprint import NamedModel
-from rlt_data.lake.newest_run import note_newest_run
+from rlt_data.lake.newest_versions import note_newest
 from rlt_data.lake.tables.commits import Fence
 from rlt_data.lake.tables.conform import build_rows
 from rlt_data.lake.tables.damage import REPAIR_REMEDY
@@ -240,7 +240,7 @@ def commit_state(
     runs = catalog.table("runs")
     rows = build_rows([row], runs.schema.arrow)
     commit = runs.commit(rows, run_id=first.run_id, fence=fence)
-    note_newest_run(catalog, commit.version)
+    note_newest(catalog.folder, runs, commit.version)
     return commit.written
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.rows import find_lost_versions, find_missing_rows, find_unrecorded_runs
-from rlt_data.lake.newest_run import find_lost_states
+from rlt_data.lake.newest_versions import find_lost_end
 from rlt_data.lake.runs import RunRecord, list_runs
 from rlt_data.lake.tables.damage import Damage, inspect_files, list_added_files
 from rlt_data.lake.tables.log import find_log_gaps
@@ -49,8 +49,10 @@ def _check_table(catalog: Catalog, table: Table, records: Sequence[RunRecord] | 
         if table.name == catalog.record.name:
             if table.version() == NO_VERSION:
                 damages.append(Damage(table.name, "log", table.name, "is missing"))
+            else:
+                damages += find_lost_end(catalog.folder, table)
         elif table.name == "runs":
-            damages += find_lost_states(catalog)
+            damages += find_lost_end(catalog.folder, table)
         elif records is not None:
             damages += compare_runs(catalog, table, records)
     except (LakeError, OSError) as error:

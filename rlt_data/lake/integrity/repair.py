@@ -23,7 +23,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.rows import FINGERPRINT_KEY, find_missing_rows, find_recorded_version
 from rlt_data.lake.integrity.verify import TableReport
-from rlt_data.lake.newest_run import read_newest_run
+from rlt_data.lake.newest_versions import read_newest
 from rlt_data.lake.runs import RunRecord, commit_state, draft_record, list_runs
 from rlt_data.lake.tables.commits import Fence, commit_repair
 from rlt_data.lake.tables.damage import Damage
@@ -104,7 +104,7 @@ def _repair_log(catalog: Catalog, table: Table, report: TableReport, repair: Rep
             if name == "_last_checkpoint" or ".checkpoint." in name:
                 _set_aside(catalog, f"{table.name}/{LOG}/{name}", repair)
     if table.name == "runs":
-        recorded = read_newest_run(catalog)
+        recorded = read_newest(catalog.folder, "runs")
     elif table.name != catalog.record.name and _opens(catalog.table("runs")):
         recorded = find_recorded_version(table.name, list_runs(catalog))
     else:

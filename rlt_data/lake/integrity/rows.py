@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
-from rlt_data.lake.newest_run import find_lost_states
+from rlt_data.lake.newest_versions import find_lost_end
 from rlt_data.lake.runs import RunRecord, list_runs
 from rlt_data.lake.tables.damage import Damage
 from rlt_data.lake.tables.table import Table
@@ -94,7 +94,7 @@ def find_losses(catalog: Catalog, names: Collection[str]) -> list[Damage]:
     """
     if not names:
         return []
-    found = find_lost_states(catalog) if "runs" in names else []
+    found = find_lost_end(catalog.folder, catalog.table("runs")) if "runs" in names else []
     records = list_runs(catalog)
     for name in names:
         if name != "runs":

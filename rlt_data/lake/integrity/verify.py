@@ -13,7 +13,7 @@ from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.check import compare_runs
 from rlt_data.lake.migrations import check_record
-from rlt_data.lake.newest_run import find_lost_states
+from rlt_data.lake.newest_versions import find_lost_end
 from rlt_data.lake.runs import RunRecord, list_runs
 from rlt_data.lake.tables.damage import AddedFile, Damage, describe_file, inspect_files, list_added_files
 from rlt_data.lake.tables.folder import LOG
@@ -70,9 +70,11 @@ def verify_lake(catalog: Catalog, *, reporter: Reporter | None = None) -> list[T
         name = check.table.name
         if name == catalog.record.name:
             check.damages += _find_lost_record(catalog)
+            if check.current is not None:
+                check.damages += find_lost_end(catalog.folder, check.table)
         elif name == "runs":
             if check.current is not None:
-                check.damages += find_lost_states(catalog)
+                check.damages += find_lost_end(catalog.folder, check.table)
         else:
             if records is None:
                 notes[name].append("not compared with `runs`, which is damaged")

@@ -16,7 +16,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake, RunRecord, TableState
 from rlt_data.lake.fingerprint import compute_fingerprint
 from rlt_data.lake.integrity.rows import check_inputs, find_missing_rows, find_recorded_version
-from rlt_data.lake.newest_run import find_lost_states
+from rlt_data.lake.newest_versions import find_lost_end
 from rlt_data.lake.runs import SESSION_KEY, commit_state, count_recorded_rows, draft_record, read_first_state
 from rlt_data.lake.sessions import describe_session
 from rlt_data.lake.sql.query import find_named_tables
@@ -193,7 +193,7 @@ def _check_states(
     lake: Lake, stage: StageDeclaration, draft: RunRecord, existing: Sequence[RunRecord]
 ) -> None:
     """Raise `LakeError` where `runs` lost its newest states, unless this run is one of theirs."""
-    lost = find_lost_states(lake)
+    lost = find_lost_end(lake.folder, lake.table("runs"))
     if lost and find_interrupted(existing) is None:
         _, run_id = _identify_next(draft, existing)
         tables = (lake.table(name) for name in (*stage.writes, REJECTS))

@@ -24,7 +24,7 @@ from polars.testing import assert_frame_equal
 
 from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
-from rlt_data.lake.newest_run import NOTE
+from rlt_data.lake.newest_versions import name_note
 from rlt_data.lake.sessions import find_state
 from rlt_data.stages.rank import RankConfig, rank
 
@@ -145,10 +145,11 @@ def test_the_newest_entries_of_runs_are_deleted(
 
 
 def test_a_lake_without_a_note_of_its_newest_run_is_read(damaged: Path, whole: Path) -> None:
-    (damaged / NOTE).unlink()
+    note = damaged / name_note("runs")
+    note.unlink()
     assert_whole(damaged, whole)
     for content in (b"", b"[]", b'{"version": "x"}'):
-        (damaged / NOTE).write_bytes(content)
+        note.write_bytes(content)
         assert Lake(damaged).check() == []
 
 
@@ -210,7 +211,17 @@ def test_runs_that_are_removed_are_found_again_without_a_repair(damaged: Path, w
     assert_whole(damaged, whole)
 
 
-@pytest.mark.parametrize("name", ["the table is removed", "a file is deleted", "the first entry is emptied"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "the table is removed",
+        "a file is deleted",
+        "the first entry is emptied",
+        "the newest entry is deleted",
+        "the newest entry is emptied",
+        "the two newest entries are deleted",
+    ],
+)
 def test_the_record_of_migrations_is_repaired(name: str, damaged: Path, whole: Path) -> None:
     CORRUPTIONS[name](damaged / "_rlt_data")
     assert {damage.table for damage in Lake(damaged, create=False, check=False).check()} == {"_rlt_data"}
