@@ -32,6 +32,7 @@ COMMANDS = (
         "rlt_data_cli.commands.doctor.check_packages",
     ),
     Entry("models", PREPARE, "List the model names of the registry.", "rlt_data.models.describe_models"),
+    Entry("tasks", PREPARE, "List the evaluation tasks, or show one.", "rlt_data.tasks.definition.load_task"),
     Entry("run", PIPELINE, "Run the stages of a recipe (TOML).", "rlt_data.recipe.run.run_recipe"),
     *(Entry(stage.name, PIPELINE, stage.help, stage.function, stage) for stage in STAGES),
     *(

@@ -1,7 +1,7 @@
 """The settings of a user: `rlt-data.toml` in the working directory or the nearest one above it.
 
-It defines models (`[models.NAME]`), conversation formats (`[formats.NAME]`) and the default lake.
-Relative paths in it are relative to the file.
+It defines models (`[models.NAME]`), conversation formats (`[formats.NAME]`), tasks (`[tasks.NAME]`) and the
+default lake. Relative paths in it are relative to the file.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Settings(pydantic.BaseModel):
     lake: str | None = pydantic.Field(None, description="Directory or URI of the lake.")
     models: Mapping[str, ModelSettings] = pydantic.Field(default_factory=dict)
     formats: Mapping[str, Mapping[str, Any]] = pydantic.Field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, Any]] = pydantic.Field(default_factory=dict)
 
     _document: TomlDocument | None = pydantic.PrivateAttr(default=None)
     _path: Path | None = pydantic.PrivateAttr(default=None)

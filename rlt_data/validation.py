@@ -42,7 +42,7 @@ def describe_problem(
         message = f"input should be {_NOT_A_NUMBER[problem['type']]} {describe_range(rules) if rules else ''}"
     found = problem.get("input")
     shown = show_input and isinstance(found, str | int | float | bool)
-    return message[:1].lower() + message[1:].strip() + (f", found {_shorten(found)}" if shown else "")
+    return (message[:1].lower() + message[1:]).strip() + (f", found {_shorten(found)}" if shown else "")
 
 
 def explain_digits(error: Exception) -> str:

@@ -32,6 +32,11 @@ lake = "lake"
 # Your own conversation format; see docs/formats.md for every key.
 # [formats.my-format]
 # base = "stratos"
+
+# Your own task to evaluate models on; see docs/evaluation.md for every key.
+# [tasks.my-task]
+# base = "math500"
+# source = { dataset = "questions.jsonl" }
 """
 
 

@@ -55,7 +55,7 @@ def load_recipe(names: Sequence[str | Path], overrides: Sequence[str] = ()) -> L
     if contradictions:
         first = contradictions[0]
         raise UsageError(first.reason, where=_locate(first, documents), remedy=first.remedy)
-    settings = merge_settings(recipe.models, recipe.formats, load_settings())
+    settings = merge_settings(recipe.models, recipe.formats, load_settings(), tasks=recipe.tasks)
     return LoadedRecipe(recipe, settings)
 
 
@@ -91,9 +91,13 @@ def _locate(contradiction: Contradiction, documents: Sequence[TomlDocument]) -> 
 
 
 def merge_settings(
-    models: Mapping[str, ModelSettings], formats: Mapping[str, Mapping[str, Any]], own: Settings
+    models: Mapping[str, ModelSettings],
+    formats: Mapping[str, Mapping[str, Any]],
+    own: Settings,
+    *,
+    tasks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Settings:
-    """Add a recipe's models and formats to the user's settings, whose paths become absolute."""
+    """Add a recipe's models, formats and tasks to the user's settings, whose paths become absolute."""
     theirs = {
         name: model.model_copy(update={"model": own.resolve_path(model.model)})
         for name, model in own.models.items()
@@ -102,4 +106,13 @@ def merge_settings(
         lake=own.lake_uri,
         models={**theirs, **models},
         formats={**own.formats, **formats},
+        tasks={**{name: _anchor_task(task, own) for name, task in own.tasks.items()}, **(tasks or {})},
     )
+
+
+def _anchor_task(task: Mapping[str, Any], own: Settings) -> Mapping[str, Any]:
+    source = task.get("source")
+    dataset = source.get("dataset") if isinstance(source, Mapping) else None
+    if not isinstance(source, Mapping) or not isinstance(dataset, str):
+        return task
+    return {**task, "source": {**source, "dataset": own.resolve_path(dataset)}}

@@ -72,6 +72,9 @@ class Recipe(BaseModel):
         default_factory=dict,
         description="Conversation formats by name, in addition to those of rlt-data.toml.",
     )
+    tasks: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="Tasks by name, in addition to those of rlt-data.toml."
+    )
 
     def list_configs(self, section: str) -> tuple[StageConfig, ...]:
         """Return the configurations of a section, in the order of the recipe."""
