@@ -91,27 +91,59 @@ COMPARISONS = TableSchema(
     (
         required("comparison_id", TEXT, "Content hash of the run, the task, the model and the baseline."),
         required("task", TEXT, "The task; `overall` for the mean over tasks."),
-        required("model", TEXT, "The model, as the user named it."),
-        Column("model_revision", TEXT, "Commit of a hub model, or content hash of local weights."),
+        required(
+            "model",
+            TEXT,
+            "The model, as the user named it; with the run where several of its evaluations are compared.",
+        ),
+        Column(
+            "model_revision",
+            TEXT,
+            "Commit of a hub model, or content hash of local weights; null where tasks differ.",
+        ),
         Column("baseline", TEXT, "The model that it is compared with; null in rows of scores."),
         Column("baseline_revision", TEXT, "Revision of that model."),
         required("extraction", TEXT, "As in grades.extraction."),
         Column("grader", TEXT, "Grader and version of the verdicts; null for `overall`."),
+        Column(
+            "settings_differ",
+            TEXT,
+            "Settings of prompt and sampling in which the two models differ, separated by commas.",
+        ),
         required("questions", COUNT, "Number of questions; in rows of differences, those of both models."),
+        Column("left_out", COUNT, "Questions of one of the two models only, which are not compared."),
         Column("samples", DOUBLE, "Mean number of samples a question."),
         required("score", DOUBLE, "avg@k of the model over these questions, 0 to 1."),
         Column("score_low", DOUBLE, "Lower end of its 95% interval."),
         Column("score_high", DOUBLE, "Upper end of its 95% interval."),
+        Column("baseline_score", DOUBLE, "avg@k of the baseline over these questions."),
         Column("difference", DOUBLE, "Score minus the score of the baseline, over the same questions."),
         Column("difference_low", DOUBLE, "Lower end of the 95% interval of the difference."),
         Column("difference_high", DOUBLE, "Upper end of the 95% interval of the difference."),
         Column("p_value", DOUBLE, "Two-sided p-value of no difference, by the method in `method`."),
-        Column("separated", FLAG, "True where the 95% interval of the difference excludes 0."),
+        Column(
+            "separated",
+            FLAG,
+            "True where the 95% interval of the difference excludes 0 and the p-value is below 0.05.",
+        ),
         Column(
             "samples_needed",
             BIG,
             "Samples a question at which this difference would be told apart with power 0.8; null where no "
-            "number of samples is enough, because the questions themselves are too few.",
+            "number of samples is enough, because the questions themselves are too few, or without a "
+            "difference.",
+        ),
+        Column(
+            "samples_at_least",
+            FLAG,
+            "True where samples_needed is only a lower bound: with one sample a question, the spread between "
+            "questions is not known.",
+        ),
+        Column(
+            "questions_needed",
+            BIG,
+            "Questions at which this difference would be told apart with power 0.8, at the present number of "
+            "samples; null without a difference.",
         ),
         required("method", TEXT, "How intervals were computed, such as wilson or bootstrap over questions."),
         RUN_ID,

@@ -63,6 +63,14 @@ STAGES: tuple[StageDeclaration, ...] = (
         arguments=("path",),
         made_by=MadeBy("substitute", "distillation"),
     ),
+    StageDeclaration(
+        name="compare",
+        help="Compare models on the same questions.",
+        reads=("evaluations", "grades"),
+        writes=("comparisons",),
+        arguments=("models",),
+        flags={"tasks": "--task"},
+    ),
 )
 
 

@@ -8,8 +8,6 @@ from typing import Literal, assert_never
 import polars as pl
 
 from rlt_data.errors import UsageError
-from rlt_data.lake import Lake
-from rlt_data.lake.runs import sort_by_end
 from rlt_data.reward.derive import derive_reward
 from rlt_data.reward.estimators import RANKING_ORDER
 from rlt_data.stages.rank.config import Criterion, RankConfig
@@ -21,14 +19,6 @@ from rlt_data.stages.runtime.selection import select_rows
 CRITERIA: tuple[Criterion, ...] = (*RANKING_ORDER, "r_ss")
 # Scores that differ in one of these are not of one kind.
 SETTINGS = ("student_revision", "temperature_student", "temperature_teacher", "format", "dtype", "backend")
-
-
-def list_finished_writers(lake: Lake, table: str) -> list[str]:
-    """List the ids of the finished runs that write `table`, the newest last."""
-    finished = [
-        run for run in lake.runs() if run.finished and any(state.table == table for state in run.outputs)
-    ]
-    return [run.run_id for run in sort_by_end(lake, finished)]
 
 
 def reward_traces(

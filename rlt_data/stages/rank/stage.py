@@ -15,9 +15,9 @@ from rlt_data.lake import Lake
 from rlt_data.stages.rank.config import RankConfig
 from rlt_data.stages.rank.filters import filter_traces
 from rlt_data.stages.rank.policies import parse_policy, rank_traces
-from rlt_data.stages.rank.rewards import list_finished_writers, reward_traces
+from rlt_data.stages.rank.rewards import reward_traces
 from rlt_data.stages.runtime.run import Preparation, StageRun
-from rlt_data.stages.runtime.selection import limit_rows, select_rows
+from rlt_data.stages.runtime.selection import limit_rows, list_finished_writers, select_rows
 from rlt_data.stages.runtime.stage import stage
 
 APPEND_ROWS = 50_000

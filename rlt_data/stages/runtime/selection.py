@@ -85,3 +85,11 @@ def find_run(lake: Lake, stage: str, run_id: str | None) -> RunRecord:
     if not finished:
         raise LakeError(f"there is no finished run of {stage}", where=lake.uri, remedy=f"rlt-data {stage}")
     return sort_by_end(lake, finished)[-1]
+
+
+def list_finished_writers(lake: Lake, table: str) -> list[str]:
+    """List the ids of the finished runs that write `table`, the newest last."""
+    finished = [
+        run for run in lake.runs() if run.finished and any(state.table == table for state in run.outputs)
+    ]
+    return [run.run_id for run in sort_by_end(lake, finished)]
