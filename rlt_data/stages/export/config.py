@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from rlt_data.bounds import Rows
 from rlt_data.stages.export.forms import FORM_HELP, Form
-from rlt_data.stages.runtime.contract import FreeField, LaterRunField, ResolvedField, RunField, StageConfig
+from rlt_data.stages.runtime.contract import (
+    FreeField,
+    LaterRunField,
+    Over,
+    ResolvedField,
+    RunField,
+    StageConfig,
+)
 
 
 class ExportConfig(StageConfig):
@@ -19,7 +26,7 @@ class ExportConfig(StageConfig):
     distillation: ResolvedField[str | None] = Field(
         None, description="Run of substitute to export (id or prefix); unset: the newest finished one."
     )
-    where: LaterRunField[str | None] = Field(
+    where: LaterRunField[Annotated[str | None, Over("distillation")]] = Field(
         None, description="SQL predicate over distillation: export only these."
     )
     limit: LaterRunField[Rows | None] = Field(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from rlt_data.bounds import Count, Rows, SamplingTemperature, Seed, Share, Tokens
-from rlt_data.stages.runtime.contract import FreeField, ResolvedField, RowField, RunField
+from rlt_data.stages.runtime.contract import FreeField, Over, ResolvedField, RowField, RunField
 from rlt_data.stages.runtime.engine_config import EngineConfig
 
 
@@ -31,7 +31,9 @@ class GenerateConfig(EngineConfig):
         description="Maximum length of an explanation in tokens; a shorter context truncates it earlier.",
     )
     seed: RowField[Seed] = Field(0, description="Seed of all samples.")
-    where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
+    where: RunField[Annotated[str | None, Over("questions")]] = Field(
+        None, description="SQL predicate over questions: use only these."
+    )
     limit: RunField[Rows | None] = Field(None, description="Use only the first N questions.")
     # Under "resample" these two enter the keys of traces too: see `describe_generation`.
     over_context: RunField[Literal["keep", "drop", "resample"]] = Field(

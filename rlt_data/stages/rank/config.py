@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -12,7 +12,7 @@ from rlt_data.reward.estimators import Estimator
 from rlt_data.reward.settings import RewardSettings, RewardWeights
 from rlt_data.stages.rank.filters import FilterName
 from rlt_data.stages.rank.policies import parse_policy
-from rlt_data.stages.runtime.contract import FreeField, LaterRunField, RunField, StageConfig
+from rlt_data.stages.runtime.contract import FreeField, LaterRunField, Over, RunField, StageConfig
 
 Criterion = Literal["r_ss", Estimator]
 """The reward used for ranking a trace: with an estimator of the divergence, or r_ss without one."""
@@ -50,8 +50,12 @@ class RankConfig(StageConfig):
         "truncated), no-loop (does not end in repetition), correct (its own answer verifies); repeatable.",
     )
     reward: RunField[RankingReward] = Field(default_factory=RankingReward)
-    where: RunField[str | None] = Field(None, description="SQL predicate over traces: use only these.")
-    where_scores: RunField[str | None] = Field(None, description="SQL predicate over scores: use only these.")
+    where: RunField[Annotated[str | None, Over("traces")]] = Field(
+        None, description="SQL predicate over traces: use only these."
+    )
+    where_scores: RunField[Annotated[str | None, Over("scores")]] = Field(
+        None, description="SQL predicate over scores: use only these."
+    )
     limit: LaterRunField[Rows | None] = Field(
         None, description="Rank only the first N questions, by question_id."
     )

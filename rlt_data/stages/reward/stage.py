@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import polars as pl
 from pydantic import Field
@@ -14,7 +14,7 @@ from rlt_data.lake import Lake
 from rlt_data.reward.derive import derive_reward, find_underivable
 from rlt_data.reward.estimators import list_estimators
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.runtime.contract import LaterRunField, RunField, StageConfig
+from rlt_data.stages.runtime.contract import LaterRunField, Over, RunField, StageConfig
 from rlt_data.stages.runtime.run import Preparation, StageRun
 from rlt_data.stages.runtime.selection import limit_rows, select_rows
 from rlt_data.stages.runtime.stage import stage
@@ -26,7 +26,9 @@ class RewardConfig(StageConfig):
     """Which scores rewards are derived from, and under which settings."""
 
     reward: RunField[RewardSettings] = Field(default_factory=RewardSettings)
-    where: RunField[str | None] = Field(None, description="SQL predicate over scores: use only these.")
+    where: RunField[Annotated[str | None, Over("scores")]] = Field(
+        None, description="SQL predicate over scores: use only these."
+    )
     limit: LaterRunField[Rows | None] = Field(
         None, description="Use only the first N scores, in the order of score_id."
     )

@@ -29,6 +29,13 @@ class Identity:
     later: bool = False
 
 
+@dataclass(frozen=True)
+class Over:
+    """The table whose rows an SQL predicate selects, where that is known from the field alone."""
+
+    table: str
+
+
 RowField = Annotated[ValueT, Identity("row")]
 RunField = Annotated[ValueT, Identity("run")]
 LaterRowField = Annotated[ValueT, Identity("row", later=True)]
@@ -73,7 +80,16 @@ class StageConfig(BaseModel):
 
     def list_predicates(self) -> list[str]:
         """Return the SQL predicates of this configuration: the values of its fields named `where...`."""
-        return [str(value) for name, value in self if name.startswith("where") and value is not None]
+        return list(self.map_predicates().values())
+
+    def map_predicates(self) -> dict[str, str]:
+        """Map the names of the fields named `where...` to their predicates, where they are set."""
+        return {name: str(value) for name, value in self if name.startswith("where") and value is not None}
+
+    @classmethod
+    def find_table(cls, name: str) -> str | None:
+        """Find the table that the predicate in the field `name` is about; None where it depends."""
+        return next((mark.table for mark in cls.model_fields[name].metadata if isinstance(mark, Over)), None)
 
     def _dump_fields(self, parts: set[Part]) -> dict[str, Any]:
         entering = set()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import polars as pl
+import pyarrow as pa
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
 from rlt_data.lake.runs import sort_by_end
 from rlt_data.lake.sql.query import check_predicate, find_named_tables, quote_name
 from rlt_data.lake.tables.damage import DamageError
+from rlt_data.stages.runtime.contract import StageConfig
 from rlt_data.stages.runtime.run import StageRun
 
 
@@ -23,6 +25,24 @@ def select_rows(run: StageRun, table: str, where: str | None) -> pl.LazyFrame:
     """
     versions = run.list_versions(find_named_tables([where] if where else []))
     return keep_rows(run.lake, run.read(table), table, where, versions=versions)
+
+
+def check_predicates(lake: Lake, config: StageConfig) -> None:
+    """Check the SQL predicates of a configuration, before a run is opened and a model is loaded.
+
+    Raises `UsageError` as `select_rows`.
+    """
+    for name, where in config.map_predicates().items():
+        table = config.find_table(name)
+        if table is not None:
+            _find_keys(lake, table, where, {}, name=name, limit=0)
+            continue
+        try:
+            check_predicate(where)
+        except LakeError as error:
+            raise UsageError(
+                f"the predicate is not valid SQL: {error.what}", where=f"{name} = {where!r}"
+            ) from error
 
 
 def keep_rows(
@@ -40,20 +60,37 @@ def keep_rows(
     """
     if where is None:
         return rows
+    kept = _find_keys(lake, table, where, versions)
+    key = lake.table(table).schema.key
+    return rows.join(pl.DataFrame(kept).lazy(), on=key, how="semi", maintain_order="left")
+
+
+def _find_keys(
+    lake: Lake,
+    table: str,
+    where: str,
+    versions: Mapping[str, int] | None,
+    *,
+    name: str = "where",
+    limit: int | None = None,
+) -> pa.Table:
+    """Query the keys of the rows of `table` for which `where` holds, the value of the field `name`."""
     key = lake.table(table).schema.key
     query = f"SELECT {quote_name(key)} FROM {quote_name(table)} WHERE (\n{where}\n)"
     try:
         check_predicate(where)
-        kept = lake.sql(query, versions=versions, incomplete=True)  # A run checks its inputs itself.
+        limited = query if limit is None else f"{query} LIMIT {limit}"
+        return lake.sql(limited, versions=versions, incomplete=True)  # A run checks its inputs itself.
     except DamageError:
         raise
     except LakeError as error:
+        if error.where not in (where, "the query"):  # It is about the table.
+            raise
         raise UsageError(
             f"the predicate is not valid SQL over {table}: {error.what}",
-            where=f"where = {where!r}",
+            where=f"{name} = {where!r}",
             remedy=error.remedy or f"columns: {', '.join(lake.table(table).schema.arrow.names)}",
         ) from error
-    return rows.join(pl.DataFrame(kept).lazy(), on=key, how="semi", maintain_order="left")
 
 
 def limit_rows(rows: pl.LazyFrame, limit: int | None, *, key: str, order: Sequence[str]) -> pl.LazyFrame:

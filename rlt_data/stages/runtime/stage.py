@@ -15,6 +15,7 @@ from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.stages.runtime.declaration import StageDeclaration
 from rlt_data.stages.runtime.planning import StagePlan, plan_run
 from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.selection import check_predicates
 from rlt_data.stages.runtime.starting import start_run
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
@@ -44,11 +45,12 @@ class Stage(Generic[ConfigT]):
         """Run the stage. A run that is finished is not made again unless `force`; an interrupted one resumes.
 
         Raises what `prepare` and the stage's work raise; the run is then recorded as failed and resumes
-        when the stage is called again.
+        when the stage is called again. A predicate that is not valid SQL is refused before a run is recorded.
         """
         reporter = reporter or Reporter(quiet=True)
         with reporter.watch(self.declaration.name):
             with explain_reading(lake):
+                check_predicates(lake, config)
                 preparation = self.prepare(lake, config)
             run = start_run(lake, self.declaration, config, preparation, force=force, reporter=reporter)
             if not isinstance(run, StageRun):
@@ -63,6 +65,7 @@ class Stage(Generic[ConfigT]):
         Raises what `prepare` raises, such as `ModelError` for an unknown model.
         """
         with explain_reading(lake):
+            check_predicates(lake, config)
             return plan_run(lake, self.declaration, config, self.prepare(lake, config))
 
 

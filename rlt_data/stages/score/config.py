@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Annotated, Any, assert_never
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,7 @@ from rlt_data.reward.settings import RewardSettings
 from rlt_data.stages.runtime.contract import (
     FreeField,
     LaterRunField,
+    Over,
     ResolvedField,
     RowField,
     RunField,
@@ -32,7 +33,9 @@ class ScoreConfig(StageConfig):
         description="Model that computes the teacher log-probabilities: auto (the one that wrote the trace; "
         "an imported trace has none), none (score r_SS only), or a model.",
     )
-    where: RunField[str | None] = Field(None, description="SQL predicate over traces: use only these.")
+    where: RunField[Annotated[str | None, Over("traces")]] = Field(
+        None, description="SQL predicate over traces: use only these."
+    )
     limit: LaterRunField[Rows | None] = Field(
         None, description="Use only the first N traces, question by question."
     )

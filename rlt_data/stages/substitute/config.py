@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from rlt_data.bounds import Count, Rows, Tokens
-from rlt_data.stages.runtime.contract import FreeField, LaterRunField, ResolvedField, RunField, StageConfig
+from rlt_data.stages.runtime.contract import (
+    FreeField,
+    LaterRunField,
+    Over,
+    ResolvedField,
+    RunField,
+    StageConfig,
+)
 
 
 class SubstituteConfig(StageConfig):
@@ -25,7 +32,9 @@ class SubstituteConfig(StageConfig):
     ranked_by: ResolvedField[str | None] = Field(
         None, description="Student whose ranking is used, where the run ranked by several; unset: `student`."
     )
-    where: LaterRunField[str | None] = Field(None, description="SQL predicate over rankings: use only these.")
+    where: LaterRunField[Annotated[str | None, Over("rankings")]] = Field(
+        None, description="SQL predicate over rankings: use only these."
+    )
     limit: LaterRunField[Rows | None] = Field(
         None, description="Use only the first N selected traces, question by question."
     )

@@ -15,6 +15,7 @@ from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.stages.runtime.declaration import StageDeclaration
 from rlt_data.stages.runtime.run import Preparation, StageRun
+from rlt_data.stages.runtime.selection import check_predicates
 from rlt_data.stages.runtime.starting import start_run
 from rlt_data.training.common.callbacks import Callback
 from rlt_data.training.common.checkpoints import CheckpointCallback, find_complete_checkpoint
@@ -182,6 +183,7 @@ def run_training(
             train(None, *received)
         return StageSummary(stage=training.stage, run_id="", status="done in the main process")
     try:
+        check_predicates(lake, config)
         run = start_run(lake, training.declaration, config, prepared, force=force, reporter=reporter)
         if not isinstance(run, StageRun):
             world.send(None)

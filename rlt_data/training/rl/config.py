@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, assert_never
+from typing import Annotated, Any, ClassVar, Literal, assert_never
 
 from pydantic import BaseModel, Field, model_validator
 
 from rlt_data.bounds import STRICT, Count, Nats, Options, Rows, Temperature, Tokens, TrainingSeed
 from rlt_data.formats import Role
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.runtime.contract import FreeField, RunField, StageConfig
+from rlt_data.stages.runtime.contract import FreeField, Over, RunField, StageConfig
 from rlt_data.tasks.grading.base import GraderName
 from rlt_data.training.common.trl_options import select_deciding
 
@@ -82,7 +82,9 @@ class GrpoOptions(StageConfig):
     `trainer` passes options on to `trl.GRPOConfig`, `lora` to `peft.LoraConfig`.
     """
 
-    where: RunField[str | None] = Field(None, description="SQL predicate over questions: use only these.")
+    where: RunField[Annotated[str | None, Over("questions")]] = Field(
+        None, description="SQL predicate over questions: use only these."
+    )
     limit: RunField[Rows | None] = Field(None, description="Use only the first N questions.")
 
     steps: RunField[int] = Field(125, ge=1, le=10**9, description="Optimizer steps.")

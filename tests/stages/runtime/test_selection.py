@@ -12,9 +12,15 @@ from small_lake import append_made, make_lake, make_question, make_score, make_t
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
 from rlt_data.lake.sql.query import find_named_tables
+from rlt_data.schemas import TABLES
+from rlt_data.stages.generate import GenerateConfig, generate
 from rlt_data.stages.rank import RankConfig, rank
+from rlt_data.stages.registry import STAGES
 from rlt_data.stages.runtime.contract import RunField, StageConfig
 from rlt_data.stages.runtime.selection import select_rows
+from rlt_data.stages.runtime.stage import load_stage
+from rlt_data.stages.score import ScoreConfig, score
+from rlt_data.training.rl.config import GrpoConfig
 
 UNEXPLAINED = "question_id NOT IN (SELECT question_id FROM traces)"
 
@@ -186,3 +192,49 @@ def test_a_predicate_that_is_not_one_expression_is_refused(lake: Lake, predicate
 )
 def test_every_single_expression_is_taken(lake: Lake, predicate: str) -> None:
     assert explain(lake, ExplainConfig(where=predicate)) == ["q0", "q1", "q2"]
+
+
+def list_predicates() -> list[tuple[str, type[StageConfig], str]]:
+    configs = {declaration.name: load_stage(declaration).config for declaration in STAGES}
+    return [
+        (stage, config, name)
+        for stage, config in {**configs, "grpo": GrpoConfig}.items()
+        for name in config.model_fields
+        if name.startswith("where")
+    ]
+
+
+@pytest.mark.parametrize(("stage", "config", "name"), list_predicates())
+def test_the_table_of_every_predicate_is_declared(stage: str, config: type[StageConfig], name: str) -> None:
+    table = config.find_table(name)
+    assert table in TABLES
+    assert f"SQL predicate over {table}" in str(config.model_fields[name].description)
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "1=1) UNION SELECT question_id FROM questions WHERE (1=1",
+        "1=1) UNION SELECT * FROM questions --",
+        "true LIMIT 1",
+        "true; DROP TABLE questions",
+        "nothing = 3",
+        "question IN (SELECT nothing FROM traces)",
+        "",
+    ],
+)
+def test_a_wrong_predicate_is_refused_before_a_model_is_resolved_and_a_run_recorded(
+    lake: Lake, predicate: str
+) -> None:
+    before = len(lake.runs())
+    for stage, config in (
+        (generate, GenerateConfig(teacher=("no/such-model",), where=predicate)),
+        (score, ScoreConfig(students=("no/such-model",), where=predicate)),
+        (rank, RankConfig(where_scores=predicate)),
+    ):
+        with pytest.raises(UsageError, match="the predicate is not valid SQL over") as raised:
+            stage(lake, config)
+        assert repr(predicate) in str(raised.value.where)
+        with pytest.raises(UsageError, match="the predicate is not valid SQL over"):
+            stage.plan(lake, config)
+    assert len(lake.runs()) == before
