@@ -16,8 +16,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal, assert_never
 import pyarrow as pa
 from rich.table import Table as RichTable
 
-from rlt_data.atomic_files import write_aside
+from rlt_data.atomic_files import name_kind, write_aside
 from rlt_data.console import VisibleConsole, draw_table, make_cell
+from rlt_data.errors import UsageError
 from rlt_data.terminal import escape_json, exact_stdout, print_drawn, print_note, show_line
 
 from .common import make_console
@@ -29,8 +30,24 @@ Format = Literal["table", "csv", "json", "parquet"]
 
 CELL_WIDTH = 160
 LIST_ITEMS = 4
+_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/null")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _ROW_GROUP_BYTES = 32 * 2**20
+
+
+def check_output(output: Path | None) -> None:
+    """Raise `UsageError` where `output` is anything but a file, a new path, or a stream of this program.
+
+    Opening a named pipe without a reader would wait for ever, and a device is no place for a result.
+    """
+    if output is None or str(output) in _STREAMS or str(output).startswith(("/dev/fd/", "/proc/self/fd/")):
+        return
+    if output.exists() and not output.is_file():
+        raise UsageError(
+            f"the output is {name_kind(output.stat().st_mode)}",
+            where=f"--output {output}",
+            remedy="name a file, or /dev/stdout; or omit --output",
+        )
 
 
 def write_result(
@@ -196,7 +213,7 @@ def _open_output(output: Path | None) -> Iterator[IO[str]]:
 
 @contextmanager
 def _replace_file(output: Path) -> Iterator[Path]:
-    """Yield the path to write to: one that replaces a regular file at the end, or a device, pipe or link."""
+    """Yield the path to write to: one that replaces a regular file at the end, or a link or stream."""
     if output.parent.is_dir() and (not os.path.lexists(output) or stat.S_ISREG(output.lstat().st_mode)):
         with write_aside(output) as path:
             yield path

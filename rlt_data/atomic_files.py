@@ -82,6 +82,11 @@ def replace(draft: Path, target: Path) -> None:
         remove(old)
 
 
+def name_kind(mode: int) -> str:
+    """Name what a path is by the mode that `stat` returns, such as `a named pipe`."""
+    return next((name for name, test in _KINDS.items() if test(mode)), "a special file")
+
+
 def check_kind(target: Path, *, directory: bool | None = None) -> None:
     """Raise `UsageError` where `target` is something that is never replaced.
 
@@ -91,7 +96,7 @@ def check_kind(target: Path, *, directory: bool | None = None) -> None:
         mode = target.lstat().st_mode
     except FileNotFoundError:
         return
-    kind = next((name for name, test in _KINDS.items() if test(mode)), "a special file")
+    kind = name_kind(mode)
     allowed = {None: ("a file", "a directory"), False: ("a file",), True: ("a directory",)}[directory]
     if kind not in allowed:
         raise UsageError(

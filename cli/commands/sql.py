@@ -14,7 +14,7 @@ from rlt_data.lake.sql.execution import MOST
 from rlt_data.terminal import print_note
 
 from ..common import LakeOption, VerifyOption, open_lake, read_number
-from ..results import Format, write_result
+from ..results import Format, check_output, write_result
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
@@ -95,6 +95,7 @@ def command(
     if spreadsheet_safe and format != "csv":
         raise UsageError("--spreadsheet-safe is for CSV", remedy="add --format csv")
     limits = QueryLimits(memory, spill, timeout or None)
+    check_output(output)
     opened = open_lake(lake, verify=verify)
     text = _find_query(query)
     if text is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any, Protocol
 
+from rlt_data.atomic_files import name_kind
 from rlt_data.errors import InputError, UsageError
 from rlt_data.sources.files.directories import find_files
 from rlt_data.sources.files.formats import list_suffixes, recognize_name
@@ -69,6 +70,13 @@ def open_source(
     if path.is_dir():
         _refuse("a directory", subset=subset, revision=revision)
         return _open_directory(path, split)
+    if path.exists():
+        # A source is read more than once: to identify it, and to read its rows.
+        raise InputError(
+            f"the source is {name_kind(path.stat().st_mode)}, and only files and directories can be read",
+            where=source,
+            remedy="write the data to a file first",
+        )
     if _looks_like_path(source):
         raise InputError(
             "there is no such file or directory",

@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import os
-import threading
+import socket
+from contextlib import chdir
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -77,19 +78,39 @@ def test_a_query_that_fails_half_way_leaves_the_file_as_it_was(there: QuickProgr
     assert sorted(path.name for path in there.folder.iterdir()) == ["lake", "out", "rlt-data.toml"]
 
 
-def test_output_may_be_a_pipe_a_device_or_a_link(there: QuickProgram):
+@pytest.mark.parametrize("kind", ["a named pipe", "a socket", "a directory", "a device"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_output_to_what_is_not_a_file_is_refused_and_not_waited_for(
+    there: QuickProgram, kind: str, linked: bool
+):
+    path = there.folder / "special"
+    match kind:
+        case "a named pipe":
+            os.mkfifo(path)
+        case "a socket":
+            with socket.socket(socket.AF_UNIX) as bound, chdir(there.folder):
+                bound.bind("special")
+        case "a directory":
+            path.mkdir()
+        case _:
+            path = Path("/dev/zero")
+    if linked:
+        (there.folder / "link").symlink_to(path)
+        path = there.folder / "link"
+    for format in ("table", "csv", "json", "parquet"):
+        message = there.fail(2, "sql", "select 1", "-f", format, "-o", str(path))
+        assert f"the output is {kind}" in message
+        assert str(path) in message
+    assert path.exists()
+
+
+def test_output_may_be_a_stream_or_a_link(there: QuickProgram):
     there.succeed("sql", "select 1 as n", "-f", "csv", "-o", "/dev/null")
     assert Path("/dev/null").is_char_device()
     (there.folder / "link").symlink_to("target")
     there.succeed("sql", "select 1 as n", "-f", "csv", "-o", "link")
     assert (there.folder / "target").read_text(encoding="utf-8") == "n\n1\n"
-    os.mkfifo(there.folder / "pipe")
-    read: list[str] = []
-    reader = threading.Thread(target=lambda: read.append((there.folder / "pipe").read_text(encoding="utf-8")))
-    reader.start()
-    there.succeed("sql", "select 1 as n", "-f", "csv", "-o", "pipe")
-    reader.join()
-    assert read == ["n\n1\n"]
+    assert Program(there.folder).succeed("sql", "select 1 as n", "-f", "csv", "-o", "/dev/stdout") == "n\n1\n"
 
 
 def test_limits_are_options(there: QuickProgram):

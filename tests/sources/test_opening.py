@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,11 @@ def test_arguments_that_do_not_go_with_the_source_are_refused(
     }
     with pytest.raises(UsageError, match=f"{flag} does not apply to"):
         open_source(names.get(kind, "reasoning-gym:countdown"), **arguments)
+
+
+def test_what_is_neither_a_file_nor_a_directory_is_refused_by_name(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path, kind in ((tmp_path / "pipe.jsonl", "a named pipe"), (Path("/dev/zero"), "a device")):
+        with pytest.raises(InputError, match=f"the source is {kind}") as raised:
+            open_source(str(path))
+        assert raised.value.where == str(path)
