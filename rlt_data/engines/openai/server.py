@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 from urllib.parse import urlsplit
@@ -54,6 +55,19 @@ async def post_request(client: ServerClient, traits: ServerTraits, body: Mapping
             probe = build_probe(traits.model, traits.api, 1.0, logprobs=False, is_vllm=traits.is_vllm)
             await client.confirm_works(get_path(traits.api), probe, error)
         raise
+
+
+def await_server(options: ServerOptions, *, notify: Callable[[str], None] | None = None) -> None:
+    """Wait until the server is ready; `notify` gets a sentence where it does not answer at once.
+
+    Raises `EngineError` where it is not ready in time or refuses access.
+    """
+
+    async def wait() -> None:
+        async with ServerClient(options, notify=notify) as client:
+            await client.get_models()
+
+    asyncio.run(wait())
 
 
 async def inspect_server(

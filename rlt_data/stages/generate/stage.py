@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlt_data.engines import FailedRequest
-from rlt_data.errors import UsageError
+from rlt_data.errors import UsageError, require_module
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.settings import load_settings
@@ -70,6 +70,12 @@ def generate(lake: Lake, config: GenerateConfig) -> Preparation:
         identity["model_options"] = config.model_options
 
     def execute(run: StageRun) -> None:
+        if config.is_served:
+            # Before a tokenizer is loaded, which takes seconds.
+            require_module("httpx", "openai")
+            from rlt_data.engines.openai.server import await_server
+
+            await_server(config.read_server_options(), notify=run.reporter.message)
         check_renderers(run, config, teachers, format)
         for teacher in teachers:
             generation = describe_generation(config, teacher, format, student, run.attempt)

@@ -71,6 +71,11 @@ class TrainingSession:
         if self.run is not None:
             self.run.note(text)
 
+    def message(self, text: str) -> None:
+        """Show one line, such as what is waited for; does nothing outside the main process."""
+        if self.run is not None:
+            self.reporter.message(text)
+
     def warn(self, text: str) -> None:
         """Show a warning, and keep it as a note of the run."""
         if self._table is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -94,16 +94,22 @@ def _keep_open(backend: LogprobBackend) -> Iterator[LogprobBackend]:
     yield backend
 
 
-def open_served_student(name: str, temperature: float, options: Mapping[str, Any]) -> LogprobBackend:
+def open_served_student(
+    name: str,
+    temperature: float,
+    options: Mapping[str, Any],
+    *,
+    notify: Callable[[str], None] | None = None,
+) -> LogprobBackend:
     """Open a student behind a vLLM server; `options` are those of `ServerOptions`, `base_url` among them.
 
-    Its tokenizer must be on this machine. Raises `UsageError` for a temperature other than 1: a server
-    applies none to the texts that it scores.
+    Its tokenizer must be on this machine. `notify` gets a sentence whenever the server is waited for. Raises
+    `UsageError` for a temperature other than 1: a server applies none to the texts that it scores.
     """
     from rlt_data.reward.backends.openai import ServerBackend
 
     identity = resolve_model(name, role="student", need="tokenizer")
-    return ServerBackend(identity, temperature, options=options)
+    return ServerBackend(identity, temperature, options=options, notify=notify)
 
 
 def load_student(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
@@ -12,6 +13,8 @@ from rlt_data.training.rl.config import AnyGrpoConfig, CorrectnessSettings, Grpo
 if TYPE_CHECKING:
     from rlt_data.reward.backends.base import LogprobBackend
     from rlt_data.reward.scoring.scoring_model import ScoringModel
+
+Notify = Callable[[str], None]
 
 
 class RewardType(Protocol):
@@ -32,8 +35,14 @@ class RewardType(Protocol):
     def find_stop(self, format: ConversationFormat) -> str | None:
         """Return the text that ends a completion beside the model's end tokens; None where there is none."""
 
-    def build(self, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
-        """Build the reward function; `tokenizer` is the policy's, `stack` closes what the function opens."""
+    def build(
+        self, format: ConversationFormat, tokenizer: Any, stack: ExitStack, notify: Notify | None
+    ) -> Any:
+        """Build the reward function.
+
+        `tokenizer` is the policy's, `stack` closes what the function opens, and `notify` gets a sentence
+        whenever a server is waited for.
+        """
 
 
 class RltType:
@@ -56,13 +65,15 @@ class RltType:
         """Return the tag that closes an explanation."""
         return format.teacher.close
 
-    def build(self, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+    def build(
+        self, format: ConversationFormat, tokenizer: Any, stack: ExitStack, notify: Notify | None
+    ) -> Any:
         """Build the reward with its students loaded, or behind their server."""
         from rlt_data.training.rewards.rlt import RltReward
 
         config = self.config
         return RltReward(
-            [_open_student(name, config) for name in config.students],
+            [_open_student(name, config, notify) for name in config.students],
             policy_tokenizer=tokenizer,
             format=format,
             settings=config.reward.get_settings(),
@@ -96,7 +107,9 @@ class CorrectnessType:
         """Return None: only end tokens end an answer."""
         return None
 
-    def build(self, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+    def build(
+        self, format: ConversationFormat, tokenizer: Any, stack: ExitStack, notify: Notify | None
+    ) -> Any:
         """Build the reward with its verifier processes."""
         from rlt_data.training.rewards.correctness import CorrectnessReward
 
@@ -116,20 +129,29 @@ def find_reward_type(config: AnyGrpoConfig) -> RewardType:
             assert_never(never)
 
 
-def build_reward(config: AnyGrpoConfig, format: ConversationFormat, tokenizer: Any, stack: ExitStack) -> Any:
+def build_reward(
+    config: AnyGrpoConfig,
+    format: ConversationFormat,
+    tokenizer: Any,
+    stack: ExitStack,
+    *,
+    notify: Notify | None = None,
+) -> Any:
     """Build the reward function of a training, shuffled where `grpo.reward.shuffle` is set."""
     from rlt_data.training.rewards.shuffled import ShuffledReward
 
-    reward = find_reward_type(config).build(format, tokenizer, stack)
+    reward = find_reward_type(config).build(format, tokenizer, stack, notify)
     shuffle = isinstance(config, GrpoConfig) and config.reward.shuffle
     return ShuffledReward(reward, seed=config.seed) if shuffle else reward
 
 
-def _open_student(name: str, config: GrpoConfig) -> ScoringModel | LogprobBackend:
+def _open_student(name: str, config: GrpoConfig, notify: Notify | None) -> ScoringModel | LogprobBackend:
     from rlt_data.training.rewards.students import load_student, open_served_student
 
     if config.student_server:
-        return open_served_student(name, config.student_temperature, config.student_server)
+        return open_served_student(
+            name, config.student_temperature, config.student_server, notify=notify
+        )
     return load_student(
         name,
         config.student_temperature,

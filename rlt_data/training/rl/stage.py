@@ -107,7 +107,7 @@ def _train(
     with ExitStack() as stack:
         callbacks = stack.enter_context(session.show_progress(config.steps))
         stack.enter_context(hide_progress_bars())
-        reward = build_reward(config, format, tokenizer, stack)
+        reward = build_reward(config, format, tokenizer, stack, notify=session.message)
         for note in getattr(reward, "notes", ()):
             session.note(note)
         trainer = RltTrainer(

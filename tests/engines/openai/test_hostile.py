@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,20 @@ def test_an_absent_server_is_reported_at_once(
     shown = capfd.readouterr().err
     assert shown.count(f"the server at {DEAD} does not answer (") == 1
     assert "trying again for 2 s (engine option ready_timeout)" in shown
+
+
+def test_a_server_is_awaited_before_a_tokenizer_is_loaded(tmp_path: Path, tiny_model: Path) -> None:
+    """Loading it takes seconds, in which nothing would be said."""
+    tokenizer = shutil.copytree(tiny_model, tmp_path / "model")
+    (tokenizer / "tokenizer.json").write_text("{}", encoding="utf-8")
+    lake = Lake(tmp_path / "lake")
+    row = {"question_id": "q", "question": "?", "solution": "7", "solution_rendered": False, "run_id": "r"}
+    lake.table("questions").append(pl.DataFrame([row]), run_id="r")
+    config = GenerateConfig(
+        teacher=MODEL, tokenizer=str(tokenizer), base_url=DEAD, engine_options={"ready_timeout": 0.5}
+    )
+    with pytest.raises(EngineError, match=r"not ready after 0\.5 s"):
+        generate(lake, config)
 
 
 def test_an_absent_server_of_students_is_reported_at_once(tiny_model: Path) -> None:

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from rlt_data.errors import InputError, UsageError
+from rlt_data.errors import EngineError, InputError, UsageError
 from rlt_data.lake import Lake
+from rlt_data.progress import Reporter
 from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.training.rl.config import GrpoConfig
@@ -38,6 +39,24 @@ def trained(
     lake = make_lake(folder / "lake")
     config = make_config(models, folder / "out", trainer={**TRAINER, "beta": 0.04})
     return lake, config, train_grpo(lake, config)
+
+
+def test_an_absent_server_of_students_is_reported_at_once(
+    models: dict[str, str], make_lake: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = "http://127.0.0.1:9/v1"
+    config = make_config(
+        models,
+        tmp_path / "out",
+        reward={"estimator": "k3"},
+        student_temperature=1.0,
+        student_server={"base_url": server, "ready_timeout": 1.0},
+    )
+    with pytest.raises(EngineError, match="not ready after 1 s"):
+        train_grpo(make_lake(tmp_path / "lake"), config, reporter=Reporter())
+    shown = capfd.readouterr().err
+    assert shown.count(f"the server at {server} does not answer (") == 1
+    assert "trying again for 1 s (engine option ready_timeout)" in shown
 
 
 def test_every_rollout_is_a_row(trained: tuple[Lake, GrpoConfig, StageSummary]) -> None:
