@@ -149,9 +149,7 @@ def _open_student(name: str, config: GrpoConfig, notify: Notify | None) -> Scori
     from rlt_data.training.rewards.students import load_student, open_served_student
 
     if config.student_server:
-        return open_served_student(
-            name, config.student_temperature, config.student_server, notify=notify
-        )
+        return open_served_student(name, config.student_temperature, config.student_server, notify=notify)
     return load_student(
         name,
         config.student_temperature,
