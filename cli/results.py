@@ -75,10 +75,10 @@ def write_result(
                 with _replace_file(output) as path:
                     path.write_text(text, encoding="utf-8")
         case "csv":
-            with _open_output(output) as stream:
+            with open_output(output) as stream:
                 _write_csv(result, stream, spreadsheet_safe=spreadsheet_safe)
         case "json":
-            with _open_output(output) as stream:
+            with open_output(output) as stream:
                 _write_json(result, stream)
         case "parquet":
             assert output is not None
@@ -202,7 +202,8 @@ def _format_cell(value: Any, *, full: bool) -> str:
 
 
 @contextmanager
-def _open_output(output: Path | None) -> Iterator[IO[str]]:
+def open_output(output: Path | None) -> Iterator[IO[str]]:
+    """Yield the stream of the file `output`, which is replaced when all is written, or of stdout."""
     if output is None:
         with exact_stdout() as stream:
             yield stream

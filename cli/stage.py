@@ -10,6 +10,7 @@ import typer
 
 from .common import ForceOption, JsonOption, LakeOption, QuietOption, VerifyOption, open_lake
 from .options import build_config, list_config_options
+from .reports import find_report
 from .summary import print_summary
 
 if TYPE_CHECKING:
@@ -34,22 +35,35 @@ def make_stage_command(declaration: StageDeclaration) -> Callable[..., None]:
 
     stage = load_stage(declaration)
     options = list_config_options(stage.config, names=declaration.flags, arguments=declaration.arguments)
+    report = find_report(declaration.name)
+    extra = {} if report is None else report.OPTIONS
+    apart = {*COMMON, *extra}
 
     def command(ctx: typer.Context, **values: Any) -> None:
         from rlt_data.progress import Reporter
 
-        given = {name: value for name, value in values.items() if _was_given(ctx, name)}
+        given = {name: value for name, value in values.items() if name not in apart and _was_given(ctx, name)}
         config = build_config(stage.config, options, given)
+        shown = {name: values[name] for name in extra}
+        if report is not None:
+            report.check_options(shown)
         lake = open_lake(values["lake"], create=True, verify=values["verify"])
         reporter = Reporter(quiet=values["quiet"] or values["json"])
         summary = stage(lake, config, force=values["force"], reporter=reporter)
-        print_summary(lake, summary, as_json=values["json"])
+        if report is None:
+            print_summary(lake, summary, as_json=values["json"])
+        else:
+            report.print_result(lake, summary, shown, as_json=values["json"])
 
     command.__doc__ = (inspect.getdoc(stage) or "").split("\n\n")[0]
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter("ctx", keyword, annotation=typer.Context),
         *(option.make_parameter() for option in options),
+        *(
+            inspect.Parameter(name, keyword, annotation=annotation, default=default)
+            for name, (annotation, default) in extra.items()
+        ),
         *(
             inspect.Parameter(name, keyword, annotation=kind, default=None if name == "lake" else False)
             for name, kind in COMMON.items()
@@ -62,4 +76,4 @@ def make_stage_command(declaration: StageDeclaration) -> Callable[..., None]:
 
 def _was_given(ctx: typer.Context, name: str) -> bool:
     source = ctx.get_parameter_source(name)
-    return name not in COMMON and source is not None and source.name != "DEFAULT"
+    return source is not None and source.name != "DEFAULT"

@@ -79,6 +79,7 @@ def _compare(
             "comparison", run.run_id, row["task"], row["model"], row.get("baseline")
         )
     run.append("comparisons", rows)
+    run.summary.extra["models"] = [model.label for model in models]
     _note_gaps(run, models, scores, tasks)
     _note_disjoint(run, models, scores, differences)
     _note_completions(run, parts)

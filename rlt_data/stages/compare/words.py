@@ -32,12 +32,14 @@ def describe_needed(part: Difference) -> str:
         return "No difference was found, so there is no number of samples that would show it."
     if needed.samples is None:
         return (
-            f"If the difference is real, no number of samples shows it on these {part.paired.questions:,} "
+            f"If the true difference is this large, no number of samples shows it on these {part.paired.questions:,} "
             f"questions; about {needed.questions:,} such questions would."
         )
     least = "at least " if needed.at_least else "about "
     samples = "sample" if needed.samples == 1 else "samples"
-    return f"If the difference is real, {least}{needed.samples:,} {samples} a question would show it."
+    return (
+        f"If the true difference is this large, {least}{needed.samples:,} {samples} a question would show it."
+    )
 
 
 def format_p(value: float) -> str:
