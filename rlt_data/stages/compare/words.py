@@ -30,16 +30,15 @@ def describe_needed(part: Difference) -> str:
     needed = part.paired.needed
     if needed.questions is None:
         return "No difference was found, so there is no number of samples that would show it."
+    start = "If the true difference is this large, "
     if needed.samples is None:
         return (
-            f"If the true difference is this large, no number of samples shows it on these {part.paired.questions:,} "
-            f"questions; about {needed.questions:,} such questions would."
+            f"{start}no number of samples shows it on these {part.paired.questions:,} questions; about "
+            f"{needed.questions:,} such questions would."
         )
-    least = "at least " if needed.at_least else "about "
+    least = "at least" if needed.at_least else "about"
     samples = "sample" if needed.samples == 1 else "samples"
-    return (
-        f"If the true difference is this large, {least}{needed.samples:,} {samples} a question would show it."
-    )
+    return f"{start}{least} {needed.samples:,} {samples} a question would show it."
 
 
 def format_p(value: float) -> str:

@@ -33,7 +33,7 @@ def test_a_row_for_each_model_and_a_column_for_each_task(lake: Lake, quick: Quic
     lines = shown.splitlines()
     start = lines.index("Scores in percent, with 95% intervals (questions x samples; extraction stated)")
     assert " ".join(lines[start + 1].split()) == "model aime24 (30 x 1) math (20 x 4) other (1 x 1) overall"
-    base = "base 20.0 [9.5, 37.3] 25.0 [11.2, 46.9] - 22.5 [13.8, 36.5]"
+    base = "base 20.0 [9.5, 37.3] 25.0 [11.2, 46.9] - 22.5 [13.8, 36.4]"
     assert " ".join(lines[start + 2].split()) == base
     assert lines[start + 3].startswith("student  23.3 [11.8, 40.9]")
     assert "Differences from base in points, on the same questions" in lines
@@ -89,6 +89,5 @@ def test_names_break_neither_the_terminal_nor_the_markdown(lake: Lake, quick: Qu
     for arguments in (["--baseline", HOSTILE], ["--markdown"], ["--markdown", "--baseline", HOSTILE]):
         assert "\x1b" not in quick.succeed("compare", *arguments)
     table = quick.succeed("compare", "--markdown", "--baseline", HOSTILE)
-    (row,) = [line for line in table.splitlines() if "| 100.0" in line]
-    assert row.startswith("| m\\|")
+    row = next(line for line in table.splitlines() if line.startswith("| m\\|"))
     assert "\\<b>\\*\\[x](http://a)\\`" in row
