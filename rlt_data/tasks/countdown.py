@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlt_data.tasks.answers import extract_boxed_answer
+from rlt_data.tasks.answers import extract_boxed_answer, extract_tagged_answer
 from rlt_data.tasks.expressions import MAX_CHARACTERS, MAX_NUMBERS, ExpressionError, read_expression
 
-_TAGGED = re.compile(r"<answer>(.{0,2000}?)</answer>", re.DOTALL | re.IGNORECASE)
 _STATED = re.compile(
     r"\b(?:final\s{1,3})?(?:answer|expression|solution)(?:\s{1,3}is\b\s{0,3}:?|\s{0,3}:)", re.IGNORECASE
 )
@@ -75,9 +74,9 @@ def find_expression(text: str, *, anywhere: bool) -> tuple[str, str] | None:
     In this order: the last `<answer>`, the last box, the text after "the answer is" or "answer:" (the last
     one), and the last line where it is arithmetic alone. `anywhere`: else the last arithmetic in the text.
     """
-    tagged = _TAGGED.findall(text)
-    if tagged and tagged[-1].strip():
-        return tagged[-1].strip(), "answer_tag"
+    tagged = extract_tagged_answer(text)
+    if tagged is not None:
+        return tagged[: 4 * MAX_CHARACTERS], "answer_tag"
     box = extract_boxed_answer(text)
     if box is not None:
         return box[: 4 * MAX_CHARACTERS], "boxed"
