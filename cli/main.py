@@ -42,7 +42,7 @@ COMMANDS = (
     Entry("sql", LOOK, "Query the lake in SQL, once or at a prompt.", "rlt_data.lake.Lake.sql"),
     Entry("tables", LOOK, "List the tables, or describe one.", "rlt_data.lake.Lake.tables"),
     Entry("log", LOOK, "List the runs, newest first, or show one.", "rlt_data.lake.Lake.runs"),
-    Entry("lineage", LOOK, "Show what a run or a table was made from.", "rlt_data.lake.Lake.lineage"),
+    Entry("lineage", LOOK, "Show what a run, a table or a row was made from.", "rlt_data.lake.Lake.lineage"),
     Entry("verify", KEEP, "Check every file of the lake; repair it.", "rlt_data.lake.Lake.verify"),
     Entry("vacuum", KEEP, "Compact the tables and remove unreferenced files.", "rlt_data.lake.Lake.vacuum"),
 )

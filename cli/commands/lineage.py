@@ -1,4 +1,4 @@
-"""`rlt-data lineage`: show what a run or a table was made from."""
+"""`rlt-data lineage`: show what a run, a table or a row was made from."""
 
 from __future__ import annotations
 
@@ -15,24 +15,40 @@ from rlt_data.terminal import show_line
 from ..common import JsonOption, LakeOption, make_console, open_lake, print_json
 
 if TYPE_CHECKING:
-    from rlt_data.lake import Lake, LineageStep, RunRecord
+    from rlt_data.lake import Lake, LineageNode, LineageStep, RunRecord
 
 
 def command(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="RUN|TABLE|STAGE",
-            help="A run id or its beginning; a table, for the newest run that wrote it; or a stage, for its "
-            "newest run. Default: the newest run of all.",
+            metavar="RUN|TABLE|STAGE|ROW",
+            help="A run id or its beginning; a table, for the newest run that wrote it; a stage, for its "
+            "newest run; or the id of a row: an evaluation, a distillation example, a trace or a question. "
+            "Default: the newest run of all.",
         ),
     ] = None,
     lake: LakeOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the runs that led to a run or a table, and what each of them read, as a tree."""
+    """Show the runs that led to a run or a table, and what each of them read, as a tree.
+
+    Of a row it shows the rows, runs and models that led to it: of an evaluation the model, its training, the
+    distillation set, the ranking, scores and traces behind it, and the training of the teacher.
+    """
     opened = open_lake(lake)
-    steps = opened.lineage(find_run(opened, name).run_id)
+    try:
+        run = find_run(opened, name)
+    except LakeError:
+        node = opened.row_lineage(name) if name is not None else None
+        if node is None:
+            raise
+        if json:
+            print_json(describe_node(node))
+        else:
+            make_console().print(draw_node(node))
+        return
+    steps = opened.lineage(run.run_id)
     if json:
         print_json([describe_step(step) for step in steps])
     else:
@@ -110,3 +126,42 @@ def draw_tree(steps: list[LineageStep]) -> Tree:
         return node
 
     return draw(steps[0], None)
+
+
+def describe_node(node: LineageNode) -> dict[str, Any]:
+    """Convert the lineage of a row to plain values, ready for JSON."""
+    return {
+        "name": node.name,
+        "key": node.key,
+        "facts": dict(node.facts),
+        "origins": [describe_node(origin) for origin in node.origins],
+    }
+
+
+def draw_node(node: LineageNode, parent: Tree | None = None) -> Tree:
+    """Draw the lineage of a row as a tree whose root is the row."""
+    label = Text.assemble((show_line(node.name), "bold"))
+    # The row itself with its whole id, which other commands take.
+    key = node.key if parent is None or node.key is None else node.key[:12]
+    for text in (key, *(_write_fact(name, value) for name, value in node.facts.items())):
+        if text:
+            label.append(f"  {show_line(text)}")
+    tree = Tree(label) if parent is None else parent.add(label)
+    for origin in node.origins:
+        draw_node(origin, tree)
+    return tree
+
+
+def _write_fact(name: str, value: Any) -> str:
+    match value:
+        case None | "":
+            return ""
+        case bool():
+            return f"{name.replace('_', ' ')}: {'yes' if value else 'no'}"
+        case float():
+            return f"{name.replace('_', ' ')} {value:.4g}"
+        case int():
+            return f"{name.replace('_', ' ')} {value:,}"
+    if name in ("run", "revision"):
+        return f"{name} {value[:12]}"
+    return f"{name.replace('_', ' ')} {value}"

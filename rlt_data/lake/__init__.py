@@ -7,6 +7,7 @@ from rlt_data.lake.integrity.repair import Repair
 from rlt_data.lake.integrity.verify import TableReport
 from rlt_data.lake.lake import Lake
 from rlt_data.lake.lineage import LineageStep
+from rlt_data.lake.row_lineage import LineageNode
 from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.sql.execution import QueryLimits, QueryStream
 from rlt_data.lake.tables.damage import Damage
@@ -17,6 +18,7 @@ __all__ = [
     "Compaction",
     "Damage",
     "Lake",
+    "LineageNode",
     "LineageStep",
     "NoLakeError",
     "QueryLimits",

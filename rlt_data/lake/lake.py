@@ -12,6 +12,7 @@ from rlt_data.lake.integrity.check import check_lake
 from rlt_data.lake.integrity.repair import Repair, repair_lake
 from rlt_data.lake.integrity.verify import TableReport, verify_lake
 from rlt_data.lake.lineage import LineageStep, trace_lineage
+from rlt_data.lake.row_lineage import LineageNode, trace_row
 from rlt_data.lake.runs import RunRecord, find_run, list_runs
 from rlt_data.lake.sql.execution import QueryLimits, QueryStream
 from rlt_data.lake.sql.query import run_query, stream_query
@@ -91,6 +92,10 @@ class Lake(Catalog):
     def lineage(self, run_id: str | None = None) -> list[LineageStep]:
         """Return a run and the runs that made what it read, back to the first; by default all runs."""
         return trace_lineage(self, run_id)
+
+    def row_lineage(self, key: str) -> LineageNode | None:
+        """Return what led to an evaluation, example, trace or question, by its key; see `trace_row`."""
+        return trace_row(self, key)
 
     def check(self) -> list[Damage]:
         """Find damage without reading the data: of files, logs and rows of runs; see `check_lake`."""

@@ -39,5 +39,119 @@ SELECT
 FROM think_tokens LEFT JOIN traces USING (trace_id)
 """
 
-DERIVED_VIEWS = {"token_scores": _TOKEN_SCORES}
-VIEW_SOURCES = {"token_scores": ("scores", "traces", "questions"), "run_events": ("runs",)}
+_EVALUATION_LINEAGE = """
+CREATE VIEW evaluation_lineage AS
+WITH RECURSIVE facts AS (
+    SELECT
+        run_id, started_at, ended_at,
+        json_extract_string(counts, '$.extra.revision') AS revision,
+        try_cast(json_extract_string(counts, '$.extra.optimiser_steps') AS BIGINT) AS steps,
+        json_extract_string(counts, '$.extra.distillation') AS distillation_run,
+        json_extract_string(counts, '$.extra.ranking') AS ranking_run,
+        -- A training names the model that it starts from first.
+        models[1].revision AS base_revision,
+        stage = 'sft' AND json_extract_string(config, '$.role') = 'student' AS is_distilled,
+        stage, status
+    FROM runs
+),
+-- Runs that were made again have the same weights: the newest stands for them.
+trainings AS (
+    SELECT revision, arg_max(facts, (ended_at, run_id)) AS training
+    FROM facts WHERE revision IS NOT NULL AND status = 'finished' GROUP BY revision
+),
+trained AS (
+    SELECT DISTINCT model_revision, training, 0 AS depth
+    FROM evaluations JOIN trainings ON revision = model_revision
+    UNION ALL
+    SELECT model_revision, trainings.training, depth + 1
+    FROM trained JOIN trainings ON trainings.revision = trained.training.base_revision
+    WHERE depth < 32 AND trainings.revision <> trained.training.revision
+),
+students AS (
+    SELECT model_revision, list(training.run_id ORDER BY depth) AS student_runs
+    FROM trained GROUP BY model_revision
+),
+distilled AS (
+    SELECT
+        model_revision,
+        coalesce(
+            training.distillation_run,
+            (SELECT arg_max(facts.run_id, (facts.ended_at, facts.run_id)) FROM facts
+             WHERE facts.stage = 'substitute' AND facts.status = 'finished'
+                 AND facts.ended_at <= training.started_at)
+        ) AS distillation_run
+    FROM trained WHERE training.is_distilled
+    QUALIFY row_number() OVER (PARTITION BY model_revision ORDER BY depth) = 1
+),
+sets AS (
+    SELECT DISTINCT distilled.distillation_run, facts.ranking_run
+    FROM distilled JOIN facts ON facts.run_id = distilled.distillation_run
+),
+examples AS (
+    SELECT sets.distillation_run, sets.ranking_run, question_id, trace_id
+    FROM sets JOIN distillation ON distillation.run_id = sets.distillation_run
+),
+set_scores AS (
+    SELECT distillation_run, list_sort(list(DISTINCT scores.run_id)) AS score_runs
+    FROM (
+        SELECT distillation_run, unnest(coalesce(score_ids, [score_id])) AS score_id
+        FROM examples JOIN rankings ON rankings.run_id = ranking_run AND rankings.trace_id = examples.trace_id
+    ) JOIN scores USING (score_id)
+    GROUP BY distillation_run
+),
+set_traces AS (
+    SELECT
+        distillation_run,
+        count(*) AS examples,
+        list_sort(list(DISTINCT traces.run_id)) AS trace_runs,
+        list_sort(list(DISTINCT traces.teacher)) AS teachers,
+        list_sort(list(DISTINCT traces.teacher_revision)) AS teacher_revisions,
+        list_sort(list(DISTINCT training.run_id)) AS teacher_runs,
+        list_sort(list(DISTINCT training.steps)) AS teacher_steps,
+        list_sort(list(DISTINCT questions.source)) AS training_sources
+    FROM examples
+    LEFT JOIN traces USING (trace_id)
+    LEFT JOIN trainings ON trainings.revision = traces.teacher_revision
+    LEFT JOIN questions ON questions.question_id = examples.question_id
+    GROUP BY distillation_run
+),
+verdicts AS (
+    SELECT evaluation_id, arg_max(verdict, (coalesce(ended_at, started_at), grade_id)) AS verdict
+    FROM grades JOIN facts USING (run_id)
+    WHERE "primary" AND extraction = 'stated'
+    GROUP BY evaluation_id
+)
+SELECT
+    evaluation_id, evaluations.task, evaluations.question_id, sample_index, verdict,
+    evaluations.source, evaluations.source_row, evaluations.run_id AS evaluate_run,
+    evaluations.model, evaluations.model_revision, student_runs,
+    distillation_run, set_traces.examples,
+    CASE WHEN distillation_run IS NOT NULL THEN seen.question_id IS NOT NULL END AS trained_on_question,
+    ranking_run, score_runs, trace_runs, teachers, teacher_revisions, teacher_runs, teacher_steps,
+    training_sources
+FROM evaluations
+LEFT JOIN verdicts USING (evaluation_id)
+LEFT JOIN students USING (model_revision)
+LEFT JOIN distilled USING (model_revision)
+LEFT JOIN sets USING (distillation_run)
+LEFT JOIN set_scores USING (distillation_run)
+LEFT JOIN set_traces USING (distillation_run)
+LEFT JOIN (SELECT DISTINCT distillation_run, question_id FROM examples) AS seen
+    USING (distillation_run, question_id)
+"""
+
+DERIVED_VIEWS = {"token_scores": _TOKEN_SCORES, "evaluation_lineage": _EVALUATION_LINEAGE}
+VIEW_SOURCES = {
+    "token_scores": ("scores", "traces", "questions"),
+    "evaluation_lineage": (
+        "evaluations",
+        "grades",
+        "runs",
+        "distillation",
+        "rankings",
+        "scores",
+        "traces",
+        "questions",
+    ),
+    "run_events": ("runs",),
+}
