@@ -21,6 +21,7 @@ from rlt_data.lake.runs import SESSION_KEY, commit_state, count_recorded_rows, d
 from rlt_data.lake.sessions import describe_session
 from rlt_data.lake.sql.query import find_named_tables
 from rlt_data.lake.tables.commits import Fence
+from rlt_data.lake.tables.log import find_log_gaps
 from rlt_data.lake.tables.table import NO_VERSION
 from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
@@ -193,14 +194,17 @@ def _check_states(
     lake: Lake, stage: StageDeclaration, draft: RunRecord, existing: Sequence[RunRecord]
 ) -> None:
     """Raise `LakeError` where `runs` lost its newest states, unless this run is one of theirs."""
-    lost = find_lost_end(lake.folder, lake.table("runs"))
+    runs = lake.table("runs")
+    # Delta reads an entry that is empty as one without rows.
+    gaps = [f"is damaged: {gap.path} {gap.what}" for gap in find_log_gaps(runs.name, runs.folder)]
+    lost = gaps + [damage.what for damage in find_lost_end(lake.folder, runs)]
     if lost and find_interrupted(existing) is None:
         _, run_id = _identify_next(draft, existing)
         tables = (lake.table(name) for name in (*stage.writes, REJECTS))
         if all(table.find_fence(run_id) is None for table in tables):
             raise LakeError(
-                f"table runs {lost[0].what}",
-                where=lake.table("runs").uri,
+                f"table runs {lost[0]}",
+                where=runs.uri,
                 remedy="run again the commands of the runs that `rlt-data log` shows as interrupted, or "
                 "`rlt-data verify --repair`, which lists them",
             )

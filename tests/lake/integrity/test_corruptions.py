@@ -144,6 +144,15 @@ def test_the_newest_entries_of_runs_are_deleted(
     assert_whole(damaged, whole)
 
 
+def test_the_newest_entry_of_runs_is_emptied(damaged: Path, whole: Path) -> None:
+    CORRUPTIONS["the newest entry is emptied"](damaged / "runs")
+    with pytest.raises(LakeError, match=r"table runs is damaged: .* is empty"):
+        rank(Lake(damaged), RankConfig(policy="all"))
+    assert rank(Lake(damaged), RankConfig()).status == "finished"
+    repair(damaged)
+    assert_whole(damaged, whole)
+
+
 def test_a_lake_without_a_note_of_its_newest_run_is_read(damaged: Path, whole: Path) -> None:
     note = damaged / name_note("runs")
     note.unlink()
