@@ -64,6 +64,14 @@ STAGES: tuple[StageDeclaration, ...] = (
         made_by=MadeBy("substitute", "distillation"),
     ),
     StageDeclaration(
+        name="evaluate",
+        help="Evaluate models on tasks, with graded answers.",
+        pins=("questions",),
+        writes=("evaluations", "grades"),
+        repeats=False,
+        flags={"engine_options": "--engine-option"},
+    ),
+    StageDeclaration(
         name="compare",
         help="Compare models on the same questions.",
         reads=("evaluations", "grades"),

@@ -1,0 +1,1 @@
+"""Grade: stored completions are graded again, without a model."""
