@@ -82,6 +82,16 @@ def replace(draft: Path, target: Path) -> None:
         remove(old)
 
 
+def check_utf8(path: str | Path, what: str) -> None:
+    """Raise `UsageError` where a path, named by `what`, is not valid UTF-8: it cannot be stored as text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{what} is not valid UTF-8", where=str(path), remedy="rename the folder, or use another"
+        ) from error
+
+
 def name_kind(mode: int) -> str:
     """Name what a path is by the mode that `stat` returns, such as `a named pipe`."""
     return next((name for name, test in _KINDS.items() if test(mode)), "a special file")

@@ -103,9 +103,11 @@ def _make_row(lake: Lake, run: RunRecord) -> dict[str, Any]:
 
     wrote: Mapping[str, int] = run.rows_written
     rows_out, rejected = run.counts.get("rows_out"), run.counts.get("rejected")
+    versions = {state.table: state.version for state in run.outputs}
     if not run.finished:
         wrote = _count_rows(lake, run) or {}
         rejected = wrote.get("rejects", 0)
+        versions = {name: lake.table(name).version() for name in wrote}
         rows_out = sum(wrote.values()) - rejected
     return {
         "run": run.run_id[:12],
@@ -115,9 +117,7 @@ def _make_row(lake: Lake, run: RunRecord) -> dict[str, Any]:
         "rows in": run.counts.get("rows_in"),
         "rows out": rows_out,
         "rejected": rejected,
-        "tables": ", ".join(
-            f"{state.table}@{state.version}" for state in run.outputs if wrote.get(state.table)
-        ),
+        "tables": ", ".join(f"{name}@{versions[name]}" for name in versions if wrote.get(name)),
     }
 
 

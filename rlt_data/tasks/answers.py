@@ -11,6 +11,7 @@ _MARKS = re.compile(
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(?P<answer>\S.*?)[ \t]*$", re.MULTILINE)
 _THOUSANDS = re.compile(r"[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?%?")
 _STATED = re.compile(r"\banswer(?:\s+is\b:?|:)(?P<answer>.+)$", re.IGNORECASE)
+_TAGS = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _WRAPPING = "*$ \t"
 _PLAIN_LENGTH = 60
 
@@ -85,3 +86,15 @@ def drop_thousands_commas(answer: str) -> str:
 def render_answer(answer: str, template: str = r"The answer is \boxed{{answer}}.") -> str:
     """Render a solution that only states the final answer; `{answer}` in the template is replaced."""
     return template.replace("{answer}", answer)
+
+
+def extract_tagged_answer(text: str) -> str | None:
+    """Return the text of the last `<answer>...</answer>` that is not blank."""
+    start: int | None = None
+    last: str | None = None
+    for tag in _TAGS.finditer(text):
+        if not tag[1]:
+            start = tag.end()
+        elif start is not None:
+            last, start = text[start : tag.start()].strip() or last, None
+    return last

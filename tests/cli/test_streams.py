@@ -89,6 +89,14 @@ def test_a_folder_or_variable_that_is_not_utf_8_is_named(folder: Path):
         assert DEFECT not in done.stderr
 
 
+def test_a_temporary_folder_that_is_not_utf_8_is_named(folder: Path):
+    (folder / "t\udcff").mkdir()
+    done = run(folder, "sql 'select 1'", TMPDIR=str(folder / "t\udcff"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the temporary folder is not valid UTF-8\n  where: ")
+    assert DEFECT not in done.stderr
+
+
 NATIVE = """
 import os, sys, threading
 from rlt_data_cli.streams import own_streams

@@ -79,6 +79,8 @@ def test_a_killed_run_is_shown_as_interrupted_and_a_live_one_as_running(lake: La
     assert find_state(find_generate(lake)) == "interrupted"
     answer = program.succeed("log", "--lake", "lake")
     assert "interrupted" in answer
+    assert f"traces@{lake.table('traces').version()}" in answer
+    assert "@-1" not in answer
     assert "run their commands again to resume them" in answer
     answer = program.succeed("log", find_generate(lake).run_id, "--lake", "lake")
     assert "state: interrupted" in answer

@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 import duckdb
 import pyarrow as pa
 
+from rlt_data.atomic_files import check_utf8
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.reading import check_used_files
@@ -131,6 +132,7 @@ def _open_query(
     """Open a connection that sees the tables which one checked statement may name."""
     check_statement(query, allow_files=allow_files)
     limits = limits or QueryLimits()
+    check_utf8(tempfile.gettempdir(), "the temporary folder")  # DuckDB crashes otherwise.
     with (
         # A folder with a fixed name could belong to another user of the machine.
         tempfile.TemporaryDirectory(prefix="rlt-data-sql-") as spill,

@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from rlt_data.atomic_files import check_kind, hash_files, is_intact, write_aside
+from rlt_data.atomic_files import check_kind, check_utf8, hash_files, is_intact, write_aside
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
 from rlt_data.stages.export.config import ExportConfig
@@ -71,7 +71,9 @@ def _find_target(path: str) -> Path:
             where=path,
             remedy="name a local path and copy it from there",
         )
-    return Path(path).expanduser().absolute()
+    target = Path(path).expanduser().absolute()
+    check_utf8(target, "the path of the export")
+    return target
 
 
 def _write_form(run: StageRun, config: ExportConfig, source: RunRecord, target: Path, draft: Path) -> None:

@@ -10,6 +10,10 @@ from rlt_data.tasks.grading.base import Grader, GraderName, GraderSettings
 
 GRADERS: dict[GraderName, str] = {
     "math": "rlt_data.tasks.grading.math:MathGrader",
+    "integer": "rlt_data.tasks.grading.integer:IntegerGrader",
+    "choice": "rlt_data.tasks.grading.choice:ChoiceGrader",
+    "countdown": "rlt_data.tasks.grading.countdown:CountdownGrader",
+    "reasoning_gym": "rlt_data.tasks.grading.reasoning_gym.grader:ReasoningGymGrader",
     "text": "rlt_data.tasks.grading.text:TextGrader",
 }
 """Module and class of each grader; the class takes `GraderSettings`."""

@@ -373,6 +373,14 @@ def test_a_pipe_or_a_link_is_not_replaced_by_an_export(lake: Lake, tmp_path: Pat
         assert os.path.samestat(before, (tmp_path / name).lstat())
 
 
+def test_a_path_that_is_not_utf_8_is_refused_before_a_run_is_recorded(lake: Lake, tmp_path: Path) -> None:
+    before = len(lake.runs())
+    with pytest.raises(UsageError, match="the path of the export is not valid UTF-8"):
+        run_export(lake, tmp_path / "d\udcff" / "out.jsonl", "jsonl")
+    assert len(lake.runs()) == before
+    assert list(tmp_path.glob("d*")) == []
+
+
 def test_a_directory_with_data_of_others_is_not_replaced(lake: Lake, tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "data").mkdir(parents=True)
