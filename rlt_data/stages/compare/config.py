@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from rlt_data.bounds import Count, Seed
-from rlt_data.stages.runtime.contract import RunField, StageConfig
+from rlt_data.stages.runtime.contract import Over, RunField, StageConfig
 from rlt_data.tasks.grading.base import Extraction, GraderName
 
 
@@ -30,6 +32,8 @@ class CompareConfig(StageConfig):
     grader: RunField[GraderName | None] = Field(
         None, description="Use the verdicts of this grader; unset: of each task's own."
     )
-    where: RunField[str | None] = Field(None, description="SQL predicate over evaluations: use only these.")
+    where: RunField[Annotated[str | None, Over("evaluations")]] = Field(
+        None, description="SQL predicate over evaluations: use only these."
+    )
     resamples: RunField[Count] = Field(10_000, description="Number of resamples of a bootstrap interval.")
     seed: RunField[Seed] = Field(0, description="Seed of the bootstrap.")
