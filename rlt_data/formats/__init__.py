@@ -21,7 +21,7 @@ from rlt_data.formats.rendering import (
     render_teacher_text,
 )
 from rlt_data.formats.spans import EncodedText, compare_tokenizers, encode_texts, select_token_span
-from rlt_data.formats.template_check import Role, check_template
+from rlt_data.formats.template_check import Role, check_template, keeps_thinking
 
 __all__ = [
     "BUILT_IN",
@@ -38,6 +38,7 @@ __all__ = [
     "compare_tokenizers",
     "encode_texts",
     "find_control_token",
+    "keeps_thinking",
     "list_formats",
     "load_built_in",
     "load_format",

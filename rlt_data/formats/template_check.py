@@ -65,6 +65,18 @@ def check_template(
     return [f"the chat template of {of} {sentence}" for sentence in found if sentence]
 
 
+def keeps_thinking(
+    format: ConversationFormat, tokenizer: ChatTokenizer, question: str, think: str, solution: str
+) -> bool:
+    """Whether the chat template alone, applied to the messages of a conversation, writes the whole thinking.
+
+    Templates look for tags in contents: Qwen3's drops whatever comes before the last `</think>`. Call it
+    with short texts only: a rendering is tried under limits first, and kept (see `template_guard`).
+    """
+    rendered, _ = _apply_to_messages(format, tokenizer, question, think, solution)
+    return rendered is not None and think.strip() in rendered
+
+
 def _check_system(layout: TemplateLayout, role: Role) -> str:
     if layout.system_problem:
         return (
@@ -156,14 +168,9 @@ def _check_contents(tokenizer: ChatTokenizer, layout: TemplateLayout, format: Co
     ours = render_student_text(
         format, tokenizer, parts["question"], parts["thinking"], parts["solution"]
     ).text
-    messages = [
-        (message["role"], message["content"])
-        for message in build_student_messages(format, parts["question"], parts["thinking"], parts["solution"])
-    ]
-    if layout.system_problem:
-        system, user, assistant = (content for _, content in messages)
-        messages = [("user", f"{system}\n\n{user}"), ("assistant", assistant)]
-    rendered, problem = apply_template(tokenizer, messages)
+    rendered, problem = _apply_to_messages(
+        format, tokenizer, parts["question"], parts["thinking"], parts["solution"]
+    )
     if rendered is None:
         what = f"fails on a whole conversation ({problem})"
     elif rendered.rstrip() == ours:
@@ -174,6 +181,21 @@ def _check_contents(tokenizer: ChatTokenizer, layout: TemplateLayout, format: Co
         f"{what}. Rendered texts have every part as the format writes it; a trainer that renders `messages` "
         "through this template would not, so train on `text`"
     )
+
+
+def _apply_to_messages(
+    format: ConversationFormat, tokenizer: ChatTokenizer, question: str, think: str, solution: str
+) -> tuple[str | None, str]:
+    """Render a student's conversation by the template alone, as a trainer or a server does."""
+    layout = find_layout(tokenizer, with_system=bool(format.student.system))
+    messages = [
+        (message["role"], message["content"])
+        for message in build_student_messages(format, question, think, solution)
+    ]
+    if layout.system_problem:
+        system, user, assistant = (content for _, content in messages)
+        messages = [("user", f"{system}\n\n{user}"), ("assistant", assistant)]
+    return apply_template(tokenizer, messages)
 
 
 def _name_difference(theirs: str, ours: str, layout: TemplateLayout) -> str:

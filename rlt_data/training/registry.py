@@ -22,7 +22,7 @@ SFT_TEACHER = StageDeclaration(
 SFT_STUDENT = StageDeclaration(
     name="sft",
     help="Fine-tune a student on distillation examples.",
-    pins=("distillation", "traces", "questions"),
+    pins=("distillation", "rankings", "traces", "questions"),
     writes=("metrics",),
     repeats=False,
 )

@@ -114,12 +114,12 @@ def test_training_examples_teach_what_follows_the_prompt(
     pytest.importorskip("trl")
     from rlt_data.training.rl.config import GrpoConfig
     from rlt_data.training.rl.questions import select_questions
+    from rlt_data.training.sft.example_checks import check_example
     from rlt_data.training.sft.examples import (
         IGNORED,
         Explained,
         build_student_examples,
         build_teacher_examples,
-        check_example,
     )
 
     tokenizer, format = tokenizer_models.load(name), load_built_in(format_name)

@@ -138,7 +138,7 @@ def test_a_dry_run_shows_steps_memory_and_refusals(recipe: Path, tmp_path: Path)
         ("grpo.trainer.learning_rat=1", "learning_rat"),
         ("sft.trainer.packin=true", "packin"),
         ("sft.trainer.max_length=9", "decided by sft.max_tokens"),
-        ("sft.trainer.packing=true", "is not an option of a recipe"),
+        ("sft.trainer.packing=true", "decided by sft.packing"),
         ("grpo.trainer.beta='0.04'", "beta should be a valid number"),
         ("grpo.trainer.loss_type=dappo", "did you mean 'dapo'"),
         ("grpo.trainer.report_to=wandbb", "did you mean 'wandb'"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -22,6 +21,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.models import ModelIdentity
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.substitute.config import SubstituteConfig
+from rlt_data.stages.substitute.next_best import NextBestTraces
 
 # Number of rows of the ranking whose texts are in memory at a time.
 READ_ROWS = 4_096
@@ -56,11 +56,11 @@ class ExampleWriter:
         self._identity = identity
         self._limit = limit
         self._format_key = hash_content(format.identity_text())
-        self._replacements: set[str] = set()
 
     def write_examples(self, ranking: pl.DataFrame) -> None:
         """Write an example for every selected row of `ranking`, which is sorted by question and rank."""
         selected = ranking.filter("selected")
+        next_best = NextBestTraces(ranking, self._load)
         self._run.count(rows_in=selected.height)
         with self._run.track("build examples", selected.height, unit="examples") as task:
             for chunk in selected.iter_slices(READ_ROWS):
@@ -79,7 +79,7 @@ class ExampleWriter:
                             too_long.append(example)
                         case never:
                             assert_never(never)
-                self._replace(too_long, ranking)
+                self._replace(too_long, next_best)
 
     def _load(self, chunk: pl.DataFrame) -> list[dict[str, Any]]:
         """Read the texts of some rows of the ranking, in their order."""
@@ -175,30 +175,21 @@ class ExampleWriter:
             ],
         )
 
-    def _replace(self, too_long: list[_Example], ranking: pl.DataFrame) -> None:
+    def _replace(self, too_long: list[_Example], next_best: NextBestTraces) -> None:
         """Replace each example that is too long by its question's next-best trace that fits and is unused."""
         if not too_long:
             return
-        questions = {example.row["question_id"] for example in too_long}
-        others = ranking.filter(~pl.col("selected") & pl.col("question_id").is_in(questions))
-        waiting: dict[str, deque[dict[str, Any]]] = {question: deque() for question in questions}
-        for row in self._load(others):
-            if row["trace_id"] not in self._replacements:
-                waiting[row["question_id"]].append(row)
+        next_best.open({example.row["question_id"] for example in too_long})
         for example in too_long:
-            candidates = waiting[example.row["question_id"]]
-            replacement = None
-            while candidates and replacement is None:
-                row = candidates.popleft()
-                # Whether it fits or not, it is not tried again for an example of a later chunk.
-                self._replacements.add(row["trace_id"])
-                fitting = [e for e in self._measure([row]) if not self._is_over(e)]
-                replacement = fitting[0] if fitting else None
+            replacement = next_best.find(example.row["question_id"], self._measure_fitting)
             if replacement is None:
                 self._reject_length(example, "no other trace of the question fits")
             else:
                 self._append(replacement, replaces=example.row["trace_id"])
                 self._reject_length(example, f"replaced by {replacement.row['trace_id']}")
+
+    def _measure_fitting(self, row: dict[str, Any]) -> _Example | None:
+        return next((example for example in self._measure([row]) if not self._is_over(example)), None)
 
     def _reject_length(self, example: _Example, what: str) -> None:
         self._run.reject(

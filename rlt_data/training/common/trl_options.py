@@ -39,11 +39,15 @@ RESERVED_SFT = {
     "save_total_limit": "sft.keep_checkpoints",
     "max_length": "sft.max_tokens",
     "truncation_mode": "sft.max_tokens, beyond which a text is rejected",
-    "packing": "nothing: texts are not packed; padding_free avoids the padding",
-    "packing_strategy": "nothing: texts are not packed",
+    "packing": "sft.packing",
+    "packing_strategy": "nothing: texts are packed whole",
     "eval_packing": _NO_EVALUATION,
     "chat_template_path": "the model's tokenizer",
     "eos_token": "the model's tokenizer and chat template",
+    "average_tokens_across_devices": "nothing: the loss of a step is the mean over all of its labels",
+    "dataloader_drop_last": "nothing: every text is learned from in every epoch",
+    "auto_find_batch_size": "nothing: a step has the texts that the recipe states",
+    "accelerator_config": "nothing: the order of texts does not depend on the processes",
 }
 RESERVED_GRPO = {
     "save_steps": "{section}.save_every",

@@ -48,6 +48,7 @@ from rlt_data.training.sft.examples import (
     build_teacher_examples,
 )
 from rlt_data.training.sft.sft_trainer import run_sft_trainer
+from rlt_data.training.sft.tokenized import TokenizedExamples
 
 SCHEME_VERSION = 1
 MARKER = "rlt_data_fresh.json"
@@ -210,7 +211,7 @@ def train_tiny(
             run_sft_trainer(
                 model,
                 tokenizer,
-                examples,
+                TokenizedExamples.collect(examples),
                 options=options,
                 output_dir=Path(folder),
                 callbacks=[ProgressCallback(task)],

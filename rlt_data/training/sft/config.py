@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from rlt_data.bounds import Count, Options, Rows, Tokens, TrainingSeed
 from rlt_data.formats import Role
-from rlt_data.stages.runtime.contract import FreeField, ResolvedField, RunField, StageConfig
+from rlt_data.stages.runtime.contract import (
+    FreeField,
+    LaterRunField,
+    ResolvedField,
+    RunField,
+    StageConfig,
+)
 from rlt_data.training.common.trl_options import select_deciding
+
+OverLongPolicy = Literal["drop", "keep", "next-best"]
 
 
 class SftSection(StageConfig):
@@ -26,7 +34,17 @@ class SftSection(StageConfig):
         description="For a student: run of substitute to use (id or prefix); unset: the newest finished one.",
     )
     max_tokens: RunField[Tokens | None] = Field(
-        None, description="Longer texts are rejected; unset: the model's context."
+        None, description="The longest text; unset: the model's context. No text is ever truncated."
+    )
+    over_long: LaterRunField[OverLongPolicy] = Field(
+        "drop",
+        description="Texts of more than max_tokens: drop them (to rejects), keep them whole (up to the "
+        "model's context), or, for a student, use the question's next-best trace that fits.",
+    )
+    packing: LaterRunField[bool] = Field(
+        False,
+        description="Pack several whole texts into each row of a batch, up to max_tokens. They do not attend "
+        "to each other.",
     )
     keep_checkpoints: FreeField[Count] = Field(1, description="Checkpoints to keep.")
     trainer: RunField[Options] = Field(default_factory=dict, description="Options of trl.SFTConfig.")
@@ -54,6 +72,8 @@ class SftConfig(SftSection):
     def _check_distillation(self) -> SftConfig:
         if self.distillation is not None and self.role == "teacher":
             raise ValueError("a teacher learns from traces: remove sft.distillation")
+        if self.over_long == "next-best" and self.role == "teacher":
+            raise ValueError("a teacher's traces have no ranking: set sft.over_long to drop or keep")
         return self
 
     def list_identity(self) -> dict[str, Any]:

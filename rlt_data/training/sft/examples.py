@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rlt_data.errors import InputError
 from rlt_data.formats import (
     ConversationFormat,
     RenderedText,
@@ -80,52 +79,6 @@ def build_student_examples(
     """
     texts = [render_student_text(format, tokenizer, row.question, row.think, row.solution) for row in rows]
     return _label_texts(tokenizer, texts)
-
-
-def check_example(
-    example: SupervisedExample,
-    tokenizer: Any,
-    format: ConversationFormat,
-    *,
-    closing: str,
-    end_token_ids: Collection[int] = (),
-) -> None:
-    """Check that an example teaches the model to write the tag `closing` and to stop.
-
-    Raises `InputError` where the labels do not begin where the prompt ends, lack the tag, or do not end with
-    the end token; `ModelError` where the chat template writes no end token.
-    """
-    end = require_end_token(format, tokenizer, end_token_ids)
-    written = tokenizer.decode([label for label in example.labels if label != IGNORED])
-    expected = example.rendered.text[example.rendered.spans["prompt"][1] :]
-    where = f"labels: {written[-120:]!r}"
-    if example.labels[-1] != tokenizer.convert_tokens_to_ids(end):
-        raise InputError(
-            f"the labels do not end with the end token {end!r}, so the model would not learn to stop",
-            where=where,
-            remedy="check the chat template's end of turn and the tokenizer's eos_token",
-        )
-    if closing not in written:
-        raise InputError(f"the labels lack the closing tag {closing!r}", where=where)
-    # Not by comparing texts: a tokenizer that normalizes decodes to another spelling of the same text.
-    if not example.is_aligned:
-        raise InputError(
-            "a token crosses the end of the prompt, so the labels lack the beginning of what follows",
-            where=f"{where}; expected {expected[:120]!r}",
-            remedy="end the format's prefill at a token boundary, such as a line break",
-        )
-
-
-def describe_example(example: SupervisedExample, *, limit: int = 2000) -> str:
-    """Describe one example: its text with the labeled part between ⟦ and ⟧, its spans and token counts."""
-    text = example.rendered.text
-    begin = example.rendered.spans["prompt"][1]
-    labeled = sum(label != IGNORED for label in example.labels)
-    shown = f"{text[:begin]}⟦{text[begin:]}⟧"
-    if len(shown) > limit:
-        shown = f"{shown[: limit // 2]} [...] {shown[-limit // 2 :]}"
-    spans = ", ".join(f"{name} {a}:{b}" for name, (a, b) in sorted(example.rendered.spans.items()))
-    return f"{shown}\nspans (characters): {spans}\n{len(example.token_ids)} tokens, {labeled} of them labeled"
 
 
 def _label_texts(tokenizer: Any, texts: Sequence[RenderedText]) -> list[SupervisedExample]:

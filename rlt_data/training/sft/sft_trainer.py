@@ -9,14 +9,16 @@ from typing import Any
 
 from rlt_data.errors import require_module
 from rlt_data.models.loading import hide_progress_bars
-from rlt_data.training.common.distributed import keep_to_one_device
-from rlt_data.training.sft.examples import SupervisedExample
+from rlt_data.training.common.distributed import World, keep_to_one_device
+from rlt_data.training.sft.batch_checks import PackingCheck, check_loss_terms, check_padding
+from rlt_data.training.sft.tokenized import TokenizedExamples, make_filler
 
 
 def run_sft_trainer(
     model: Any,
     tokenizer: Any,
-    examples: Sequence[SupervisedExample],
+    examples: TokenizedExamples,
+    dataset: Any = None,
     *,
     options: Mapping[str, Any],
     output_dir: Path,
@@ -28,22 +30,31 @@ def run_sft_trainer(
     """Train `model`, a loaded one (in place) or a directory, on `examples`; return the trainer.
 
     `options` are fields of `trl.SFTConfig`. TRL's own preparation of texts (templates, truncation, packing)
-    is off, so that it trains on exactly these tokens and labels. `on_built` is called with the trainer
-    before it trains. `adapter` is a `peft.LoraConfig` of an adapter to train instead of the weights.
+    is off, so that it trains on exactly these tokens and labels. `dataset` holds them as rows: those of
+    `examples.make_packed_dataset`, with the option `packing`, or by default one row an example. `on_built`
+    is called with the trainer before it trains. `adapter` is a `peft.LoraConfig` of an adapter to train
+    instead of the weights.
+
+    The mean loss of a step is over its labels, and steps depend on the seed: neither depends on processes,
+    batch sizes or accumulation. Raises `UsageError` for a model whose attention or loss would not allow it.
     """
     trl = require_module("trl", "train")
-    datasets = require_module("datasets", "train")
     transformers = require_module("transformers", "train")
-    dataset = datasets.Dataset.from_dict(
-        {
-            "input_ids": [example.token_ids for example in examples],
-            "labels": [example.labels for example in examples],
-        }
-    )
+    datasets = require_module("datasets", "train")
+    from rlt_data.training.sft.ordered_trainer import OrderedTrainer
+
+    dataset = examples.make_dataset() if dataset is None else dataset
+    if World().size > 1:
+        filler = make_filler(int(examples.token_ids[-1]), packed="seq_lengths" in dataset.column_names)
+        dataset = datasets.concatenate_datasets(
+            [dataset, datasets.Dataset.from_list([filler], features=dataset.features)]
+        )
     config = trl.SFTConfig(
         **{
             "output_dir": str(output_dir),
             "dataset_kwargs": {"skip_prepare_dataset": True},
+            # Nothing is truncated: TRL's default is 1,024 tokens.
+            "max_length": None,
             "report_to": "none",
             "disable_tqdm": True,
             **options,
@@ -51,7 +62,7 @@ def run_sft_trainer(
     )
     keep_to_one_device(config)
     with hide_progress_bars():
-        trainer = trl.SFTTrainer(
+        trainer = OrderedTrainer(
             model=model,
             args=config,
             train_dataset=dataset,
@@ -61,6 +72,10 @@ def run_sft_trainer(
         )
     # With progress bars off, transformers prints every log as a dictionary.
     trainer.remove_callback(transformers.PrinterCallback)
+    check_loss_terms(trainer)
+    check_padding(trainer, examples)
+    if trainer.padding_free:
+        trainer.add_callback(PackingCheck(trainer, examples))
     if on_built is not None:
         on_built(trainer)
     if resume_from is not None:
@@ -71,8 +86,8 @@ def run_sft_trainer(
 
 
 def _restore_token_count(trainer: Any, checkpoint: Path) -> None:
-    """Restore the token count of a checkpoint; TRL restarts it at 0."""
-    history = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
-    seen = [entry["num_tokens"] for entry in history if "num_tokens" in entry]
-    if seen and hasattr(trainer, "_total_train_tokens"):
-        trainer._total_train_tokens = int(float(seen[-1]))
+    """Restore the token count of a checkpoint."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    seen = [entry["num_tokens"] for entry in state["log_history"] if "num_tokens" in entry]
+    if seen:
+        trainer.restore_token_count(int(float(seen[-1])), int(state["global_step"]))

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from rlt_data.errors import InputError, UsageError
-from rlt_data.formats import ConversationFormat, check_template, load_format
-from rlt_data.hashing import hash_content
+from rlt_data.errors import UsageError
+from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, read_model_config, resolve_model
 from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.stages.runtime.run import StageRun
-from rlt_data.stages.runtime.selection import select_rows
-from rlt_data.terminal import print_note
 from rlt_data.training.common.distributed import World, place_model
 from rlt_data.training.common.requirements import find_missing_packages, refuse
 from rlt_data.training.common.session import PreparedTraining, TrainingSession, run_training
 from rlt_data.training.common.trl_options import build_lora
 from rlt_data.training.common.weights import is_sharded
 from rlt_data.training.sft.config import SftConfig
-from rlt_data.training.sft.examples import Explained, SupervisedExample, check_example, describe_example
 from rlt_data.training.sft.forecast import count_steps
 from rlt_data.training.sft.options import check_options, list_options
-from rlt_data.training.sft.roles import SftRole, find_role
+from rlt_data.training.sft.roles import find_role
+from rlt_data.training.sft.selection import ExampleSelector
 from rlt_data.training.sft.sft_trainer import run_sft_trainer
+from rlt_data.training.sft.tokenized import TokenizedExamples
 
 SCHEME_VERSION = 1
 
@@ -50,7 +47,7 @@ def train_sft(
     )
 
 
-def prepare_sft(lake: Lake, config: SftConfig) -> PreparedTraining[Sequence[Explained]]:
+def prepare_sft(lake: Lake, config: SftConfig) -> PreparedTraining[TokenizedExamples]:
     """Check the options, resolve the model and find the source of the examples.
 
     Raises `UsageError`, `ModelError` for an unknown model, `LakeError` where there are no examples.
@@ -62,11 +59,11 @@ def prepare_sft(lake: Lake, config: SftConfig) -> PreparedTraining[Sequence[Expl
     # The other processes do not read the lake.
     source = role.find_source(lake, config) if World().is_main else {}
 
-    def select(run: StageRun) -> Sequence[Explained]:
-        return select_explained(run, config, role, source)
+    def select(run: StageRun) -> TokenizedExamples:
+        return ExampleSelector(run, config, role, source, base).select()
 
-    def train(session: TrainingSession, rows: Sequence[Explained]) -> None:
-        _train(session, rows, config, role, format)
+    def train(session: TrainingSession, examples: TokenizedExamples) -> None:
+        _train(session, examples, config)
 
     return PreparedTraining(
         role.declaration,
@@ -78,45 +75,19 @@ def prepare_sft(lake: Lake, config: SftConfig) -> PreparedTraining[Sequence[Expl
     )
 
 
-def select_explained(
-    run: StageRun, config: SftConfig, role: SftRole, source: dict[str, str]
-) -> list[Explained]:
-    """Select what the model learns from, in an order that depends on its content only.
-
-    Raises `InputError` where there is nothing.
-    """
-    rows = role.add_explanations(role.keep_rows(select_rows(run, role.table, config.where), source), run)
-    questions = run.read("questions").select("question_id", "question", "solution")
-    joined = rows.join(questions, on="question_id").sort("trace_id")
-    if config.limit is not None:
-        joined = joined.head(config.limit)
-    selected = joined.select("question", "solution", "think").collect()
-    if not selected.height:
-        raise InputError(
-            f"there are no examples for the {config.role} to learn from",
-            where=f"{role.table} of {run.lake.uri}" + (f" where {config.where}" if config.where else ""),
-            remedy="ingest a corpus with reasoning traces, such as Bespoke-Stratos-17k, or loosen `where`",
-        )
-    run.summary.extra["explanations"] = selected.height
-    return [Explained(*row) for row in selected.iter_rows()]
-
-
-def _train(
-    session: TrainingSession,
-    rows: Sequence[Explained],
-    config: SftConfig,
-    role: SftRole,
-    format: ConversationFormat,
-) -> None:
+def _train(session: TrainingSession, examples: TokenizedExamples, config: SftConfig) -> None:
     tokenizer = load_tokenizer(session.base)
-    examples = _prepare_examples(session, rows, tokenizer, config, role, format)
-    if session.run is not None and not session.reporter.quiet:
-        shown = describe_example(examples[0])
-        print_note(f"first example, with the labeled part between ⟦ and ⟧:\n{shown}\n")
     options = list_options(config, session.directory)
     # TRL loads the model, after its own configuration, so that a process never holds all of a sharded one.
     init = {"dtype": "float32", "local_files_only": True, **place_model(options)}
     options["model_init_kwargs"] = {**init, **(options.get("model_init_kwargs") or {})}
+    pack_tokens = None
+    if config.packing:
+        longest = int(examples.lengths.max())
+        pack_tokens = max(config.max_tokens or read_model_config(session.base).context or longest, longest)
+    dataset = examples.make_dataset() if pack_tokens is None else examples.make_packed_dataset(pack_tokens)
+    if session.run is not None and config.packing:
+        session.run.summary.extra["packed_rows"] = len(dataset)
 
     def watch(trainer: Any) -> None:
         if config.lora is not None and is_sharded(trainer):
@@ -127,11 +98,12 @@ def _train(
             )
         session.watch(trainer)
 
-    with session.show_progress(count_steps(config, len(examples), world=World().size)) as callbacks:
+    with session.show_progress(count_steps(config, len(dataset), world=World().size)) as callbacks:
         trainer = run_sft_trainer(
             str(session.base.require_directory()),
             tokenizer,
             examples,
+            dataset,
             options=options,
             output_dir=session.directory,
             callbacks=callbacks,
@@ -139,48 +111,4 @@ def _train(
             on_built=watch,
             adapter=build_lora(config.lora, where="sft.lora"),
         )
-    if session.run is not None:
-        session.run.summary.extra["examples"] = len(examples)
     session.save(trainer, tokenizer, merge=config.lora is not None)
-
-
-def _prepare_examples(
-    session: TrainingSession,
-    rows: Sequence[Explained],
-    tokenizer: Any,
-    config: SftConfig,
-    role: SftRole,
-    format: ConversationFormat,
-) -> list[SupervisedExample]:
-    """Tokenize all texts, in every process; reject those that cannot be learned from."""
-    for note in check_template(format, tokenizer, config.role, name=session.base.name):
-        session.note(note)
-    model = read_model_config(session.base)
-    limit = config.max_tokens or model.context
-    kept = []
-    examples = role.build_examples(format, tokenizer, rows, model.end_token_ids)
-    for row, example in zip(rows, examples, strict=True):
-        flaw = _find_flaw(example, limit)
-        if flaw is None:
-            kept.append(example)
-        elif session.run is not None:
-            key = hash_content(row.question, row.think)
-            session.run.reject(source=role.table, reason=flaw[0], detail=flaw[1], key=key)
-    if not kept:
-        raise InputError(
-            f"none of {len(rows)} texts can be learned from: each has more than {limit} tokens, or a token "
-            "that begins in the prompt and ends after it",
-            where="rejects of this run",
-            remedy="raise sft.max_tokens, or end the format's prefill where a token ends",
-        )
-    closing = role.find_closing(format)
-    check_example(kept[0], tokenizer, format, closing=closing, end_token_ids=model.end_token_ids)
-    return kept
-
-
-def _find_flaw(example: SupervisedExample, limit: int | None) -> tuple[str, str] | None:
-    if limit is not None and len(example.token_ids) > limit:
-        return "over_length", f"the text has {len(example.token_ids)} tokens, the limit is {limit}"
-    if not example.is_aligned:
-        return "straddling_token", "a token begins in the prompt and ends in what is to be learned"
-    return None

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from rlt_data.errors import InputError, ModelError
 from rlt_data.formats import load_format
+from rlt_data.training.sft.display import describe_example
+from rlt_data.training.sft.example_checks import check_example
 from rlt_data.training.sft.examples import (
     IGNORED,
     Explained,
     build_student_examples,
     build_teacher_examples,
-    check_example,
-    describe_example,
 )
 
 FORMAT = load_format("stratos")
