@@ -54,10 +54,14 @@ class Grade:
 
 @dataclass(frozen=True)
 class GraderSettings:
-    """Settings of graders: the time limit of one comparison in seconds, and the number of processes."""
+    """Settings of graders: the time limit of one comparison in seconds, and the number of processes.
+
+    `run_code` allows the grader `code` to run programs of completions, in a sandbox.
+    """
 
     seconds: float = 5.0
     processes: int | None = None
+    run_code: bool = False
 
 
 class Grader(Protocol):

@@ -14,6 +14,7 @@ GRADERS: dict[GraderName, str] = {
     "choice": "rlt_data.tasks.grading.choice:ChoiceGrader",
     "countdown": "rlt_data.tasks.grading.countdown:CountdownGrader",
     "reasoning_gym": "rlt_data.tasks.grading.reasoning_gym.grader:ReasoningGymGrader",
+    "code": "rlt_data.tasks.grading.code.grader:CodeGrader",
     "text": "rlt_data.tasks.grading.text:TextGrader",
 }
 """Module and class of each grader; the class takes `GraderSettings`."""
