@@ -89,8 +89,9 @@ def command(
 ) -> None:
     """Query the lake in SQL (DuckDB), read-only. "traces@3" is version 3 of the table traces.
 
-    The view `token_scores` has one row per scored token, with its text. A query of a table that has lost rows
-    is refused, unless --incomplete.
+    The view `token_scores` has one row per scored token, with its text; `evaluation_lineage` has one row per
+    evaluation, with the runs and models that led to it. A query of a table that has lost rows is refused,
+    unless --incomplete.
     """
     if spreadsheet_safe and format != "csv":
         raise UsageError("--spreadsheet-safe is for CSV", remedy="add --format csv")

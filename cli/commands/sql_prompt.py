@@ -16,6 +16,7 @@ from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
 from rlt_data.errors import RltDataError
+from rlt_data.lake.sql.views import DERIVED_VIEWS
 from rlt_data.terminal import print_drawn, print_text, show_line
 
 from ..failures import show_error
@@ -162,7 +163,8 @@ def open_prompt(
 def list_columns(lake: Lake) -> dict[str, list[str]]:
     """List the columns of every table and view, for completion."""
     columns: dict[str, list[str]] = {table.name: table.schema.arrow.names for table in lake.tables()}
-    columns["token_scores"] = lake.sql("SELECT * FROM token_scores LIMIT 0", incomplete=True).column_names
+    for view in DERIVED_VIEWS:
+        columns[view] = lake.sql(f"SELECT * FROM {view} LIMIT 0", incomplete=True).column_names
     return columns
 
 

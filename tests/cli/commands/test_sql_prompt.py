@@ -74,7 +74,7 @@ def test_control_d_quits(lake: Lake, keyboard: PipeInput, tmp_path: Path):
 def test_commands_describe_tables_and_change_the_format(lake: Lake, capsys: pytest.CaptureFixture[str]):
     prompt = Prompt(lake, "table", allow_files=False)
     listed = prompt.handle("\\d") or ""
-    assert "token_scores" in listed.split()
+    assert {"token_scores", "evaluation_lineage"} <= set(listed.split())
     assert not [word for word in listed.split() if word.startswith("_")]
     assert "step" in (prompt.handle("\\d metrics") or "")
     assert prompt.handle("\\f json") == ""

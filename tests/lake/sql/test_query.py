@@ -12,6 +12,7 @@ import pytest
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
+from rlt_data.lake.sql.views import DERIVED_VIEWS
 
 MakeQuestions = Callable[..., pl.DataFrame]
 
@@ -76,7 +77,7 @@ def test_a_version_inside_a_string_stays_a_string(filled: Lake) -> None:
 
 def test_the_catalogue_shows_the_tables_and_nothing_internal(filled: Lake) -> None:
     names = filled.sql("show tables").column("name").to_pylist()
-    assert names == sorted([*(t.name for t in filled.tables()), "run_events", "token_scores"])
+    assert names == sorted([*(t.name for t in filled.tables()), "run_events", *DERIVED_VIEWS])
     described = filled.sql("describe questions").to_pylist()
     assert [row["column_name"] for row in described] == filled.table("questions").schema.arrow.names
     assert filled.sql("select * from query('select count(*) as n from questions')").to_pylist() == [{"n": 4}]
