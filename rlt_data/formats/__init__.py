@@ -10,7 +10,12 @@ from rlt_data.formats.definition import (
     load_built_in,
     load_format,
 )
-from rlt_data.formats.parsing import ParsedTrace, parse_student_completion, parse_teacher_completion
+from rlt_data.formats.parsing import (
+    ParsedTrace,
+    find_response,
+    parse_student_completion,
+    parse_teacher_completion,
+)
 from rlt_data.formats.rendering import (
     RenderedText,
     build_student_messages,
@@ -38,6 +43,7 @@ __all__ = [
     "compare_tokenizers",
     "encode_texts",
     "find_control_token",
+    "find_response",
     "keeps_thinking",
     "list_formats",
     "load_built_in",

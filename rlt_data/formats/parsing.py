@@ -90,6 +90,18 @@ def parse_student_completion(format: ConversationFormat, text: str) -> ParsedTra
     return ParsedTrace(think, solution, state, solution_closed)
 
 
+def find_response(text: str, parsed: ParsedTrace) -> str | None:
+    """Return what follows the thinking of a completion, where its answer is sought.
+
+    That is all of a text without tags, and None where the thinking never closes.
+    """
+    if parsed.think is None:
+        return text
+    if parsed.state == "missing_close":
+        return None
+    return parsed.solution or ""
+
+
 def _list_tags(format: ConversationFormat) -> list[StudentFormat]:
     return [format.student, *(load_built_in(name).student for name in BUILT_IN)]
 

@@ -53,7 +53,7 @@ def load_training(
                 remedy=f"rlt-data train-{other} RECIPE",
             )
     recipe = validate_data(RECIPES[role], data, documents)
-    settings = merge_settings(recipe.models, recipe.formats, load_settings())
+    settings = merge_settings(recipe.models, recipe.formats, load_settings(), tasks=recipe.tasks)
     return LoadedTraining(recipe, settings)
 
 

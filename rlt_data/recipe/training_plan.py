@@ -25,6 +25,7 @@ from rlt_data.training.rl import forecast as grpo_forecast
 from rlt_data.training.rl.config import AnyGrpoConfig, GrpoConfig, StudentGrpoConfig
 from rlt_data.training.rl.conflicts import find_conflicts
 from rlt_data.training.rl.options import check_options as check_grpo_options
+from rlt_data.training.rl.reward_types import find_reward_type
 from rlt_data.training.sft import forecast as sft_forecast
 from rlt_data.training.sft.config import SftConfig
 from rlt_data.training.sft.options import check_options as check_sft_options
@@ -90,6 +91,7 @@ class _Plan:
         return lines
 
     def _describe_grpo(self, config: AnyGrpoConfig) -> dict[str, str]:
+        self._try(lambda: find_reward_type(config))
         options = self._try(lambda: check_grpo_options(config))
         lines = self._try(lambda: grpo_forecast.count_work(config, world=self.world)) or {}
         questions = self._try(lambda: self._count_questions(config)) or 0

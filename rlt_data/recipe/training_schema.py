@@ -25,6 +25,7 @@ from rlt_data.training.from_scratch.arithmetic_model import ArithmeticModelConfi
 from rlt_data.training.rl.config import AnyGrpoConfig, GrpoConfig, GrpoSection, RlSection, StudentGrpoConfig
 from rlt_data.training.rl.conflicts import find_conflicts
 from rlt_data.training.rl.options import check_options as check_grpo_options
+from rlt_data.training.rl.reward_types import find_reward_type
 from rlt_data.training.rl.stage import train_grpo
 from rlt_data.training.sft.config import SftConfig, SftSection
 from rlt_data.training.sft.options import check_options as check_sft_options
@@ -69,6 +70,9 @@ class TrainingRecipe(BaseModel):
     formats: Mapping[str, Mapping[str, Any]] = Field(
         default_factory=dict,
         description="Conversation formats by name, in addition to those of rlt-data.toml.",
+    )
+    tasks: Mapping[str, Mapping[str, Any]] = Field(
+        default_factory=dict, description="Tasks by name, in addition to those of rlt-data.toml."
     )
     fresh: ArithmeticModelConfig | None = Field(None, description="A tiny model to train from scratch first.")
     ingest: Tables[IngestConfig] = ()
@@ -209,4 +213,5 @@ def _check_sft(config: SftConfig) -> None:
 
 
 def _check_grpo(config: AnyGrpoConfig) -> None:
+    find_reward_type(config)
     refuse(find_conflicts(config, check_grpo_options(config), context=None), where=config.section)

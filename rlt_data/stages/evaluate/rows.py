@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlt_data.engines import Completion, Engine
-from rlt_data.formats import ConversationFormat, ParsedTrace, parse_student_completion
+from rlt_data.formats import ConversationFormat, find_response, parse_student_completion
 from rlt_data.stages.evaluate.samples import EvaluatedTask, Sample
 from rlt_data.stages.runtime.engine_models import EngineModel
 
@@ -79,12 +79,3 @@ def read_completion(format: ConversationFormat, text: str) -> dict[str, Any]:
         "response": find_response(text, parsed),
         "state": parsed.state,
     }
-
-
-def find_response(text: str, parsed: ParsedTrace) -> str | None:
-    """Return what follows the thinking: all of a text without tags, None where the thinking never closes."""
-    if parsed.think is None:
-        return text
-    if parsed.state == "missing_close":
-        return None
-    return parsed.solution or ""

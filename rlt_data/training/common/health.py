@@ -51,10 +51,10 @@ class HealthCallback(Callback):
 
 _ADVICE = {
     "frac_reward_zero_std": "in {share:.0%} of the groups all rewards are equal, so nothing is learned from "
-    "them: raise the temperature or the group size, or choose questions whose explanations vary more",
-    "rlt/cut_off_share": "{share:.0%} of the completions are truncated by the length limit, and each pays "
-    "the penalty: raise max_tokens, or train longer with SFT so that the teacher learns to close its "
-    "explanations",
+    "them: raise the temperature or the group size, or choose questions whose completions vary more: where "
+    "answers are rewarded, neither too easy nor too hard ones",
+    "rlt/cut_off_share": "{share:.0%} of the completions are truncated by the length limit, and each "
+    "loses reward: raise max_tokens, or train longer with SFT so that the model learns to finish",
     "rlt/unscored_share": "{share:.0%} of the completions cannot be scored and are excluded from their "
     "groups: teacher and student may tokenize them differently, or they exceed the student's context",
 }

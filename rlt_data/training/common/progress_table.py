@@ -23,6 +23,7 @@ ROWS = (
     ("  r_SS, average and minimum", ("rlt/solution_logprob_avg", "rlt/solution_logprob_min")),
     ("  r_KL, average and maximum", ("rlt/kl_avg", "rlt/kl_max")),
     ("  format penalty", ("rlt/format_penalty",)),
+    ("correct answers", ("correctness/correct",)),
     ("reward standard deviation", ("reward_std",)),
     ("groups without spread", ("frac_reward_zero_std",)),
     ("KL to the reference", ("kl",)),
@@ -34,6 +35,15 @@ ROWS = (
     ("token accuracy", ("mean_token_accuracy",)),
     ("learning rate", ("learning_rate",)),
     ("gradient norm", ("grad_norm",)),
+)
+
+# What a line shows where stderr is not a terminal.
+LINE = (
+    ("loss", "loss"),
+    ("reward", "reward"),
+    ("no_spread", "frac_reward_zero_std"),
+    ("kl", "kl"),
+    ("entropy", "entropy"),
 )
 
 
@@ -73,11 +83,7 @@ class ProgressTable(Callback):
             self._live.update(self._draw(state.global_step, numbers, pace))
         elif time.monotonic() - self._printed >= LINE_SECONDS:
             self._printed = time.monotonic()
-            shown = " ".join(
-                f"{name}={numbers[name]:.4g}"
-                for name in ("loss", "reward", "kl", "entropy")
-                if name in numbers
-            )
+            shown = " ".join(f"{name}={numbers[key]:.4g}" for name, key in LINE if key in numbers)
             print_note(f"{self.title}: step {state.global_step}/{self.steps} {shown} {pace}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **values: Any) -> None:

@@ -1,41 +1,46 @@
-"""`CorrectnessReward`: 1 for a correct answer, the conventional baseline of the RLT paper."""
+"""`CorrectnessReward`: 1 for a correct answer, the conventional reward of reasoning models."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
-from rlt_data.formats import ConversationFormat, parse_student_completion
+from rlt_data.formats import ConversationFormat, find_response, parse_student_completion
+from rlt_data.formats.parsing import ParsedTrace
 from rlt_data.tasks.answers import extract_answer
-from rlt_data.tasks.extraction import extract_stated
-from rlt_data.tasks.grading.verifier import AnswerVerifier
+from rlt_data.tasks.grading.base import Grade, Grader, Item, Verdict
 from rlt_data.training.rewards.completions import read_completions
 from rlt_data.training.rewards.rlt import ScoredCompletion
 
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+_WITHOUT_RESULT: frozenset[Verdict] = frozenset({"timed_out", "failed", "ungradable"})
+
 
 class CorrectnessReward:
-    """Rewards completions whose answer equals the true one, and nothing else.
+    """Rewards completions whose answer is the true one, by a grader of evaluation.
 
-    The policy completes the student's prompt: it sees the question only, thinks, and answers. Answers are
-    compared in processes that can be killed. Use as a context manager.
+    The policy completes the student's prompt: it sees the question only, thinks, and answers. The reward is
+    1 for a correct answer and 0 for every other completion, a truncated one and one without an answer among
+    them; `format_penalty` is added where thinking and solution are not both written and closed.
     """
 
     __name__ = "correctness"
 
-    def __init__(self, *, format: ConversationFormat, policy_tokenizer: Any, seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        grader: Grader,
+        *,
+        format: ConversationFormat,
+        policy_tokenizer: Any,
+        format_penalty: float = 0.0,
+    ) -> None:
+        self.grader = grader
         self.format = format
         self.tokenizer = policy_tokenizer
+        self.format_penalty = format_penalty
         self.last: list[ScoredCompletion] = []
-        self._verifier = AnswerVerifier(seconds=seconds)
-
-    def __enter__(self) -> CorrectnessReward:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._verifier.close()
+        """The completions of the last call, in its order."""
 
     def __call__(
         self,
@@ -43,28 +48,55 @@ class CorrectnessReward:
         completions: Sequence[Any],
         completion_ids: Sequence[Sequence[int]] | None = None,
         *,
+        question: Sequence[str],
         answer: Sequence[str | None],
         solution: Sequence[str],
+        metadata: Sequence[str | None] | None = None,
         log_metric: Any = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Reward completions: 1 or 0; None where there is no true answer or the comparison gave no result."""
-        true = [stated or extract_answer(text) for stated, text in zip(answer, solution, strict=True)]
+        """Reward completions; None where there is no true answer or the comparison gave no result.
+
+        `metadata` holds the questions' other columns, as JSON objects.
+        """
         texts = read_completions(self.tokenizer, completions, completion_ids)
         parsed = [parse_student_completion(self.format, text) for text in texts]
-        given = [extract_stated(trace.solution or "").text for trace in parsed]
-        verdicts = self._verifier.verify(zip(true, given, strict=True))
-        rewards: list[float | None] = []
-        for expected, verdict in zip(true, verdicts, strict=True):
-            if expected is None or verdict in ("timed_out", "failed"):
-                rewards.append(None)
-            else:
-                rewards.append(1.0 if verdict == "correct" else 0.0)
-        self.last = [
-            ScoredCompletion(trace.think or "", trace.state, {"reward": reward})
-            for trace, reward in zip(parsed, rewards, strict=True)
+        details = metadata if metadata is not None else [None] * len(texts)
+        items = [
+            Item(
+                key=str(index),
+                completion=text,
+                response=find_response(text, trace),
+                truncated=False,
+                question=question[index],
+                answer=answer[index] or extract_answer(solution[index]),
+                metadata=json.loads(details[index] or "{}"),
+            )
+            for index, (text, trace) in enumerate(zip(texts, parsed, strict=True))
         ]
-        if log_metric is not None and rewards:
-            log_metric("correctness/no_answer_share", sum(answer is None for answer in given) / len(given))
-            log_metric("rlt/unscored_share", sum(reward is None for reward in rewards) / len(rewards))
-        return rewards
+        grades = self.grader.grade(items, "stated")
+        self.last = [
+            ScoredCompletion(trace.think or "", trace.state, self._score(grade, trace))
+            for grade, trace in zip(grades, parsed, strict=True)
+        ]
+        if log_metric is not None and grades:
+            _log(grades, log_metric)
+        return [scored.reward for scored in self.last]
+
+    def _score(self, grade: Grade, trace: ParsedTrace) -> dict[str, float]:
+        """Return the columns of the reward; none where the comparison gave no result."""
+        if grade.verdict in _WITHOUT_RESULT:
+            return {}
+        whole = trace.state == "closed" and trace.solution is not None and trace.solution_closed
+        penalty = 0.0 if whole else self.format_penalty
+        correct = 1.0 if grade.verdict == "correct" else 0.0
+        return {"reward": correct + penalty, "format_penalty": penalty}
+
+
+def _log(grades: Sequence[Grade], log_metric: Any) -> None:
+    total = len(grades)
+    for verdict in VERDICTS:
+        log_metric(f"correctness/{verdict}", sum(grade.verdict == verdict for grade in grades) / total)
+    unanswered = sum(grade.extracted_answer is None for grade in grades)
+    log_metric("correctness/no_answer_share", unanswered / total)
+    log_metric("rlt/unscored_share", sum(grade.verdict in _WITHOUT_RESULT for grade in grades) / total)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, model_validator
 from rlt_data.bounds import STRICT, Count, Nats, Options, Rows, Temperature, Tokens, TrainingSeed
 from rlt_data.formats import Role
 from rlt_data.reward.settings import RewardSettings
-from rlt_data.stages.runtime.contract import FreeField, Over, RunField, StageConfig
+from rlt_data.stages.runtime.contract import FreeField, Over, ResolvedField, RunField, StageConfig
 from rlt_data.tasks.grading.base import GraderName
 from rlt_data.training.common.trl_options import select_deciding
 
@@ -19,8 +19,10 @@ class CorrectnessSettings(BaseModel):
 
     model_config = STRICT
 
-    grader: GraderName = Field(
-        "math", description="Correctness: how answers are compared with the true ones."
+    grader: GraderName | None = Field(
+        None,
+        description="Correctness: how answers are compared with the true ones; unset: as the task's are, "
+        "else math.",
     )
     format_penalty: float = Field(
         0.0,
@@ -193,6 +195,10 @@ class GrpoSection(GrpoOptions):
 class RlSection(GrpoOptions):
     """[rl] of a student: GRPO with 1 for a correct answer as the reward."""
 
+    task: ResolvedField[str | None] = Field(
+        None,
+        description="Task of which prompt and grader are used, as by evaluate; unset: the question alone.",
+    )
     reward: RunField[CorrectnessSettings] = Field(CorrectnessSettings(), description="The reward.")
 
 

@@ -12,18 +12,19 @@ from rlt_data.models import ModelIdentity, load_tokenizer
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import select_rows
 from rlt_data.training.rl.config import AnyGrpoConfig, GrpoTraining
-from rlt_data.training.rl.reward_types import find_reward_type
+from rlt_data.training.rl.reward_types import LakeQuestion, find_reward_type
 
 ItemT = TypeVar("ItemT")
 
 
 class Question(NamedTuple):
-    """One question to train on."""
+    """One question to train on: a row of the lake and its prompt."""
 
     question_id: str
     question: str
     solution: str
     answer: str | None
+    metadata: str | None
     prompt: str
 
 
@@ -42,20 +43,21 @@ def select_questions(
     rows = select_rows(run, "questions", config.where).sort("question_id")
     if config.limit is not None:
         rows = rows.head(config.limit)
-    selected = rows.select("question_id", "question", "solution", "answer").collect()
+    selected = rows.select(LakeQuestion._fields).collect()
     questions = []
-    for question_id, question, solution, answer in selected.iter_rows():
-        flaw = reward_type.find_flaw(solution, answer)
+    for row in selected.iter_rows():
+        question = LakeQuestion(*row)
+        flaw = reward_type.find_flaw(question)
         if flaw is not None:
-            run.reject(source="questions", reason=flaw[0], detail=flaw[1], key=question_id)
+            run.reject(source="questions", reason=flaw[0], detail=flaw[1], key=question.question_id)
             continue
-        prompt = reward_type.render_prompt(format, tokenizer, question, solution)
+        prompt = reward_type.render_prompt(format, tokenizer, question)
         tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         if tokens <= config.max_prompt_tokens:
-            questions.append(Question(question_id, question, solution, answer, prompt))
+            questions.append(Question(*question, prompt))
         else:
             detail = f"the prompt has {tokens} tokens, the limit is {config.max_prompt_tokens}"
-            run.reject(source="questions", reason="prompt_too_long", detail=detail, key=question_id)
+            run.reject(source="questions", reason="prompt_too_long", detail=detail, key=question.question_id)
     if not questions:
         raise InputError(
             f"none of the {selected.height} selected questions can be trained on",

@@ -72,10 +72,16 @@ def count_earlier_rows(run: StageRun) -> int:
 
 
 def count_rollouts(run: StageRun) -> None:
-    """Count tokens and truncated completions of a whole training, over all of its interruptions.
+    """Count tokens, truncated completions and groups of a whole training, over all of its interruptions.
 
-    They are counted from the rows: steps after a checkpoint are repeated, and would be counted twice.
+    A group without spread has equal rewards, so that nothing is learned from it. All are counted from the
+    rows: steps after a checkpoint are repeated, and would be counted twice.
     """
     mine = run.written("rollouts").filter(pl.col("run_id") == run.run_id)
     tokens, truncated = mine.select(pl.sum("completion_tokens"), pl.sum("truncated")).collect().row(0)
     run.count(tokens=int(tokens or 0), truncated=int(truncated or 0))
+    spread = pl.col("reward").max() > pl.col("reward").min()
+    groups = mine.group_by("group_id").agg(spread.fill_null(False).alias("spread"))
+    total, spreading = groups.select(pl.len(), pl.sum("spread")).collect().row(0)
+    run.summary.extra["groups"] = int(total)
+    run.summary.extra["groups_without_spread"] = int(total) - int(spreading or 0)

@@ -76,7 +76,7 @@ def prepare_grpo(config: AnyGrpoConfig) -> PreparedTraining[Sequence[Question]]:
         GRPO_STUDENT if isinstance(config, StudentGrpoConfig) else GRPO_TEACHER,
         base=base,
         models=students,
-        identity={"format": format.identity_text()},
+        identity={"format": format.identity_text(), **find_reward_type(config).identify(format)},
         scheme_version=SCHEME_VERSION,
         select=select,
         train=train,
