@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rlt_data.lake import Lake
     from rlt_data.stages.runtime.contract import StageSummary
 
-REPORTS = ("evaluate", "compare")
+REPORTS = ("evaluate", "grade", "compare")
 
 
 class Report(Protocol):

@@ -63,7 +63,9 @@ GRADES = TableSchema(
     "The verdict of one grader on one completion, by one way of extracting the answer.",
     (
         required(
-            "grade_id", TEXT, "Content hash of completion, grader, its version, extraction and attempt."
+            "grade_id",
+            TEXT,
+            "Content hash of completion, grader, version and extraction, and of the run where it was forced.",
         ),
         required("evaluation_id", TEXT, "The completion that is graded."),
         required("task", TEXT, "The task of the completion."),

@@ -72,6 +72,13 @@ STAGES: tuple[StageDeclaration, ...] = (
         flags={"engine_options": "--engine-option"},
     ),
     StageDeclaration(
+        name="grade",
+        help="Grade stored completions again, without a model.",
+        reads=("evaluations",),
+        writes=("grades",),
+        repeats=False,
+    ),
+    StageDeclaration(
         name="compare",
         help="Compare models on the same questions.",
         reads=("evaluations", "grades"),

@@ -140,9 +140,24 @@ LEFT JOIN (SELECT DISTINCT distillation_run, question_id FROM examples) AS seen
     USING (distillation_run, question_id)
 """
 
-DERIVED_VIEWS = {"token_scores": _TOKEN_SCORES, "evaluation_lineage": _EVALUATION_LINEAGE}
+# The same order as that of `evaluation_lineage`: grades of unfinished runs count from their start.
+_GRADES_LATEST = """
+CREATE VIEW grades_latest AS
+SELECT grades.* FROM grades LEFT JOIN (SELECT run_id, started_at, ended_at FROM runs) AS graded USING (run_id)
+QUALIFY row_number() OVER (
+    PARTITION BY evaluation_id, grader, extraction
+    ORDER BY coalesce(ended_at, started_at) DESC NULLS LAST, grade_id DESC
+) = 1
+"""
+
+DERIVED_VIEWS = {
+    "token_scores": _TOKEN_SCORES,
+    "grades_latest": _GRADES_LATEST,
+    "evaluation_lineage": _EVALUATION_LINEAGE,
+}
 VIEW_SOURCES = {
     "token_scores": ("scores", "traces", "questions"),
+    "grades_latest": ("grades", "runs"),
     "evaluation_lineage": (
         "evaluations",
         "grades",

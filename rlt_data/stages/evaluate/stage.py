@@ -154,7 +154,7 @@ def _run_evaluation(run: StageRun, evaluation: Evaluation) -> None:
             _grade(run, evaluation, task, graders[task.task.name])
     run.flush()
     rows = _select(run, sorted(set().union(*evaluation.keys.values())))
-    run.summary.extra["results"] = list_results(run.lake, rows, run.lake.table("grades").scan())
+    run.summary.extra["results"] = list_results(run.lake, rows, run.lake.table("grades").scan(), run.run_id)
     _note_results(run, config, rows)
 
 
@@ -236,7 +236,7 @@ def _grade(
     rows = _select(run, keys)
     existing = list_grade_ids(run, rows)
     with run.track(f"grade {name}", len(keys), "completions") as progress:
-        GradeWriter(run, graders).grade(rows, existing, progress)
+        GradeWriter(run, graders, primary=task.task.grader).grade(rows, existing, progress)
 
 
 def _select(run: StageRun, keys: Sequence[str]) -> pl.LazyFrame:

@@ -35,42 +35,65 @@ GRADED_COLUMNS = (
 
 
 class GradeWriter:
-    """Grades the completions of one task with its graders, each by both extractions.
+    """Grades the completions of one task with graders, each by both extractions.
 
-    `graders` are the task's, its own first; `attempt` is 0, or that of a run that grades all again.
+    `primary` is the grader of the task's score. `again` is the id of a run that grades anew what is graded.
     """
 
-    def __init__(self, run: StageRun, graders: Mapping[GraderName, Grader], *, attempt: int = 0) -> None:
+    def __init__(
+        self,
+        run: StageRun,
+        graders: Mapping[GraderName, Grader],
+        *,
+        primary: GraderName,
+        again: str | None = None,
+    ) -> None:
         self._run = run
         self._graders = list(graders.values())
-        self._attempt = attempt
+        self._primary = primary
+        self._again = again
 
-    def grade(self, evaluations: pl.LazyFrame, existing: set[str], progress: Task) -> None:
-        """Append the grades of `evaluations` that are not in `existing`, the ids of grades."""
+    def grade(
+        self, evaluations: pl.LazyFrame, existing: set[str], progress: Task, *, counts: bool = False
+    ) -> None:
+        """Append the grades of `evaluations` that are not in `existing`, the ids of grades.
+
+        With `counts`, a completion is an input of the run: it counts with the last of its grades.
+        """
+        last = (self._graders[-1], EXTRACTIONS[-1])
         for batch in iterate_batches(evaluations.select(GRADED_COLUMNS)):
             rows = list(batch.iter_rows(named=True))
             for grader in self._graders:
                 for extraction in EXTRACTIONS:
-                    self._grade_rows(rows, grader, extraction, existing)
+                    counted = counts and (grader, extraction) == last
+                    self._grade_rows(rows, grader, extraction, existing, counted=counted)
             progress.advance(len(rows))
 
     def identify(self, evaluation_id: str, grader: Grader, extraction: Extraction) -> str:
         """Return the `grade_id` of a completion's grade."""
-        return hash_content("grade", evaluation_id, grader.name, grader.version, extraction, self._attempt)
+        return hash_content("grade", evaluation_id, grader.name, grader.version, extraction, self._again)
 
     def _grade_rows(
-        self, rows: Sequence[dict[str, Any]], grader: Grader, extraction: Extraction, existing: set[str]
+        self,
+        rows: Sequence[dict[str, Any]],
+        grader: Grader,
+        extraction: Extraction,
+        existing: set[str],
+        *,
+        counted: bool,
     ) -> None:
         keys = {row["evaluation_id"]: self.identify(row["evaluation_id"], grader, extraction) for row in rows}
         open_rows = [row for row in rows if keys[row["evaluation_id"]] not in existing]
         asked = [make_item(row) for row in open_rows if row["failure"] is None]
         grades = {grade.key: grade for grade in grader.grade(asked, extraction)} if asked else {}
-        primary = grader is self._graders[0]
+        primary = grader.name == self._primary
         new = []
         for row in open_rows:
             grade = grades.get(row["evaluation_id"]) or _explain_failure(row, grader, extraction)
             new.append(_make_row(row, grade, keys[row["evaluation_id"]], primary=primary))
         if new:
+            if counted:
+                self._run.count(rows_in=len(new))
             self._run.append("grades", new)
 
 

@@ -28,16 +28,19 @@ _COLUMNS = (
 )
 
 
-def list_results(lake: Lake, evaluations: pl.LazyFrame, grades: pl.LazyFrame) -> list[dict[str, Any]]:
+def list_results(
+    lake: Lake, evaluations: pl.LazyFrame, grades: pl.LazyFrame, run_id: str
+) -> list[dict[str, Any]]:
     """List the results of some rows of `evaluations`, as JSON values: scores, intervals, counts, settings.
 
-    Of several grades of a completion by the task's grader, the newest counts.
+    Of several grades of a completion by the task's grader, the newest counts: that of the run `run_id`, which
+    is at work, before all others.
     """
     rows = evaluations.select(_COLUMNS).collect(engine="streaming")
     primary = grades.filter("primary").join(
         rows.lazy().select("evaluation_id"), on="evaluation_id", how="semi"
     )
-    newest = keep_newest(lake, primary).collect(engine="streaming")
+    newest = keep_newest(lake, primary, run_id).collect(engine="streaming")
     graded = rows.join(
         newest.select(
             "evaluation_id",
@@ -58,9 +61,13 @@ def list_results(lake: Lake, evaluations: pl.LazyFrame, grades: pl.LazyFrame) ->
     return results
 
 
-def keep_newest(lake: Lake, grades: pl.LazyFrame) -> pl.LazyFrame:
-    """Keep the newest grade of each completion, grader and extraction: that of the run that ended last."""
-    runs = [run.run_id for run in sort_by_end(lake, lake.runs())]
+def keep_newest(lake: Lake, grades: pl.LazyFrame, run_id: str | None = None) -> pl.LazyFrame:
+    """Keep the newest grade of each completion, grader and extraction.
+
+    It is that of the run `run_id`, else that of the run that finished last.
+    """
+    finished = sort_by_end(lake, [run for run in lake.runs() if run.finished and run.run_id != run_id])
+    runs = [run.run_id for run in finished] + ([] if run_id is None else [run_id])
     order = pl.LazyFrame(
         {"run_id": runs, "_run": range(len(runs))}, schema={"run_id": pl.String, "_run": pl.Int64}
     )
