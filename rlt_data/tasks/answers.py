@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-# Without braces \boxed applies to one token. A backslash escapes the next character, so \{ is not a brace.
+# Without braces \boxed applies to one token; words after it are no answer: they echo an instruction.
+# A backslash escapes the next character, so \{ is not a brace.
 _MARKS = re.compile(
-    r"(?P<box>\\(?:boxed|fbox)\s*\{)|\\(?:boxed|fbox)\s+(?P<bare>[^\s{}$\\.,;]+)|\\.|[{}]", re.DOTALL
+    r"(?P<box>\\(?:boxed|fbox)\s*\{)"
+    r"|\\(?:boxed|fbox)\s*(?P<bare>[-+]?[0-9][0-9/]*(?:\.[0-9]+)?|(?<=\s)[A-Za-z](?=\s*\$))|\\.|[{}]",
+    re.DOTALL,
+)
+# What an instruction puts into a box.
+_PLACEHOLDER = re.compile(
+    r"(?:\\(?:text|textbf|mathrm)\{)?[<\[(*$ ]{0,3}(?:(?:your|the|final)\s+)*"
+    r"(?:answer|\\[lc]?dots|\\square|\.\.\.|…|\?)(?:\s+here)?[>\])*$ ]{0,3}\}?",
+    re.IGNORECASE,
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(?P<answer>\S.*?)[ \t]*$", re.MULTILINE)
 _THOUSANDS = re.compile(r"[-+]?\$?\d{1,3}(?:,\d{3})+(?:\.\d+)?%?")
@@ -30,24 +40,38 @@ def extract_answer(text: str) -> str | None:
     )
 
 
-def extract_boxed_answer(text: str) -> str | None:
-    """Return the content of the last complete `\\boxed{...}` or `\\fbox{...}`; braces may be nested."""
-    open_braces: list[int | None] = []  # start of the content of a box; None for any other brace
-    last: tuple[int, str] | None = None
+@dataclass(frozen=True)
+class Box:
+    """A complete box: where it begins and ends in the text, and its content."""
+
+    start: int
+    end: int
+    content: str
+
+
+def find_boxes(text: str) -> list[Box]:
+    """Find the complete boxes that are not empty, in the order of their beginnings; braces may be nested."""
+    open_braces: list[re.Match[str] | None] = []  # the mark of a box; None for any other brace
+    boxes: list[Box] = []
     for mark in _MARKS.finditer(text):
-        found = None
         if mark["box"] is not None:
-            open_braces.append(mark.end())
+            open_braces.append(mark)
         elif mark["bare"] is not None:
-            found = (mark.end(), mark["bare"])
+            boxes.append(Box(mark.start(), mark.end(), mark["bare"]))
         elif mark[0] == "{":
             open_braces.append(None)
         elif mark[0] == "}" and open_braces:
-            start = open_braces.pop()
-            found = None if start is None else (start, text[start : mark.start()].strip())
-        if found is not None and found[1] and (last is None or found[0] > last[0]):
-            last = found
-    return None if last is None else last[1]
+            box = open_braces.pop()
+            content = "" if box is None else text[box.end() : mark.start()].strip()
+            if box is not None and content and not _PLACEHOLDER.fullmatch(content):
+                boxes.append(Box(box.start(), mark.end(), content))
+    return sorted(boxes, key=lambda box: box.start)
+
+
+def extract_boxed_answer(text: str) -> str | None:
+    """Return the content of the last complete `\\boxed{...}` or `\\fbox{...}`; of nested ones, the inner."""
+    boxes = find_boxes(text)
+    return boxes[-1].content if boxes else None
 
 
 def extract_hash_answer(text: str) -> str | None:
@@ -73,6 +97,8 @@ def extract_plain_answer(text: str) -> str | None:
     if len(re.findall(r"[^\W\d_]{2,}", line)) > 3 or r"\boxed" in line or r"\fbox" in line:
         return None
     bare = line.strip(_WRAPPING)
+    if bare.count("$") % 2 or bare.count(r"\(") != bare.count(r"\)"):
+        return None  # The line was truncated.
     if bare.startswith(r"\(") and bare.endswith(r"\)"):
         bare = bare[2:-2].strip()
     return drop_thousands_commas(bare) or None

@@ -8,6 +8,8 @@ from types import TracebackType
 
 from rlt_data.errors import require_module
 from rlt_data.tasks.grading.base import Verdict
+from rlt_data.tasks.grading.comparison import Kind, compare_answers
+from rlt_data.tasks.grading.limits import OverLimitError
 from rlt_data.tasks.grading.pool import Reply, WorkerPool
 
 
@@ -28,7 +30,7 @@ class AnswerVerifier:
     def __init__(self, *, seconds: float = 5.0, processes: int | None = None) -> None:
         require_module("math_verify", "verify")
         self._pool = WorkerPool(
-            "rlt_data.tasks.grading.comparison:compare", seconds=seconds, processes=processes
+            "rlt_data.tasks.grading.symbolic:compare_pair", seconds=seconds, processes=processes
         )
 
     def __enter__(self) -> AnswerVerifier:
@@ -54,17 +56,17 @@ class AnswerVerifier:
     ) -> list[Comparison]:
         """Compare (true answer, given answer) pairs; the results come in the order of the pairs.
 
-        Equal texts are `correct` and a missing answer is `no_answer`, without a child; `timed_out` and
-        `failed` (out of memory, a crash) mean that the comparison gave no result. `on_done` is called after
-        every pair. Raises `ModelError` where a child cannot start.
+        Texts and numbers are compared without a child. A missing answer is `no_answer`; `timed_out` and
+        `failed` (a limit exceeded, out of memory, a crash) mean that the comparison gave no result.
+        `on_done` is called after every pair. Raises `ModelError` where a child cannot start.
         """
         results: list[Comparison | None] = []
         open_pairs: dict[int, tuple[str, str]] = {}
         for index, (true, answer) in enumerate(pairs):
             if not true or not answer or not true.strip() or not answer.strip():
                 results.append(Comparison("no_answer"))
-            elif true.strip() == answer.strip():
-                results.append(Comparison("correct"))
+            elif (decided := _decide_quickly(true, answer)) is not None:
+                results.append(decided)
             else:
                 results.append(None)
                 open_pairs[index] = (true, answer)
@@ -77,7 +79,29 @@ class AnswerVerifier:
         return [result for result in results if result is not None]
 
 
+class _UndecidedError(Exception):
+    """A comparison needs algebra."""
+
+
+def _decide_quickly(true: str, answer: str) -> Comparison | None:
+    """Compare two answers where no algebra is needed: equal texts, numbers, lists of them."""
+    if true.strip() == answer.strip():
+        return Comparison("correct")
+    try:
+        return Comparison("correct" if compare_answers(true, answer, _leave_undecided) else "wrong")
+    except OverLimitError as error:
+        return Comparison("failed", str(error))
+    except _UndecidedError:
+        return None
+
+
+def _leave_undecided(kind: Kind, true: str, given: str) -> bool:
+    raise _UndecidedError
+
+
 def _read_comparison(reply: Reply) -> Comparison:
     if reply.failure is not None:
         return Comparison(reply.failure, reply.detail)
+    if isinstance(reply.value, str):
+        return Comparison("failed", reply.value)
     return Comparison("correct" if reply.value else "wrong")

@@ -1,0 +1,264 @@
+"""Compare values as mathematics, by latex2sympy and math-verify. Runs in the children of `verifier.py`.
+
+Answers are parsed by a grammar of LaTeX, never as Python: SymPy's `parse_expr` and `sympify` evaluate what
+they read, and do not see a model's text here. Two expressions with variables are equal where they have equal
+values at fixed points, wherever both are real: that is faster than simplification, and does not hang.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, assert_never
+
+import math_verify
+import sympy
+from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+from math_verify.grader import should_treat_as_complex
+from sympy.core.relational import Relational
+from sympy.logic.boolalg import Boolean
+
+from rlt_data.tasks.grading.comparison import ABSOLUTE, RELATIVE, Kind, compare_answers
+from rlt_data.tasks.grading.limits import BITS_LIMIT, NODES_LIMIT, OverLimitError
+
+_LAYOUT = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
+)
+_EXPONENT_LIMIT = 10_000
+_FACTORIAL_LIMIT = 3_000
+_DIGITS = 60
+_EXACT = sympy.Float("1e-40", _DIGITS)
+# Values of variables: on both sides of 0 and 1, none of them special.
+_POINTS = ("0.3719", "1.6183", "2.7041", "-0.5823", "-1.3117", "3.9107", "0.8831", "-2.2361")
+_NEEDED_POINTS = 3
+_FACTORIALS = (sympy.factorial, sympy.factorial2, sympy.subfactorial, sympy.gamma)
+_LAZY = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Derivative)
+
+
+class _UnreadableError(Exception):
+    """An answer is not an expression that the grammar reads."""
+
+
+def compare_pair(pair: tuple[str, str]) -> bool | str:
+    """Return whether the true and the given answer are equal, or a sentence about a limit exceeded."""
+    true, given = pair
+    try:
+        return compare_answers(true, given, compare)
+    except OverLimitError as error:
+        return str(error)
+
+
+def compare(kind: Kind, true: str, given: str) -> bool:
+    """Return whether two values, equations or sets are equal. Raises `OverLimitError`."""
+    try:
+        match kind:
+            case "values":
+                return _compare_values(parse(true), parse(given))
+            case "equations":
+                return _compare_equations(true, given)
+            case "sets":
+                return _compare_sets(parse(true), parse(given))
+            case _:
+                assert_never(kind)
+    except _UnreadableError:
+        return False
+
+
+@lru_cache(maxsize=1024)
+def parse(text: str) -> Any:
+    """Parse LaTeX. Raises `_UnreadableError`, and `OverLimitError` where the expression is too large."""
+    layout = normalize_latex(text, config=_LAYOUT)
+    letters = set(re.sub(r"\\[a-zA-Z]+", "", layout))
+    if any(letter.isupper() and letter.lower() in letters for letter in letters):
+        # The parser reads A and a as one variable.
+        raise _UnreadableError(text)
+    try:
+        parsed = latex2sympy(
+            layout,
+            is_real=not should_treat_as_complex(layout),
+            convert_degrees=False,
+            normalization_config=None,
+        )
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        # The parser raises Exception itself.
+        raise _UnreadableError(text) from error
+    if isinstance(parsed, list):
+        raise _UnreadableError(text)
+    if isinstance(parsed, sympy.Basic):
+        # The parser reads i as a variable.
+        parsed = parsed.xreplace({symbol: sympy.I for symbol in parsed.free_symbols if symbol.name == "i"})
+    check_size(parsed)
+    return parsed
+
+
+def check_size(expression: Any) -> None:
+    """Raise `OverLimitError` where an expression has too many nodes, or stands for too large a number."""
+    if not isinstance(expression, sympy.Basic):
+        return
+    for count, node in enumerate(sympy.preorder_traversal(expression)):
+        if count > NODES_LIMIT:
+            raise OverLimitError(f"the answer has more than {NODES_LIMIT} terms")
+        if isinstance(node, sympy.Pow) and node.exp.is_number:
+            size, bits = _estimate_size(node.exp), _estimate_bits(node.base) if node.base.is_number else 1.0
+            if size > _EXPONENT_LIMIT or size * bits > BITS_LIMIT:
+                raise OverLimitError(f"the answer has a power with more than {BITS_LIMIT:,} bits")
+        if isinstance(node, _FACTORIALS) and _estimate_size(node.args[0]) > _FACTORIAL_LIMIT:
+            raise OverLimitError(f"the answer has the factorial of a number above {_FACTORIAL_LIMIT:,}")
+
+
+def _estimate_size(number: Any) -> float:
+    """Return a bound of the absolute value of a number; infinity where it is beyond any limit here."""
+    bits = _estimate_bits(number)
+    return float("inf") if bits > 64 else 2.0**bits
+
+
+def _estimate_bits(number: Any) -> float:
+    """Return the base-2 logarithm of a bound of a number and of its inverse, without computing the number."""
+    if isinstance(number, sympy.Rational):
+        return math.log2(max(1, abs(number.p), number.q))
+    if isinstance(number, sympy.Float):
+        return abs(float(sympy.log(abs(number), 2))) if number else 0.0
+    if isinstance(number, sympy.Pow):
+        size = _estimate_size(number.exp)
+        return size * _estimate_bits(number.base)
+    if isinstance(number, _FACTORIALS):
+        size = _estimate_size(number.args[0])
+        return size * math.log2(size + 2) if size < 2.0**64 else float("inf")
+    if isinstance(number, sympy.Mul):
+        return sum(_estimate_bits(part) for part in number.args)
+    if number.args:
+        return max(_estimate_bits(part) for part in number.args) + len(number.args)
+    return 2.0
+
+
+def _compare_values(true: Any, given: Any) -> bool:
+    if true == given:
+        return True
+    if _is_expression(true) and _is_expression(given):
+        return _compare_expressions(_evaluate(true), _evaluate(given))
+    if _is_expression(true) != _is_expression(given):
+        return False
+    return bool(math_verify.verify([true], [given], timeout_seconds=None))
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, sympy.Expr) and not isinstance(value, sympy.MatrixExpr)
+
+
+def _evaluate(expression: Any) -> Any:
+    return expression.doit() if expression.has(*_LAZY) else expression
+
+
+def _compare_expressions(true: Any, given: Any) -> bool:
+    names = sorted({symbol.name for symbol in true.free_symbols | given.free_symbols})
+    if names:
+        return _compare_at_points(true, given, names)
+    true, given = true.doit(), given.doit()
+    if true.is_Rational and given.is_Rational:
+        return bool(true == given)
+    return _is_equal(
+        true.evalf(_DIGITS), given.evalf(_DIGITS), is_decimal=true.has(sympy.Float) or given.has(sympy.Float)
+    )
+
+
+def _compare_at_points(true: Any, given: Any, names: list[str]) -> bool:
+    if {s.name for s in true.free_symbols} != {s.name for s in given.free_symbols}:
+        # They differ, unless a variable of one cancels, as in x + y - y.
+        true, given = sympy.simplify(true), sympy.simplify(given)
+    is_complex = true.has(sympy.I) or given.has(sympy.I)
+    is_decimal = true.has(sympy.Float) or given.has(sympy.Float)
+    equal = 0
+    for point in _iterate_points(names):
+        one, other = _evaluate_at(true, point), _evaluate_at(given, point)
+        if one is None or other is None:
+            continue
+        if not is_complex and not (_is_real(one) and _is_real(other)):
+            continue
+        if not _is_equal(one, other, is_decimal=is_decimal):
+            return False
+        equal += 1
+    if equal >= _NEEDED_POINTS:
+        return True
+    return bool(math_verify.verify([true], [given], timeout_seconds=None))
+
+
+def _iterate_points(names: list[str]) -> Iterator[dict[str, Any]]:
+    for shift in range(len(_POINTS)):
+        values = (_POINTS[(shift + 3 * index) % len(_POINTS)] for index in range(len(names)))
+        point = {}
+        for index, (name, value) in enumerate(zip(names, values, strict=True)):
+            point[name] = sympy.Rational(value) + sympy.Rational(index // len(_POINTS), 7)
+        yield point
+
+
+def _evaluate_at(expression: Any, point: dict[str, Any]) -> Any:
+    values = {symbol: point[symbol.name] for symbol in expression.free_symbols}
+    try:
+        value = expression.xreplace(values).evalf(_DIGITS)
+    except (TypeError, ValueError, ZeroDivisionError, ArithmeticError):
+        return None
+    return value if value.is_number and value.is_finite else None
+
+
+def _is_real(value: Any) -> bool:
+    real, imaginary = value.as_real_imag()
+    return bool(abs(imaginary) <= _EXACT * (1 + abs(real)))
+
+
+def _is_equal(true: Any, given: Any, *, is_decimal: bool) -> bool:
+    if not (true.is_number and given.is_number) or true.is_finite is False or given.is_finite is False:
+        return bool(true == given)
+    difference, size = abs(sympy.N(true - given, _DIGITS)), abs(true)
+    if is_decimal:
+        absolute = sympy.Rational(ABSOLUTE.numerator, ABSOLUTE.denominator)
+        relative = sympy.Rational(RELATIVE.numerator, RELATIVE.denominator)
+        return bool(difference <= absolute) and bool(difference <= relative * size)
+    return bool(difference <= _EXACT * size) or bool(size < _EXACT**2 and difference < _EXACT**2)
+
+
+def _compare_equations(true: str, given: str) -> bool:
+    """Equations are equal where one is a constant multiple of the other: 2x + 2y = 4 is x + y = 2."""
+    sides = []
+    for text in (true, given):
+        left, _, right = text.rpartition("=")
+        if "=" in left:
+            return False
+        sides.append(parse(left) - parse(right))
+    one, other = sides
+    names = sorted({symbol.name for symbol in one.free_symbols})
+    if not names or names != sorted({symbol.name for symbol in other.free_symbols}):
+        return False
+    ratios = []
+    for point in _iterate_points(names):
+        a, b = _evaluate_at(one, point), _evaluate_at(other, point)
+        if a is None or b is None:
+            continue
+        if abs(a) < _EXACT or abs(b) < _EXACT:
+            return False
+        ratios.append(a / b)
+    is_decimal = one.has(sympy.Float) or other.has(sympy.Float)
+    return len(ratios) >= _NEEDED_POINTS and all(
+        _is_equal(ratios[0], ratio, is_decimal=is_decimal) for ratio in ratios[1:]
+    )
+
+
+def _compare_sets(true: Any, given: Any) -> bool:
+    sets = [_make_set(value) for value in (true, given)]
+    if sets[0] is not None and sets[1] is not None:
+        return bool(sets[0] == sets[1])
+    return bool(math_verify.verify([true], [given], timeout_seconds=None, allow_set_relation_comp=True))
+
+
+def _make_set(value: Any) -> Any:
+    if isinstance(value, sympy.Set):
+        return value
+    if isinstance(value, (Relational, Boolean)) and len(value.free_symbols) == 1:
+        try:
+            return value.as_set()
+        except (NotImplementedError, AttributeError, TypeError, ValueError):
+            return None
+    return None
