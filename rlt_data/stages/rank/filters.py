@@ -18,7 +18,7 @@ import polars as pl
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.tasks.answers import extract_answer
 from rlt_data.tasks.extraction import extract_trace_answer
-from rlt_data.tasks.grading.verifier import AnswerVerifier
+from rlt_data.tasks.grading.math.verifier import AnswerVerifier
 
 FilterName = Literal["closed", "complete", "no-loop", "correct"]
 FILTER_NAMES: tuple[FilterName, ...] = get_args(FilterName)

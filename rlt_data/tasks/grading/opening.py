@@ -9,7 +9,7 @@ from importlib import import_module
 from rlt_data.tasks.grading.base import Grader, GraderName, GraderSettings
 
 GRADERS: dict[GraderName, str] = {
-    "math": "rlt_data.tasks.grading.math:MathGrader",
+    "math": "rlt_data.tasks.grading.math.grader:MathGrader",
     "integer": "rlt_data.tasks.grading.integer:IntegerGrader",
     "choice": "rlt_data.tasks.grading.choice:ChoiceGrader",
     "countdown": "rlt_data.tasks.grading.countdown:CountdownGrader",

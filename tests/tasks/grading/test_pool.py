@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from rlt_data.errors import ModelError
+from rlt_data.tasks.grading.math.verifier import AnswerVerifier
 from rlt_data.tasks.grading.pool import WorkerPool
-from rlt_data.tasks.grading.verifier import AnswerVerifier
 
 # Seconds to sleep: longer than any test waits.
 ENDLESS = 100_000

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from rlt_data.tasks.grading.limits import check_items
+from rlt_data.tasks.grading.math.limits import check_items
 
 Kind = Literal["value", "list", "bracketed", "union", "matrix", "determinant"]
 

@@ -8,8 +8,8 @@ from types import TracebackType
 
 from rlt_data.errors import require_module
 from rlt_data.tasks.grading.base import Verdict
-from rlt_data.tasks.grading.comparison import Kind, compare_answers
-from rlt_data.tasks.grading.limits import OverLimitError
+from rlt_data.tasks.grading.math.comparison import Kind, compare_answers
+from rlt_data.tasks.grading.math.limits import OverLimitError
 from rlt_data.tasks.grading.pool import Reply, WorkerPool
 
 
@@ -30,7 +30,7 @@ class AnswerVerifier:
     def __init__(self, *, seconds: float = 5.0, processes: int | None = None) -> None:
         require_module("math_verify", "verify")
         self._pool = WorkerPool(
-            "rlt_data.tasks.grading.symbolic:compare_pair", seconds=seconds, processes=processes
+            "rlt_data.tasks.grading.math.symbolic:compare_pair", seconds=seconds, processes=processes
         )
 
     def __enter__(self) -> AnswerVerifier:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from rlt_data.tasks.extraction import extract
 from rlt_data.tasks.grading.base import Extraction, Grade, GraderName, GraderSettings, Item, make_grade
-from rlt_data.tasks.grading.verifier import AnswerVerifier
+from rlt_data.tasks.grading.math.verifier import AnswerVerifier
 
 RULES = 1
 """Version of the rules of this module and of `comparison.py`; part of the grader's version."""

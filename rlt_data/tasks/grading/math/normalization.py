@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from rlt_data.tasks.grading.limits import check_text
+from rlt_data.tasks.grading.math.limits import check_text
 
 _CHARACTERS = str.maketrans(
     {

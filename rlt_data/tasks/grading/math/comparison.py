@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal, Protocol
 
-from rlt_data.tasks.grading.normalization import (
+from rlt_data.tasks.grading.math.normalization import (
     fold_words,
     is_words,
     normalize_answer,
@@ -17,7 +17,7 @@ from rlt_data.tasks.grading.normalization import (
     split_unit,
     squeeze,
 )
-from rlt_data.tasks.grading.structure import Structure, parse_structure, split_top_level
+from rlt_data.tasks.grading.math.structure import Structure, parse_structure, split_top_level
 
 Kind = Literal["values", "equations", "sets"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rlt_data.tasks.grading.verifier import AnswerVerifier
+from rlt_data.tasks.grading.math.verifier import AnswerVerifier
 
 pytest.importorskip("math_verify")
 

@@ -20,8 +20,8 @@ from math_verify.grader import should_treat_as_complex
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
 
-from rlt_data.tasks.grading.comparison import ABSOLUTE, RELATIVE, Kind, compare_answers
-from rlt_data.tasks.grading.limits import BITS_LIMIT, NODES_LIMIT, OverLimitError
+from rlt_data.tasks.grading.math.comparison import ABSOLUTE, RELATIVE, Kind, compare_answers
+from rlt_data.tasks.grading.math.limits import BITS_LIMIT, NODES_LIMIT, OverLimitError
 
 _LAYOUT = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False

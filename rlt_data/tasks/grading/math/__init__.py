@@ -1,0 +1,1 @@
+"""The grader `math`: are two answers equal as mathematics?"""
