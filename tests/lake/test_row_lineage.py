@@ -126,8 +126,8 @@ def test_the_view_has_one_row_an_evaluation(chain: Chain) -> None:
     assert (seen["teacher_runs"], seen["teacher_steps"]) == ([chain.runs["teacher"]], [125])
     assert seen["training_sources"] == ["/some/where/made.jsonl"]
     assert (seen["evaluate_run"], seen["source_row"]) == (chain.runs["evaluate"], 0)
-    assert (seen["trained_on_question"], unseen["trained_on_question"]) == (True, False)
-    for name in ("verdict", "student_runs", "distillation_run", "teacher_runs", "trained_on_question"):
+    assert (seen["question_in_set"], unseen["question_in_set"]) == (True, False)
+    for name in ("verdict", "student_runs", "distillation_run", "teacher_runs", "question_in_set"):
         assert base[name] is None
 
 

@@ -126,7 +126,7 @@ SELECT
     evaluations.source, evaluations.source_row, evaluations.run_id AS evaluate_run,
     evaluations.model, evaluations.model_revision, student_runs,
     distillation_run, set_traces.examples,
-    CASE WHEN distillation_run IS NOT NULL THEN seen.question_id IS NOT NULL END AS trained_on_question,
+    CASE WHEN distillation_run IS NOT NULL THEN seen.question_id IS NOT NULL END AS question_in_set,
     ranking_run, score_runs, trace_runs, teachers, teacher_revisions, teacher_runs, teacher_steps,
     training_sources
 FROM evaluations

@@ -31,8 +31,8 @@ COMPARED_SETTINGS = SETTINGS[1:]
 class ModelRows:
     """The graded completions of one model on one task, one row each: under one setting, the newest.
 
-    Columns: `evaluation_id`, `question_id`, `sample_index`, `engine`, `truncated`, `verdict` and `grader`,
-    the grader with its version.
+    Columns: `evaluation_id`, `question_id`, `sample_index`, `engine`, `source`, `truncated`, `verdict` and
+    `grader`, the grader with its version.
     """
 
     model: ComparedModel
@@ -57,6 +57,7 @@ def read_model_rows(
     """
     columns = [
         "evaluation_id",
+        "source",
         "task",
         "question_id",
         "model",

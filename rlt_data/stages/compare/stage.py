@@ -132,7 +132,7 @@ def _note_completions(run: StageRun, parts: Sequence[ModelRows]) -> None:
                     f"{part.task}: {number} of {rows.height} completions of {model} have the verdict "
                     f"{verdict} and count as wrong"
                 )
-        for name, what in (("grader", "graders"), ("engine", "engines")):
+        for name, what in (("grader", "graders"), ("engine", "engines"), ("source", "sources")):
             found = rows.get_column(name).drop_nulls().unique().sort().to_list()
             if len(found) > 1:
                 run.note(f"{part.task}: completions of {model} come from several {what}: {', '.join(found)}")

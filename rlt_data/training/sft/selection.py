@@ -95,7 +95,7 @@ class ExampleSelector:
         for note in check_template(self._format, self._tokenizer, self.config.role, name=self.base.name):
             self.run.note(note)
         keys = self._select_keys()
-        self.run.summary.extra["explanations"] = keys.height
+        self.run.summary.extra |= {"explanations": keys.height, **self.source}
         with self.run.track("check texts", keys.height, unit="texts") as task:
             examples = TokenizedExamples.join(
                 candidate.arrays

@@ -202,6 +202,15 @@ def test_truncated_and_failed_completions_are_noted(lake: Lake) -> None:
     assert "t: 1 of 4 completions of a have the verdict failed and count as wrong" in summary.notes
 
 
+def test_completions_of_several_origins_are_noted(lake: Lake) -> None:
+    append_evaluations(lake, "a", "t", {"q1": "c"}, engine="torch 1", source="a.jsonl")
+    append_evaluations(lake, "a", "t", {"q2": "w"}, engine="vllm 2", source="b.jsonl")
+    summary, rows = run(lake, "a")
+    assert rows["t", "a", False]["questions"] == 2
+    assert "t: completions of a come from several engines: torch 1, vllm 2" in summary.notes
+    assert "t: completions of a come from several sources: a.jsonl, b.jsonl" in summary.notes
+
+
 def test_several_samples(lake: Lake) -> None:
     append_evaluations(lake, "a", "t", {f"q{i}": "cccw" for i in range(20)} | {"q": "wwww"})
     append_evaluations(lake, "b", "t", {f"q{i}": "cwww" for i in range(20)} | {"q": "wwww"})

@@ -49,6 +49,7 @@ def test_a_student_learns_from_one_set_of_examples(
     for run in lake.table("distillation").scan().collect()["run_id"]:
         counts[run] += 1
     assert newest.extra["examples"] == counts[sets["all"]] == 24
+    assert [newest.extra["distillation"], named.extra["distillation"]] == [sets["all"], sets["half"]]
     assert 0 < named.extra["examples"] == counts[sets["half"]] < 24
     assert newest.run_id != named.run_id
     identity = resolve_model(str(newest.extra["model"]), role="student")
