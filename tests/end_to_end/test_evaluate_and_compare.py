@@ -39,7 +39,7 @@ def test_evaluate_compare_and_lineage(quick: QuickProgram, tmp_path: Path) -> No
     assert difference["settings_differ"] is None
     assert not difference["separated"]
     assert "evaluate" in quick.succeed("lineage", "compare")
-    query = "select evaluation_id, verdict from evaluation_lineage where model = 'student' order by source_row"
+    query = "select * from evaluation_lineage where model = 'student' order by source_row"
     rows = json.loads(quick.succeed("sql", query, "-f", "json"))
     assert [row["verdict"] for row in rows] == ["correct"] * 7 + ["wrong"] * 23
     row = quick.succeed("lineage", rows[0]["evaluation_id"][:16])
