@@ -37,6 +37,27 @@ def find_normal_quantile(confidence: float = CONFIDENCE) -> float:
     return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
+def find_student_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
+    """Return how far a two-sided interval of Student's distribution reaches: 2.045 for 29 degrees and 0.95.
+
+    Exact for 1 and 2 degrees of freedom, else Fisher's expansion: to 0.3% for 3, and closer for more.
+    """
+    tail = 0.5 + confidence / 2
+    if freedom == 1:
+        return math.tan(math.pi * (tail - 0.5))
+    if freedom == 2:
+        return (2 * tail - 1) * math.sqrt(2 / (4 * tail * (1 - tail)))
+    z = find_normal_quantile(confidence)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92_160,
+    )
+    return math.fsum(term / float(freedom) ** power for power, term in enumerate(terms))
+
+
 def compute_wilson_interval(correct: float, total: int, *, confidence: float = CONFIDENCE) -> Interval:
     """Compute Wilson's interval of the share `correct / total`.
 
@@ -59,9 +80,12 @@ def compute_bootstrap_interval(
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = SEED,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Interval:
     """Compute the percentile interval of the mean of `means`, one value a question, by resampling questions.
 
+    Percentiles are too narrow for few questions (85 of 100 intervals of five questions contain the truth), so
+    they are moved away from the mean as Student's distribution is wider than the normal one, within `bounds`.
     Questions with equal values are interchangeable, so a resample is a draw of how often each distinct value
     occurs. The result depends on the seed, and not on the order of the questions.
     Raises `ValueError` where there are no questions.
@@ -74,8 +98,14 @@ def compute_bootstrap_interval(
     mean = float(values @ counts) / total
     draws = _draw_means(values, counts, resamples, seed)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Interval(mean, min(float(low), mean), max(float(high), mean), "bootstrap over questions")
+    low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail]))
+    wider = 1.0
+    if total > 1:
+        quantiles = find_student_quantile(total - 1, confidence), find_normal_quantile(confidence)
+        wider = math.sqrt(total / (total - 1)) * quantiles[0] / quantiles[1]
+    below, above = wider * max(mean - low, 0.0), wider * max(high - mean, 0.0)
+    low, high = max(mean - below, min(bounds[0], mean)), min(mean + above, max(bounds[1], mean))
+    return Interval(mean, low, high, "bootstrap over questions")
 
 
 def _draw_means(

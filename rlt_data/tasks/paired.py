@@ -213,7 +213,7 @@ def _find_interval(first: Floats, second: Floats, most: int, resamples: int, see
         # Resampling would give an interval without width.
         scores = [compute_wilson_interval(float(means.sum()), len(means)) for means in (first, second)]
         return _subtract_intervals(scores[0], scores[1], 0.0, "wilson, as of independent scores")
-    return compute_bootstrap_interval(difference, resamples=resamples, seed=seed)
+    return compute_bootstrap_interval(difference, resamples=resamples, seed=seed, bounds=(-1.0, 1.0))
 
 
 def _test_signs(

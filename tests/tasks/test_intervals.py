@@ -15,6 +15,7 @@ from rlt_data.tasks.intervals import (
     compute_bootstrap_interval,
     compute_mean_interval,
     compute_wilson_interval,
+    find_student_quantile,
 )
 
 SCORES = st.lists(st.integers(0, 8).map(lambda correct: correct / 8), min_size=1, max_size=60)
@@ -59,7 +60,7 @@ def test_wilson_contains_the_share_and_is_symmetric(case: tuple[int, int]) -> No
 def test_bootstrap_contains_the_mean_whatever_the_order(scores: list[float], seed: int) -> None:
     interval = compute_bootstrap_interval(scores, resamples=200, seed=seed)
     assert interval.value == pytest.approx(np.mean(scores))
-    assert min(scores) - 1e-9 <= interval.low <= interval.value <= interval.high <= max(scores) + 1e-9
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
     assert compute_bootstrap_interval(scores[::-1], resamples=200, seed=seed) == interval
 
 
@@ -68,7 +69,27 @@ def test_bootstrap_agrees_with_resampling_question_by_question() -> None:
     generator = np.random.default_rng(6)
     plain = scores[generator.integers(0, 198, size=(20_000, 198))].mean(axis=1)
     interval = compute_bootstrap_interval(scores)
-    assert [interval.low, interval.high] == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.002)
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.003)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "quantile"),
+    [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (29, 2.045), (197, 1.972)],
+)
+def test_student_quantiles(freedom: int, quantile: float) -> None:
+    assert find_student_quantile(freedom) == pytest.approx(quantile, rel=0.003)
+
+
+@pytest.mark.parametrize("size", [5, 30])
+def test_bootstrap_covers_the_truth_with_few_questions(size: int) -> None:
+    """Plain percentiles of five questions contain it in 85 of 100 draws."""
+    generator = np.random.default_rng(size)
+    hits = 0
+    for seed in range(400):
+        scores = generator.binomial(16, generator.beta(2, 2, size=size)) / 16
+        interval = compute_bootstrap_interval(scores, resamples=500, seed=seed)
+        hits += interval.low <= 0.5 <= interval.high
+    assert hits / 400 > 0.9
 
 
 def test_bootstrap_depends_on_its_seed() -> None:
