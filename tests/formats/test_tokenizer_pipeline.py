@@ -114,7 +114,7 @@ def test_training_examples_teach_what_follows_the_prompt(
     pytest.importorskip("trl")
     from rlt_data.training.rl.config import GrpoConfig
     from rlt_data.training.rl.questions import select_questions
-    from rlt_data.training.sft.example_checks import check_example
+    from rlt_data.training.sft.checks.examples import check_example
     from rlt_data.training.sft.examples import (
         IGNORED,
         Explained,

@@ -26,7 +26,7 @@ from rlt_data.training.from_scratch.arithmetic_model import (
     train_tiny,
 )
 from rlt_data.training.from_scratch.tiny_model import check_replaceable, save_model
-from rlt_data.training.sft.example_checks import check_example
+from rlt_data.training.sft.checks.examples import check_example
 from rlt_data.training.sft.examples import build_teacher_examples
 
 MARKER = "rlt_data_demo.txt"

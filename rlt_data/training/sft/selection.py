@@ -21,11 +21,11 @@ from rlt_data.models import ModelIdentity, load_tokenizer, read_model_config
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.stages.runtime.selection import select_rows
 from rlt_data.stages.substitute.next_best import NextBestTraces
+from rlt_data.training.sft.checks.display import print_example, refuse_example
+from rlt_data.training.sft.checks.examples import ExampleChecker, Flaw
+from rlt_data.training.sft.checks.messages import MessageCheck
 from rlt_data.training.sft.config import SftConfig
-from rlt_data.training.sft.display import print_example, refuse_example
-from rlt_data.training.sft.example_checks import ExampleChecker, Flaw
 from rlt_data.training.sft.examples import Explained, SupervisedExample
-from rlt_data.training.sft.message_check import MessageCheck
 from rlt_data.training.sft.over_long import OverLong, record_over_long
 from rlt_data.training.sft.roles import SftRole
 from rlt_data.training.sft.tokenized import TokenizedExamples, make_arrays

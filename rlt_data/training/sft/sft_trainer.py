@@ -10,7 +10,7 @@ from typing import Any
 from rlt_data.errors import require_module
 from rlt_data.models.loading import hide_progress_bars
 from rlt_data.training.common.distributed import World, keep_to_one_device
-from rlt_data.training.sft.batch_checks import PackingCheck, check_loss_terms, check_padding
+from rlt_data.training.sft.checks.batches import PackingCheck, check_loss_terms, check_padding
 from rlt_data.training.sft.tokenized import TokenizedExamples, make_filler
 
 

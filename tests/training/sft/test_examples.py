@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rlt_data.errors import InputError, ModelError
 from rlt_data.formats import load_format
-from rlt_data.training.sft.display import describe_example
-from rlt_data.training.sft.example_checks import check_example
+from rlt_data.training.sft.checks.display import describe_example
+from rlt_data.training.sft.checks.examples import check_example
 from rlt_data.training.sft.examples import (
     IGNORED,
     Explained,

@@ -266,8 +266,8 @@ def test_control_characters_of_a_refused_row_are_shown_as_text(
     """Coloured on a terminal by this program alone."""
     from rlt_data.console import VisibleConsole
     from rlt_data.models import load_tokenizer
-    from rlt_data.training.sft.display import draw_flaw
-    from rlt_data.training.sft.example_checks import Flaw
+    from rlt_data.training.sft.checks.display import draw_flaw
+    from rlt_data.training.sft.checks.examples import Flaw
     from rlt_data.training.sft.examples import Explained, build_student_examples
 
     tokenizer = load_tokenizer(resolve_model(str(tiny_model), role="student"))

@@ -7,7 +7,7 @@ from rich.text import Text
 from rlt_data.console import VisibleConsole
 from rlt_data.errors import InputError
 from rlt_data.terminal import make_visible
-from rlt_data.training.sft.example_checks import Flaw
+from rlt_data.training.sft.checks.examples import Flaw
 from rlt_data.training.sft.examples import IGNORED, SupervisedExample
 
 _AROUND = 200

@@ -1,0 +1,1 @@
+"""Checks before the first step: of every example, of messages, and of what the built trainer does."""
