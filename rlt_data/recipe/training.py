@@ -13,13 +13,15 @@ from rlt_data.lake import Lake
 from rlt_data.progress import Reporter
 from rlt_data.recipe.load import merge_settings, read_documents
 from rlt_data.recipe.training_schema import FRESH, RECIPES, TrainingRecipe
-from rlt_data.settings import Settings, load_settings, use_settings
-from rlt_data.stages.ingest.stage import ingest
+from rlt_data.settings import ModelSettings, Settings, load_settings, use_settings
+from rlt_data.stages.registry import find_stage
 from rlt_data.stages.runtime.contract import StageSummary
+from rlt_data.stages.runtime.stage import load_stage
 from rlt_data.toml import validate_data
 from rlt_data.training.common.distributed import World, end_training, train_alone
 from rlt_data.training.common.saving import check_publishable, publish_model
 from rlt_data.training.from_scratch.arithmetic_model import build_arithmetic_model
+from rlt_data.training.sft.config import SftConfig
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,10 @@ def load_training(
                 remedy=f"rlt-data train-{other} RECIPE",
             )
     recipe = validate_data(RECIPES[role], data, documents)
-    settings = merge_settings(recipe.models, recipe.formats, load_settings(), tasks=recipe.tasks)
+    models = dict(recipe.models)
+    if recipe.fresh is not None:
+        models.setdefault(FRESH, ModelSettings(model=recipe.resolve_name(FRESH)))
+    settings = merge_settings(models, recipe.formats, load_settings(), tasks=recipe.tasks)
     return LoadedTraining(recipe, settings)
 
 
@@ -80,10 +85,11 @@ def run_training_recipe(
             on_summary(summary)
 
     with use_settings(loaded.settings):
-        _share(lambda: _prepare(recipe, lake, reporter, keep))
+        made = _share(lambda: _prepare(recipe, lake, reporter, keep))
         model = recipe.resolve_name(recipe.base)
         for step in recipe.list_steps():
-            model = _run(step.train, lake, step.make_config(model), force, reporter, keep)
+            config = link_examples(step.make_config(model), made)
+            model = _run(step.train, lake, config, force, reporter, keep)
         if World().is_main:
             publish_model(Path(model), recipe.result)
     return summaries
@@ -111,16 +117,32 @@ def _find_location(path: Path) -> Path:
     return path.parent.resolve() / path.name
 
 
+def link_examples(config: Any, made: dict[str, str]) -> Any:
+    """Let a student's SFT learn from the examples that this recipe made, where it names no others."""
+    if isinstance(config, SftConfig) and config.role == "student" and config.distillation is None:
+        return config.model_copy(update={"distillation": made.get("substitute")})
+    return config
+
+
 def _prepare(
     recipe: TrainingRecipe, lake: Lake, reporter: Reporter | None, keep: Callable[[StageSummary], None]
-) -> None:
+) -> dict[str, str]:
+    """Check the recipe and run the stages before the trainings; return the last run of each."""
     check_result(recipe)
     with train_alone():
         _check(recipe)
     if recipe.fresh is not None:
         build_arithmetic_model(Path(recipe.output) / FRESH, recipe.fresh, reporter)
-    for config in recipe.ingest:
-        keep(ingest(lake, config, reporter=reporter))
+    made: dict[str, str] = {}
+    for name, config in recipe.list_data_configs():
+        declaration = find_stage(name)
+        made_by = declaration.made_by
+        if made_by is not None and getattr(config, made_by.field) is None:
+            config = config.model_copy(update={made_by.field: made.get(made_by.stage)})
+        summary = load_stage(declaration)(lake, config, reporter=reporter)
+        made[name] = summary.run_id
+        keep(summary)
+    return made
 
 
 def _check(recipe: TrainingRecipe) -> None:

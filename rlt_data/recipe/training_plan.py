@@ -8,7 +8,7 @@ from typing import Any, TypeVar, assert_never
 
 import polars as pl
 
-from rlt_data.errors import RltDataError
+from rlt_data.errors import LakeError, RltDataError
 from rlt_data.formats import load_format
 from rlt_data.lake import Lake
 from rlt_data.models import load_tokenizer, resolve_model
@@ -83,9 +83,15 @@ class _Plan:
         if options is None:
             return {}
         self.refused += find_missing_packages(options)
-        examples = self._try(lambda: self._count_examples(config)) or 0
-        lines = self._try(lambda: sft_forecast.count_work(config, options, examples, world=self.world)) or {}
         size = self._measure(self.recipe.base)
+        context = size.context if size is not None else None
+        counts = self._try(lambda: self._count_examples(config, context)) or sft_forecast.ExampleCounts()
+        lines = (
+            self._try(
+                lambda: sft_forecast.count_work(config, options, counts, world=self.world, context=context)
+            )
+            or {}
+        )
         if size is not None:
             lines |= sft_forecast.estimate_memory(config, options, size, world=self.world)
         return lines
@@ -119,12 +125,30 @@ class _Plan:
             lines["models not on this machine"] = f"{', '.join(sorted(self.absent))}: sizes from the registry"
         return lines
 
-    def _count_examples(self, config: SftConfig) -> int:
+    def _count_examples(self, config: SftConfig, context: int | None) -> sft_forecast.ExampleCounts:
+        """Count what is learned from; tokens where `substitute` counted them, by its own tokenizer."""
         role = find_role(config.role)
+        made = dict(self.recipe.list_data_configs())
+        try:
+            source = role.find_source(self.lake, config)
+        except LakeError:
+            if config.role == "student" and "substitute" in made:
+                return sft_forecast.ExampleCounts(pending=True)
+            raise
         rows = keep_rows(self.lake, self.lake.table(role.table).scan(), role.table, config.where)
-        kept = role.keep_rows(rows, role.find_source(self.lake, config))
-        found = int(kept.select(pl.len()).collect().item())
-        return min(found, config.limit or found)
+        keys = role.list_keys(role.keep_rows(rows, source))
+        kept = keys if config.limit is None else keys.head(config.limit)
+        if config.role == "teacher":
+            return sft_forecast.ExampleCounts(int(kept.select(pl.len()).collect().item()))
+        counted = self.lake.table(role.table).scan().select(key="example_id", tokens="total_tokens")
+        tokens = kept.join(counted, on="key").select("tokens").collect().get_column("tokens")
+        limit = config.max_tokens or context
+        return sft_forecast.ExampleCounts(
+            len(tokens),
+            tokens=int(tokens.sum()),
+            longest=int(tokens.to_numpy().max(initial=0)),
+            over_long=int((tokens > limit).sum()) if limit is not None else 0,
+        )
 
     def _count_questions(self, config: AnyGrpoConfig) -> int:
         rows = keep_rows(self.lake, self.lake.table("questions").scan(), "questions", config.where)

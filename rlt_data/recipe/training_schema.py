@@ -19,7 +19,10 @@ from rlt_data.formats import Role
 from rlt_data.recipe.schema import Tables
 from rlt_data.settings import ModelSettings
 from rlt_data.stages.ingest import IngestConfig
-from rlt_data.stages.runtime.contract import StageSummary
+from rlt_data.stages.rank.config import RankConfig
+from rlt_data.stages.runtime.contract import StageConfig, StageSummary
+from rlt_data.stages.score.config import ScoreConfig
+from rlt_data.stages.substitute.config import SubstituteConfig
 from rlt_data.training.common.requirements import find_missing_packages, refuse
 from rlt_data.training.from_scratch.arithmetic_model import ArithmeticModelConfig
 from rlt_data.training.rl.config import AnyGrpoConfig, GrpoConfig, GrpoSection, RlSection, StudentGrpoConfig
@@ -59,6 +62,8 @@ class TrainingRecipe(BaseModel):
 
     model_config = STRICT
     role: ClassVar[Role]
+    data_stages: ClassVar[tuple[str, ...]] = ("ingest",)
+    """The stages that may come before the trainings, by section, in their order."""
 
     lake: str | None = Field(None, description="The lake; --lake and RLT_DATA_LAKE override it.")
     output: str = Field(description="Directory of all models that are trained.")
@@ -94,6 +99,18 @@ class TrainingRecipe(BaseModel):
     def result(self) -> Path:
         """Where the trained model is published."""
         return Path(self.output) / self.role
+
+    def list_data_configs(self) -> list[tuple[str, StageConfig]]:
+        """List the stages that come before the trainings, by name, in the order in which they run.
+
+        A substitute that names no format has the recipe's.
+        """
+        found: list[tuple[str, StageConfig]] = []
+        for name in self.data_stages:
+            for config in getattr(self, name):
+                own = name == "substitute" and "format" not in config.model_fields_set
+                found.append((name, config.model_copy(update={"format": self.format}) if own else config))
+        return found
 
     def list_steps(self) -> list[TrainingStep]:
         """List the trainings in the order in which they run."""
@@ -173,14 +190,19 @@ class TeacherRecipe(TrainingRecipe):
 
 
 class StudentRecipe(TrainingRecipe):
-    """Trains a student. [fresh], [[ingest]], [sft] and [rl] run in this order.
+    """Trains a student. [fresh], [[ingest]], [[score]], [[rank]], [[substitute]], [sft] and [rl] run in this
+    order; the examples are those of its last [[substitute]], where it has one.
 
     Without [sft] and without [rl] it is trained by SFT, with the defaults of [sft].
     """
 
     role: ClassVar[Role] = "student"
+    data_stages: ClassVar[tuple[str, ...]] = ("ingest", "score", "rank", "substitute")
 
     student: str = Field(description="The model to start from; `fresh` is the one of [fresh].")
+    score: Tables[ScoreConfig] = ()
+    rank: Tables[RankConfig] = ()
+    substitute: Tables[SubstituteConfig] = ()
     rl: RlSection | None = Field(
         None, description="GRPO on correct answers, from the model of [sft] where there is one."
     )

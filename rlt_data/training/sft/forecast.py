@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rlt_data.errors import UsageError
@@ -16,7 +17,13 @@ from rlt_data.training.common.memory import (
     format_total,
     read_weight_bytes,
 )
-from rlt_data.training.sft.config import SftConfig
+from rlt_data.training.sft.config import OverLongPolicy, SftConfig
+
+_FATES: Mapping[OverLongPolicy, str] = {
+    "drop": "dropped",
+    "keep": "kept whole",
+    "next-best": "replaced by the next-best trace that fits, or dropped",
+}
 
 
 def count_steps(config: SftConfig, examples: int, *, world: int) -> int:
@@ -37,14 +44,46 @@ def count_steps(config: SftConfig, examples: int, *, world: int) -> int:
     return int(-(-per_epoch * epochs // 1))
 
 
-def count_work(config: SftConfig, options: Any, examples: int, *, world: int) -> dict[str, str]:
-    """Count texts and steps in so many processes, as lines of text; `options` is its `trl.SFTConfig`."""
+@dataclass(frozen=True)
+class ExampleCounts:
+    """What the lake holds now: texts; their tokens where they are counted; and texts beyond the limit.
+
+    `pending`: a stage of the recipe makes the examples first.
+    """
+
+    texts: int = 0
+    tokens: int | None = None
+    longest: int | None = None
+    over_long: int = 0
+    pending: bool = False
+
+
+def count_work(
+    config: SftConfig, options: Any, counts: ExampleCounts, *, world: int, context: int | None = None
+) -> dict[str, str]:
+    """Count texts, tokens and steps in so many processes, as lines of text.
+
+    `options` is the `trl.SFTConfig`, `context` that of the model.
+    """
     batch = options.per_device_train_batch_size * options.gradient_accumulation_steps * world
-    countable = examples or options.max_steps > 0
-    steps = f"{count_steps(config, examples, world=world):,}" if countable else "depends on the examples"
+    rows, unit = counts.texts, "texts"
+    lines = {"texts": "made by this recipe" if counts.pending else f"{counts.texts:,} in the lake now"}
+    if counts.tokens is not None and counts.texts:
+        lines["tokens"] = f"{counts.tokens:,} an epoch, the longest text {counts.longest:,}"
+        if options.max_steps <= 0:
+            lines["tokens in all"] = f"{round(counts.tokens * options.num_train_epochs):,}"
+    if counts.over_long:
+        lines["texts over the limit"] = f"{counts.over_long:,}: {_FATES[config.over_long]}"
+    if config.packing:
+        unit = "packed rows"
+        budget = config.max_tokens or context
+        rows = -(-counts.tokens // budget) if counts.tokens and budget else 0
+        lines["packed rows"] = f"at least {rows:,}, of up to {budget:,} tokens" if rows else "not known yet"
+    countable = rows or options.max_steps > 0
+    steps = f"{count_steps(config, rows, world=world):,}" if countable else "depends on the examples"
     return {
-        "texts": f"{examples:,} in the lake now",
-        "texts per step": f"{batch}, in {format_processes(world)}",
+        **lines,
+        f"{unit} per step": f"{batch}, in {format_processes(world)}",
         "epochs": f"{options.num_train_epochs:g}" if options.max_steps <= 0 else "as many as the steps take",
         "optimizer steps": steps,
         "learning rate": f"{options.learning_rate:g}, {options.lr_scheduler_type.value}",
@@ -58,6 +97,7 @@ def estimate_memory(config: SftConfig, options: Any, size: ModelSize, *, world: 
         return {}
     weight = read_weight_bytes(config.trainer)
     state = estimate_state(size, weight=weight, lora=config.lora)
+    # Padded or packed, each row of a batch is at most as long as the longest text.
     tokens = options.per_device_train_batch_size * length
     rest = estimate_pass(size, config.trainer, tokens=tokens, weight=weight)
     whole = sum(rest.values())
