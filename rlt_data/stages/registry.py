@@ -66,7 +66,7 @@ STAGES: tuple[StageDeclaration, ...] = (
     StageDeclaration(
         name="evaluate",
         help="Evaluate models on tasks, with graded answers.",
-        pins=("questions",),
+        pins=("questions", "traces"),
         writes=("evaluations", "grades"),
         repeats=False,
         flags={"engine_options": "--engine-option"},

@@ -12,6 +12,7 @@ import polars as pl
 from rlt_data.errors import InputError, UsageError
 from rlt_data.formats import load_built_in
 from rlt_data.hashing import hash_content
+from rlt_data.sources.hub import is_hub_id
 from rlt_data.sources.identity import normalize_text
 from rlt_data.sources.layouts import Layout, Row, find_layout, recognize_layout, rename_columns
 from rlt_data.sources.opening import Source, open_source
@@ -219,14 +220,20 @@ def _open(definition: TaskDefinition, source: TaskSource) -> Source:
             revision=source.revision,
         )
     except InputError as error:
-        if not source.gated or Path(source.dataset).exists():
+        if not is_hub_id(source.dataset) or Path(source.dataset).exists():
             raise
-        raise InputError(
-            f"the questions of {definition.name} need the consent of their authors: {error.what}",
-            where=error.where,
-            remedy=f"accept the conditions at huggingface.co/datasets/{source.dataset}, log in with `hf auth "
-            "login` and run this again; or give the downloaded file: --data FILE",
-        ) from error
+        what = f"the questions of {definition.name} cannot be read: {error.what}"
+        remedy = (
+            f"give a file of them: --data FILE; `hf download {source.dataset} --repo-type dataset "
+            "--local-dir DIR` gets it on a machine with network access"
+        )
+        if source.gated:
+            what = f"the questions of {definition.name} need the consent of their authors: {error.what}"
+            remedy = (
+                f"accept the conditions at huggingface.co/datasets/{source.dataset}, log in with `hf auth "
+                f"login`, and run this again; or {remedy}"
+            )
+        raise InputError(what, where=error.where, remedy=remedy) from error
 
 
 def _choose_layout(

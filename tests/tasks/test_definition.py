@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,10 @@ def test_the_hash_of_a_prompt_changes_with_all_that_is_rendered() -> None:
     stratos, r1 = (load_built_in(name).student.model_dump() for name in ("stratos", "r1"))
     assert math.hash_prompt(stratos) == load_task("aime24").task.hash_prompt(stratos)
     assert len({math.hash_prompt(stratos), math.hash_prompt(r1), gsm.hash_prompt(stratos)}) == 3
+
+
+def test_the_tasks_shown_in_the_documentation_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert load_own(tmp_path, text, "riddles").task.grader == "text"
+    assert load_own(tmp_path, text, "physics").task.grader == "choice"

@@ -1,4 +1,4 @@
-"""Ready completions as evaluations: rows of a file with question, answer and completion."""
+"""Ready completions as evaluations: rows of a file, or traces of the lake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from rlt_data.errors import UsageError
-from rlt_data.formats import ConversationFormat
+from rlt_data.formats import ConversationFormat, ParsedTrace, find_response
 from rlt_data.hashing import hash_content
 from rlt_data.sources.identity import identify_question
 from rlt_data.sources.layouts import Row, rename_columns
@@ -19,10 +19,14 @@ from rlt_data.sources.rows import BadRow, RowError, SourceRow
 from rlt_data.sources.values import read_flag, read_text, write_json
 from rlt_data.stages.evaluate.rows import read_completion
 from rlt_data.stages.runtime.run import StageRun
+from rlt_data.tasks.answers import extract_answer
 from rlt_data.tasks.definition import LETTERS, TaskDefinition
 
 UNKNOWN_PROMPT = "unknown"
 """`prompt_hash` of completions from a file: nothing says what the model was asked."""
+
+PARTS = "parts of the trace"
+"""The key under which a trace has its thinking and response, which need not be found in its text again."""
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "question": ("question", "problem", "prompt"),
@@ -30,6 +34,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "answer": ("answer", "gold", "target"),
 }
 """The columns that are read, by any of these names; the first that has text counts."""
+
+
+CompletionRows = Iterator[tuple[str, int | None, dict[str, Any]]]
+"""Source, row number and values of each row."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +65,23 @@ def open_completions(path: str, mapping: Mapping[str, str]) -> CompletionSource:
 
 def append_completions(
     run: StageRun,
-    opened: CompletionSource,
+    rows: CompletionRows,
     task: TaskDefinition,
     model: str,
     format: ConversationFormat,
     *,
     limit: int | None,
 ) -> set[str]:
-    """Append every row of the file to `evaluations`; return the keys of all rows, existing ones included.
+    """Append every row to `evaluations`; return the keys of all rows, existing ones included.
 
-    Samples of a question are numbered in the order of the file, and `limit` counts questions.
+    Samples of a question are numbered in the order of the rows, and `limit` counts questions.
     """
     numbers: dict[str, int] = {}
     keys: set[str] = set()
     same = (pl.col("task") == task.name) & (pl.col("model") == model)
     stored = run.written("evaluations").filter(same).select("evaluation_id").collect(engine="streaming")
     existing = set(stored.get_column("evaluation_id"))
-    for name, number, values in _iterate_rows(run, opened):
+    for name, number, values in rows:
         try:
             row = _read_row(task, model, format, values)
         except RowError as error:
@@ -104,7 +112,8 @@ def append_completions(
     return keys
 
 
-def _iterate_rows(run: StageRun, opened: CompletionSource) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def read_file(run: StageRun, opened: CompletionSource) -> CompletionRows:
+    """Read the rows of a file of completions; those that cannot be read are rejected."""
     for part in opened.source.parts:
         for row in part.read():
             if isinstance(row, BadRow):
@@ -117,6 +126,42 @@ def _iterate_rows(run: StageRun, opened: CompletionSource) -> Iterator[tuple[str
                 )
             elif isinstance(row, SourceRow):
                 yield part.name, row.number, rename_columns(row.values, opened.mapping)
+
+
+def read_traces(traces: pl.LazyFrame, questions: pl.LazyFrame) -> CompletionRows:
+    """Read traces of the lake with their questions; their own thinking and solution are kept."""
+    columns = ("trace_id", "question_id", "teacher", "completion", "think", "trace_solution", "state")
+    asked = questions.select("question_id", "question", "solution", "answer", "metadata")
+    joined = (
+        traces.select(*columns, "truncated", "sample_index")
+        .join(asked, on="question_id")
+        .sort("question_id", "teacher", "sample_index", "trace_id")
+    )
+    for batch in joined.collect_batches(maintain_order=True):
+        for row in batch.iter_rows(named=True):
+            yield "traces", None, _convert_trace(row)
+
+
+def _convert_trace(row: Mapping[str, Any]) -> dict[str, Any]:
+    completion, solution = row["completion"], row["trace_solution"]
+    if solution is not None and solution not in completion:
+        completion = f"{completion}\n\n{solution}"
+    parsed = ParsedTrace(row["think"], solution, row["state"])
+    return {
+        **json.loads(row["metadata"] or "{}"),
+        "trace_id": row["trace_id"],
+        "teacher": row["teacher"],
+        "question": row["question"],
+        "answer": row["answer"] or extract_answer(row["solution"]),
+        "completion": completion,
+        "truncated": row["truncated"],
+        PARTS: {
+            "completion": completion,
+            "think": row["think"],
+            "response": find_response(completion, parsed),
+            "state": row["state"],
+        },
+    }
 
 
 def _read_row(
@@ -132,6 +177,7 @@ def _read_row(
         raise RowError(
             "missing_completion", f"there is none of the columns {', '.join(COLUMNS['completion'])}"
         )
+    parts = row.take(PARTS)
     options = _read_options(row) if task.choices is not None else None
     finish_reason = row.take_text("finish_reason")
     truncated = read_flag(row.take("truncated"))
@@ -145,7 +191,7 @@ def _read_row(
         "metadata": write_json(row.take_rest()),
         "model": model,
         "format": format.name,
-        **read_completion(format, completion),
+        **(parts or read_completion(format, completion)),
         "finish_reason": finish_reason,
         "truncated": finish_reason == "length" if truncated is None else truncated,
     }

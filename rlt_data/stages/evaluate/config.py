@@ -11,12 +11,15 @@ from rlt_data.bounds import Count, Rows, SamplingTemperature, Seconds, Seed, Tok
 from rlt_data.stages.runtime.contract import FreeField, Over, ResolvedField, RowField, RunField
 from rlt_data.stages.runtime.engine_config import EngineConfig
 
+_SOURCES = ("data", "where", "completions", "where_traces")
+
 
 class EvaluateConfig(EngineConfig):
     """Which models answer which questions, and how. What is not set is the task's own."""
 
     model: ResolvedField[tuple[str, ...]] = Field(
-        min_length=1, description="Model: an alias, a hub id or a local path; repeatable."
+        min_length=1,
+        description="Model: an alias, a hub id or a local path; repeatable. Of ready completions, any name.",
     )
     task: ResolvedField[tuple[str, ...]] = Field(
         min_length=1,
@@ -37,6 +40,9 @@ class EvaluateConfig(EngineConfig):
     completions: ResolvedField[str | None] = Field(
         None, description="File of ready completions (question, answer, completion): no model is run."
     )
+    where_traces: RunField[Annotated[str | None, Over("traces")]] = Field(
+        None, description="SQL predicate over traces: grade these of the lake; no model is run."
+    )
     limit: RunField[Rows | None] = Field(None, description="Use only the first N questions of each task.")
     samples: ResolvedField[Count | None] = Field(None, description="Completions a question.")
     format: ResolvedField[str] = Field(
@@ -55,6 +61,10 @@ class EvaluateConfig(EngineConfig):
         None, description="Maximum length of a completion in tokens; a shorter context truncates it earlier."
     )
     seed: RowField[Seed] = Field(0, description="Seed of all samples.")
+    run_code: RunField[bool] = Field(
+        False,
+        description="Let the grader code run the programs of completions against unit tests, in a sandbox.",
+    )
     grade_seconds: FreeField[Seconds] = Field(5.0, description="Time limit of one comparison in seconds.")
     processes: FreeField[Count | None] = Field(
         None, description="Processes that compare answers; unset: depends on the machine."
@@ -71,11 +81,16 @@ class EvaluateConfig(EngineConfig):
             given = getattr(self, name)
             if len(set(given)) < len(given):
                 raise ValueError(f"the same {name} is given twice")
-        sources = [name for name in ("data", "where", "completions") if getattr(self, name) is not None]
+        sources = [name for name in _SOURCES if getattr(self, name) is not None]
         if len(sources) > 1:
             raise ValueError(f"questions come from one source: {' or '.join(sources)}, not both")
-        if self.completions is not None and (len(self.model) > 1 or len(self.task) > 1):
+        if self.is_answered and (len(self.model) > 1 or len(self.task) > 1):
             raise ValueError("completions belong to one model and one task")
         if self.is_served and len(self.model) > 1 and self.read_server_options().served_model is not None:
             raise ValueError("served_model names one model, and there are several models")
         return self
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the completions exist already, so that no model is asked."""
+        return self.completions is not None or self.where_traces is not None

@@ -59,7 +59,7 @@ def describe_task(config: EvaluateConfig, task: TaskDefinition, format: Conversa
     own = task.sampling
     samples = config.samples or own.samples
     temperature = own.temperature if config.temperature is None else config.temperature
-    if samples > 1 and temperature == 0 and task.choices is None and config.completions is None:
+    if samples > 1 and temperature == 0 and task.choices is None and not config.is_answered:
         raise UsageError(
             f"all {samples} samples of a question would be the same: the temperature is 0",
             where=f"task {task.name}",

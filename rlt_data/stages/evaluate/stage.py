@@ -15,7 +15,14 @@ from rlt_data.formats import ConversationFormat, check_template, load_format
 from rlt_data.lake import Lake
 from rlt_data.settings import load_settings
 from rlt_data.stages.evaluate.asking import Asker
-from rlt_data.stages.evaluate.completions import CompletionSource, append_completions, open_completions
+from rlt_data.stages.evaluate.completions import (
+    CompletionRows,
+    CompletionSource,
+    append_completions,
+    open_completions,
+    read_file,
+    read_traces,
+)
 from rlt_data.stages.evaluate.config import EvaluateConfig
 from rlt_data.stages.evaluate.golds import check_golds
 from rlt_data.stages.evaluate.samples import EvaluatedTask, Sample, describe_task, drop_existing, list_samples
@@ -77,9 +84,11 @@ def evaluate(lake: Lake, config: EvaluateConfig) -> Preparation:
     tasks = [describe_task(config, task, format) for task in definitions]
     completions = None if config.completions is None else open_completions(config.completions, config.map)
     from_lake = config.where is not None
+    if config.where_traces is not None and lake.table("traces").count() == 0:
+        raise UsageError("the lake has no traces", where=lake.uri, remedy="rlt-data ingest FILE")
     sources: list[QuestionSource | None] = [
         None
-        if from_lake or completions is not None
+        if from_lake or config.is_answered
         else open_questions(task, data=config.data, layout=config.layout, mapping=config.map)
         for task in definitions
     ]
@@ -96,7 +105,7 @@ def evaluate(lake: Lake, config: EvaluateConfig) -> Preparation:
     models = [
         resolve_engine_model(config, name, role="model", settings=settings)
         for name in config.model
-        if completions is None
+        if not config.is_answered
     ]
     evaluation = Evaluation(config, format, tasks, sources, models, completions)
     return Preparation(
@@ -116,11 +125,13 @@ def _identify(lake: Lake, evaluation: Evaluation) -> dict[str, Any]:
         ],
         "format": evaluation.format.identity_text(),
     }
-    if config.where is not None:
-        state = lake.table("questions").state()
-        identity["questions"] = [state.rows, state.digest]
-    if evaluation.completions is not None:
-        identity["completions"] = [evaluation.completions.identity, *config.model]
+    read = {"questions": config.where, "traces": config.where_traces}
+    for table in [name for name, where in read.items() if where is not None]:
+        state = lake.table(table).state()
+        identity[table] = [state.rows, state.digest]
+    if config.is_answered:
+        source = evaluation.completions
+        identity["completions"] = [source.identity if source else None, *config.model]
     if config.is_served:
         identity["renderers"] = [
             model.renderer.content_key if model.renderer else None for model in evaluation.models
@@ -138,17 +149,22 @@ def _is_answered(summary: StageSummary) -> bool:
 def _run_evaluation(run: StageRun, evaluation: Evaluation) -> None:
     config = evaluation.config
     graders: dict[str, dict[GraderName, Grader]] = {}
-    settings = GraderSettings(seconds=config.grade_seconds, processes=config.processes)
+    settings = GraderSettings(config.grade_seconds, config.processes, run_code=config.run_code)
     with ExitStack() as stack:
         for task in evaluation.tasks:
             graders[task.task.name] = stack.enter_context(open_graders(task.task.graders, settings))
-        if evaluation.completions is None:
-            _ask_models(run, evaluation, graders)
-        else:
+        if config.is_answered:
             only = evaluation.tasks[0].task
             evaluation.keys[only.name, config.model[0]] = append_completions(
-                run, evaluation.completions, only, config.model[0], evaluation.format, limit=config.limit
+                run,
+                _read_completions(run, evaluation),
+                only,
+                config.model[0],
+                evaluation.format,
+                limit=config.limit,
             )
+        else:
+            _ask_models(run, evaluation, graders)
         run.flush()
         for task in evaluation.tasks:
             _grade(run, evaluation, task, graders[task.task.name])
@@ -156,6 +172,13 @@ def _run_evaluation(run: StageRun, evaluation: Evaluation) -> None:
     rows = _select(run, sorted(set().union(*evaluation.keys.values())))
     run.summary.extra["results"] = list_results(run.lake, rows, run.lake.table("grades").scan(), run.run_id)
     _note_results(run, config, rows)
+
+
+def _read_completions(run: StageRun, evaluation: Evaluation) -> CompletionRows:
+    if evaluation.completions is not None:
+        return read_file(run, evaluation.completions)
+    traces = select_rows(run, "traces", evaluation.config.where_traces)
+    return read_traces(traces, run.read("questions"))
 
 
 def _ask_models(
@@ -169,7 +192,8 @@ def _ask_models(
         questions[name] = list(islice(_read_questions(run, source, config), config.limit))
         if not questions[name]:
             raise UsageError(f"the task {name} has no question", where=_name_selection(config))
-        check_golds(run, task.task, graders[name][task.task.grader], questions[name])
+        if task.task.grader != "code":  # Its true answers are unit tests.
+            check_golds(run, task.task, graders[name][task.task.grader], questions[name])
     for model in evaluation.models:
         missing: list[tuple[EvaluatedTask, dict[str, Sample]]] = []
         for task in evaluation.tasks:
@@ -205,6 +229,9 @@ def _ask(
                 asker.ask(samples, progress)
             run.flush()
         run.summary.extra |= engine.figures
+        if not config.is_served:  # The notes on servers are about log-probabilities, which are not used here.
+            for note in engine.notes:
+                run.note(note)
 
 
 def _read_questions(
@@ -259,7 +286,7 @@ def _note_results(run: StageRun, config: EvaluateConfig, rows: pl.LazyFrame) -> 
                 f"{result['task']}: {result['truncated']:,} of {result['completions']:,} completions of "
                 f"{result['model']} were truncated; if all of them were wrong the score would be "
                 f"{result['low_bound']:.1%}, if all were right {result['high_bound']:.1%}"
-                + ("" if config.completions else "; raise --max-tokens")
+                + ("" if config.is_answered else "; raise --max-tokens")
             )
     mine = (pl.col("run_id") == run.run_id) & pl.col("key").is_not_null()
     unanswered = run.written("rejects").filter(mine).select(pl.len()).collect().item()

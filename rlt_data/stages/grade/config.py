@@ -26,6 +26,10 @@ class GradeConfig(StageConfig):
     grader: RunField[tuple[GraderName, ...]] = Field(
         (), description="Grade with this grader; repeatable. Unset: with those of each task."
     )
+    run_code: RunField[bool] = Field(
+        False,
+        description="Let the grader code run the programs of completions against unit tests, in a sandbox.",
+    )
     seconds: FreeField[Seconds] = Field(5.0, description="Time limit of one comparison in seconds.")
     processes: FreeField[Count | None] = Field(
         None, description="Processes that compare answers; unset: depends on the machine."

@@ -50,7 +50,7 @@ def grade(lake: Lake, config: GradeConfig) -> Preparation:
     if tasks.is_empty():
         raise UsageError("the selection contains no completion", where=_name_selection(config))
     found = [_find_graders(task, config, load_settings()) for task in tasks]
-    settings = GraderSettings(seconds=config.seconds, processes=config.processes)
+    settings = GraderSettings(config.seconds, config.processes, run_code=config.run_code)
     versions = {}
     for task in found:
         with open_graders(task.names, settings) as graders:

@@ -108,8 +108,8 @@ class StageSummary(BaseModel):
 
     What was counted with rows that a repair set aside does not count.
     `rows_in` counts the inputs that were processed; `rows_out` counts rows of the output tables without
-    `rejects`; `tables` has the rows by table. `truncated_share` is `truncated / rows_out`; `seconds` is the
-    total working time of all sessions.
+    `rejects`; `tables` has the rows by table. `truncated_share` is `truncated` of the rows of the first
+    output table; `seconds` is the total working time of all sessions.
     """
 
     stage: str

@@ -71,7 +71,8 @@ class Counters:
         summary.rows_out = sum(rows for name, rows in tables.items() if name != rejects)
         summary.rows_in = int(totals["rows_in"])
         summary.truncated = int(totals["truncated"])
-        summary.truncated_share = summary.truncated / summary.rows_out if summary.rows_out else 0.0
+        first = next((rows for name, rows in tables.items() if name != rejects), 0)
+        summary.truncated_share = summary.truncated / first if first else 0.0
         summary.tokens = int(totals["tokens"])
         summary.seconds = self._carried[_SECONDS] + time.monotonic() - self._opened
         summary.tokens_per_second = summary.tokens / summary.seconds if summary.seconds else 0.0

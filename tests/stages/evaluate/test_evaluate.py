@@ -16,6 +16,7 @@ from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
 from rlt_data.progress import Reporter, Task
 from rlt_data.stages.evaluate import EvaluateConfig, evaluate
+from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.runtime.contract import StageSummary
 
 pytest.importorskip("math_verify")
@@ -358,6 +359,24 @@ def test_ready_completions_are_read_and_graded(tmp_path: Path) -> None:
     # Reading the same file into the lake again adds nothing.
     again = evaluate(lake, config, force=True)
     assert (len(read(lake, "evaluations")), again.tables.get("evaluations", 0)) == (5, 0)
+
+
+def test_traces_of_the_lake_are_graded(tmp_path: Path) -> None:
+    rows = [
+        {"question": "a?", "answer": "7", "level": 3, "trace": "It is 7.", "solution": r"\boxed{7}"},
+        {"question": "b?", "answer": "8", "level": 4, "trace": "No idea.", "solution": r"\boxed{8}"},
+    ]
+    lake = Lake(tmp_path / "lake")
+    ingest(lake, IngestConfig(source=write_rows(tmp_path / "t.jsonl", rows), teacher="author"))
+    config = EvaluateConfig(model="author", task="own", where_traces="teacher = 'author'", processes=1)
+    summary = evaluate(lake, config)
+    stored = {row["question"]: row for row in read(lake, "evaluations")}
+    assert set(stored) == {"a?", "b?"}
+    metadata = json.loads(stored["a?"]["metadata"])
+    assert (metadata["level"], metadata["teacher"], len(metadata["trace_id"])) == (3, "author", 32)
+    assert (stored["a?"]["think"], stored["a?"]["source"]) == ("It is 7.", "traces")
+    assert find_result(summary)["completions"] == 2
+    assert find_result(summary, "last")["completions"] == 2
 
 
 def test_published_traces_are_graded_as_published(tmp_path: Path, shared_data: Path) -> None:

@@ -26,6 +26,9 @@ from rlt_data.tasks.grading.code.unit_tests import (
     read_tests,
 )
 
+RULES = "1"
+"""Version of the rules of this grader."""
+
 SECONDS = 10.0
 """Processor time of one test; the limit of the published graders of APPS and TACO is of this order."""
 
@@ -38,9 +41,10 @@ class CodeGrader:
     """
 
     name: GraderName = "code"
-    version = "1"
 
     def __init__(self, settings: GraderSettings) -> None:
+        # What is ungradable because nothing may run is graded once it may.
+        self.version = RULES if settings.run_code else f"{RULES}+not-run"
         self._sandbox = Sandbox(seconds=SECONDS) if settings.run_code else None
         self._processes = settings.processes or 2
 
