@@ -120,6 +120,12 @@ MIGRATIONS: tuple[Migration, ...] = (
             AddColumn("distillation", "completion_start", pa.int32()),
         ),
     ),
+    Migration(
+        "0003-parents-of-traces",
+        "The trace that a rewritten one was made from.",
+        {"traces": "e8f244d23ac4e682ba61d93ca45d533a"},
+        (AddColumn("traces", "parent_trace_id", pa.string()),),
+    ),
 )
 
 

@@ -120,15 +120,18 @@ class _Tracer:
         origins.append(self.trace_trace(row["trace_id"]))
         return LineageNode("example", key, _take(row, "rank", "reward", "total_tokens"), origins)
 
-    def trace_trace(self, key: str) -> LineageNode:
-        """Return a trace with the model that wrote it and its question."""
+    def trace_trace(self, key: str, *, name: str = "trace", depth: int = 0) -> LineageNode:
+        """Return a trace with the model that wrote it, the trace that it was made from, and its question."""
         if (row := self._read("traces", key, missing=True)) is None:
-            return LineageNode("trace", key, {"missing": True})
+            return LineageNode(name, key, {"missing": True})
         origins = [self._run_node(row["run_id"])]
         if row["teacher"] is not None or row["teacher_revision"] is not None:
             origins.append(self._model_node("teacher", row["teacher"], row["teacher_revision"]))
-        origins.append(self.trace_question(row["question_id"]))
-        return LineageNode("trace", key, _take(row, "origin", "sample_index", "state"), origins)
+        if row["parent_trace_id"] is not None and depth < _DEEPEST:
+            origins.append(self.trace_trace(row["parent_trace_id"], name="parent", depth=depth + 1))
+        else:
+            origins.append(self.trace_question(row["question_id"]))
+        return LineageNode(name, key, _take(row, "origin", "sample_index", "state"), origins)
 
     def trace_question(self, key: str) -> LineageNode:
         """Return a question with the row of its source."""
@@ -203,7 +206,7 @@ class _Tracer:
         ranking = self._runs.get(_read_extra(run, "ranking") or "")
         if ranking is not None:
             origins.append(self._ranking_node(ranking, examples))
-        traces = self._join("traces", "trace_id", examples, "run_id", "teacher", "teacher_revision")
+        traces = self._read_with_parents(examples)
         groups = traces.group_by("run_id", "teacher", "teacher_revision").len().sort("run_id", "teacher")
         for group in groups.to_dicts():
             teacher = self._model_node(
@@ -221,6 +224,17 @@ class _Tracer:
             for row in questions.sort("source").to_dicts()
         ]
         return LineageNode("distillation set", None, facts, origins)
+
+    def _read_with_parents(self, examples: pl.DataFrame) -> pl.DataFrame:
+        """Read who wrote the traces of examples, and the traces that these were made from."""
+        columns = ("run_id", "teacher", "teacher_revision", "parent_trace_id")
+        found = [self._join("traces", "trace_id", examples, *columns)]
+        while len(found) <= _DEEPEST:
+            parents = found[-1].select(trace_id="parent_trace_id").drop_nulls()
+            if not parents.height:
+                break
+            found.append(self._join("traces", "trace_id", parents, *columns))
+        return pl.concat(found)
 
     def _ranking_node(self, ranking: RunRecord, examples: pl.DataFrame) -> LineageNode:
         rows = self._select("rankings", pl.col("run_id") == ranking.run_id, *_RANKING_COLUMNS)

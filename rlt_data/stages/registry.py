@@ -27,6 +27,14 @@ STAGES: tuple[StageDeclaration, ...] = (
         flags={"engine_options": "--engine-option"},
     ),
     StageDeclaration(
+        name="rewrite",
+        help="Rewrite explanations with a model, such as to clean them up.",
+        pins=("questions", "traces", "rankings"),
+        writes=("traces",),
+        repeats=False,
+        flags={"engine_options": "--engine-option"},
+    ),
+    StageDeclaration(
         name="score",
         help="Score traces with a student model, token by token.",
         reads=("questions", "traces"),

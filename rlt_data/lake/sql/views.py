@@ -99,20 +99,28 @@ set_scores AS (
     ) JOIN scores USING (score_id)
     GROUP BY distillation_run
 ),
+-- A rewritten trace leads to the trace that it was made from.
+set_lines AS (
+    SELECT distillation_run, question_id, trace_id, 0 AS depth FROM examples
+    UNION ALL
+    SELECT distillation_run, set_lines.question_id, parent_trace_id AS trace_id, depth + 1
+    FROM set_lines JOIN traces USING (trace_id)
+    WHERE parent_trace_id IS NOT NULL AND depth < 32
+),
 set_traces AS (
     SELECT
         distillation_run,
-        count(*) AS examples,
+        count(*) FILTER (depth = 0) AS examples,
         list_sort(list(DISTINCT traces.run_id)) AS trace_runs,
         list_sort(list(DISTINCT traces.teacher)) AS teachers,
         list_sort(list(DISTINCT traces.teacher_revision)) AS teacher_revisions,
         list_sort(list(DISTINCT training.run_id)) AS teacher_runs,
         list_sort(list(DISTINCT training.steps)) AS teacher_steps,
         list_sort(list(DISTINCT questions.source)) AS training_sources
-    FROM examples
+    FROM set_lines
     LEFT JOIN traces USING (trace_id)
     LEFT JOIN trainings ON trainings.revision = traces.teacher_revision
-    LEFT JOIN questions ON questions.question_id = examples.question_id
+    LEFT JOIN questions ON questions.question_id = set_lines.question_id
     GROUP BY distillation_run
 ),
 verdicts AS (

@@ -9,11 +9,11 @@ from typing import Any
 
 from rlt_data.engines import Engine, FailedRequest, GenerationRequest
 from rlt_data.errors import EngineError, InputError
-from rlt_data.formats import ConversationFormat, build_student_messages, render_student_prompt
+from rlt_data.formats import ConversationFormat
 from rlt_data.progress import Task
 from rlt_data.stages.evaluate.rows import RowBuilder
 from rlt_data.stages.evaluate.samples import EvaluatedTask, Sample
-from rlt_data.stages.runtime.engine_models import EngineModel
+from rlt_data.stages.runtime.engine_models import EngineModel, write_user_prompt
 from rlt_data.stages.runtime.run import StageRun
 
 OWN_FAULTS = frozenset(
@@ -69,18 +69,11 @@ class Asker:
     def _make_requests(
         self, samples: Mapping[str, Sample], waiting: dict[str, Sample]
     ) -> Iterator[GenerationRequest]:
-        prefills = self._engine.prefills
-        tokenizer: Any = self._model.load_tokenizer("model") if prefills else None
+        tokenizer: Any = self._model.load_tokenizer("model") if self._engine.prefills else None
         for key, sample in samples.items():
             message = sample.write_prompt(self._task.task).message
-            prompt = ""
-            messages: tuple[tuple[str, str], ...] = ()
             try:
-                if prefills:
-                    prompt = render_student_prompt(self._format, tokenizer, message).text
-                else:
-                    *parts, _ = build_student_messages(self._format, message, "", "")
-                    messages = tuple((part["role"], part["content"]) for part in parts)
+                prompt, messages = write_user_prompt(self._format, tokenizer, message)
             except InputError as error:
                 del waiting[key]
                 self._store_failure(key, sample, "invalid_text", error.what)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import closing
 from typing import Any, assert_never
 
-from rlt_data.engines import Completion, Engine, FailedRequest
+from rlt_data.engines import Completion, Engine, FailedRequest, SamplingParameters
 from rlt_data.formats import ParsedTrace, parse_teacher_completion
+from rlt_data.models import ModelIdentity
 from rlt_data.progress import Task
 from rlt_data.stages.generate.overlong import StudentContext
 from rlt_data.stages.generate.requests import Generation, Sample, make_requests, reject_sample
@@ -119,35 +120,43 @@ class TraceWriter:
     ) -> dict[str, Any]:
         """Build the row of one completion."""
         generation, engine = self._generation, self._engine
-        config, teacher = generation.config, generation.teacher.model
         # Greedy log-probabilities are those of temperature 1: no division took place.
-        mode = "raw" if config.temperature == 0 else engine.logprob_mode
+        mode = "raw" if generation.config.temperature == 0 else engine.logprob_mode
         return {
-            "trace_id": completion.key,
+            **describe_completion(generation.teacher.model, engine, generation.sampling, completion),
             "question_id": sample.question_id,
             "generation_id": generation.id,
             "sample_index": sample.sample_index,
             "origin": "generated",
-            "teacher": teacher.name,
-            "teacher_model": teacher.model,
-            "teacher_revision": teacher.revision,
-            "engine": engine.version,
             "format": generation.format.name,
-            "completion": completion.text,
             "think": parsed.think,
             "trace_solution": parsed.solution,
             "state": parsed.state,
-            "finish_reason": completion.finish_reason,
-            "truncated": completion.finish_reason == "length",
             "completion_token_ids": completion.token_ids,
             "completion_logprobs": completion.logprobs,
             "logprob_mode": None if completion.logprobs is None else mode,
             "logprob_dtype": engine.dtype,
-            "prompt_tokens": completion.prompt_tokens,
-            "completion_tokens": completion.token_count,
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "top_k": config.top_k,
-            "max_tokens": config.max_tokens,
             "seed": generation.derive_seed(sample, draw),
         }
+
+
+def describe_completion(
+    model: ModelIdentity, engine: Engine, sampling: SamplingParameters, completion: Completion
+) -> dict[str, Any]:
+    """Return the columns of a trace that say which model wrote it, how, and what it wrote."""
+    return {
+        "trace_id": completion.key,
+        "teacher": model.name,
+        "teacher_model": model.model,
+        "teacher_revision": model.revision,
+        "engine": engine.version,
+        "completion": completion.text,
+        "finish_reason": completion.finish_reason,
+        "truncated": completion.finish_reason == "length",
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": completion.token_count,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_tokens": sampling.max_tokens,
+    }

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from rlt_data.errors import StageStoppedError
-from rlt_data.stages.generate.config import GenerateConfig
 
 # A run is not stopped early on fewer completions than this: their truncated share is too uncertain.
 TRUNCATION_CHECK_AFTER = 32
 _CONFIDENCE = 1.96
 
 
-class TruncationLimit:
-    """Counts truncated completions, and stops the stage where their share is too high; see `generate`."""
+class LimitConfig(Protocol):
+    """The options of a stage that stops where too much is truncated."""
 
-    def __init__(self, config: GenerateConfig) -> None:
+    @property
+    def max_tokens(self) -> int:
+        """Maximum length of a completion in tokens."""
+
+    @property
+    def max_truncated_share(self) -> float:
+        """Share of truncated completions above which the stage stops."""
+
+    @property
+    def allow_truncated(self) -> bool:
+        """Whether it never stops."""
+
+
+class TruncationLimit:
+    """Counts truncated completions, and stops the stage where their share is too high; see `generate`.
+
+    `texts` is what the completions are called in its message.
+    """
+
+    def __init__(self, config: LimitConfig, *, texts: str = "explanations") -> None:
         self.completions = 0
         self.truncated = 0
         self.by_context = 0
         self._config = config
+        self._texts = texts
 
     def count(self, *, truncated: bool, by_context: bool = False) -> None:
         """Count one completion; `by_context`: the context ended it before `max_tokens`."""
@@ -51,7 +71,7 @@ class TruncationLimit:
         if config.allow_truncated or share <= config.max_truncated_share:
             return
         raise StageStoppedError(
-            f"{self.truncated} of {self.completions} explanations ({self.truncated / self.completions:.0%}) "
+            f"{self.truncated} of {self.completions} {self._texts} ({self.truncated / self.completions:.0%}) "
             f"were truncated at max_tokens {config.max_tokens}, more than {config.max_truncated_share:.0%}",
             where=f"run {run_id}; committed rows are kept",
             remedy=("use a teacher with a longer context" if self.by_context else "raise max_tokens")

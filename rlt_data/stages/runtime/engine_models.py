@@ -9,6 +9,7 @@ from typing import Any
 
 from rlt_data.engines import Engine, open_engine
 from rlt_data.errors import ModelError
+from rlt_data.formats import ConversationFormat, build_student_messages, render_student_prompt
 from rlt_data.models import ModelIdentity, load_tokenizer, resolve_model
 from rlt_data.settings import Settings
 from rlt_data.stages.runtime.engine_config import EngineConfig
@@ -64,6 +65,20 @@ def identify_engine_model(config: EngineConfig, model: EngineModel) -> list[Any]
     if config.model_options:
         parts.append(["model options", config.model_options])
     return parts
+
+
+def write_user_prompt(
+    format: ConversationFormat, tokenizer: Any, message: str
+) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Write a conversation that asks a model `message`: as a rendered prompt, or without a tokenizer as
+    (role, content), for an engine that renders prompts itself.
+
+    Raises `InputError` for a text that is not valid Unicode.
+    """
+    if tokenizer is not None:
+        return render_student_prompt(format, tokenizer, message).text, ()
+    *parts, _ = build_student_messages(format, message, "", "")
+    return "", tuple((part["role"], part["content"]) for part in parts)
 
 
 @contextmanager

@@ -276,7 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _write(self, chat: bool, text: str, finish: str | None, body: dict[str, Any]) -> dict[str, Any]:
         choice: dict[str, Any] = {"index": 0, "finish_reason": finish}
-        logprob = -0.5 / body["temperature"]
+        logprob = -0.5 / (body["temperature"] or 1.0)
         if chat:
             choice["message"] = {"role": "assistant", "content": text}
         else:
