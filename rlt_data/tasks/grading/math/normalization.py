@@ -111,7 +111,9 @@ def normalize_answer(text: str) -> str:
     text = _COMMA_GROUPS.sub(lambda match: match[0].replace(",", ""), text)
     text = _MIXED.sub(r"(\1+\\frac{\2}{\3})", text)
     text = _RELATIONS.sub(lambda match: _RELATION_NAMES[match[0]], text)
-    text = _POWER.sub(lambda match: "^{" + (match[1] or match[2]) + "}", text)
+    # Inner brackets first.
+    while (braced := _POWER.sub(lambda match: "^{" + (match[1] or match[2]) + "}", text)) != text:
+        text = braced
     text = _MIXED_PLAIN.sub(r"\1(\2+\\frac{\3}{\4})", text)
     text = _BARE_DECIMAL.sub("0.", text)
     text = text.replace(r"\varnothing", r"\emptyset").replace(r"\{\}", r"\emptyset")

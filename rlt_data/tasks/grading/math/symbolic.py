@@ -1,8 +1,9 @@
 """Compare values as mathematics, by latex2sympy and math-verify. Runs in the children of `verifier.py`.
 
-Answers are parsed by a grammar of LaTeX, never as Python: SymPy's `parse_expr` and `sympify` evaluate what
-they read, and do not see a model's text here. Two expressions with variables are equal where they have equal
-values at fixed points, wherever both are real: that is faster than simplification, and does not hang.
+Answers are parsed by a grammar of LaTeX, never as Python. SymPy's `parse_expr` evaluates what it reads, and
+even `Number("25")` calls it; here it is replaced by a function that reads numerals and refuses all else. Two
+expressions with variables are equal where they have equal values at fixed points, wherever both are real:
+that is faster than simplification, and does not hang.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, assert_never
 
 import math_verify
 import sympy
+import sympy.physics.units  # SymPy loads it on use, and it evaluates its own texts as it loads.
 from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
 from math_verify.grader import should_treat_as_complex
 from sympy.core.relational import Relational
 from sympy.logic.boolalg import Boolean
+from sympy.parsing import sympy_parser
 
 from rlt_data.tasks.grading.math.comparison import ABSOLUTE, RELATIVE, Kind, compare_answers
 from rlt_data.tasks.grading.math.limits import BITS_LIMIT, NODES_LIMIT, OverLimitError
@@ -26,6 +30,8 @@ from rlt_data.tasks.grading.math.limits import BITS_LIMIT, NODES_LIMIT, OverLimi
 _LAYOUT = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=False, nits=False, boxed="none", equations=False
 )
+_INTEGER = re.compile(r"-?[0-9]{1,1000}")
+_DECIMAL = re.compile(r"-?[0-9]{0,1000}\.[0-9]{0,1000}")
 _EXPONENT_LIMIT = 10_000
 _FACTORIAL_LIMIT = 3_000
 _DIGITS = 60
@@ -45,9 +51,29 @@ def compare_pair(pair: tuple[str, str]) -> bool | str:
     """Return whether the true and the given answer are equal, or a sentence about a limit exceeded."""
     true, given = pair
     try:
-        return compare_answers(true, given, compare)
+        with numerals_only():
+            return compare_answers(true, given, compare)
     except OverLimitError as error:
         return str(error)
+
+
+@contextmanager
+def numerals_only() -> Iterator[None]:
+    """Let SymPy read numerals, and refuse any other text, instead of evaluating it as Python."""
+    replaced = sympy_parser.parse_expr
+    sympy_parser.parse_expr = _read_numeral
+    try:
+        yield
+    finally:
+        sympy_parser.parse_expr = replaced
+
+
+def _read_numeral(text: str, *arguments: Any, **options: Any) -> Any:
+    if _INTEGER.fullmatch(text):
+        return sympy.Integer(int(text))
+    if _DECIMAL.fullmatch(text):
+        return sympy.Float(text)
+    raise SyntaxError(text)
 
 
 def compare(kind: Kind, true: str, given: str) -> bool:
@@ -112,8 +138,10 @@ def check_size(expression: Any) -> None:
 
 def _estimate_size(number: Any) -> float:
     """Return a bound of the absolute value of a number; infinity where it is beyond any limit here."""
+    if isinstance(number, sympy.Rational):
+        return math.inf if abs(number.p) > 2**64 else abs(number.p) / number.q
     bits = _estimate_bits(number)
-    return float("inf") if bits > 64 else 2.0**bits
+    return math.inf if bits > 64 else 2.0**bits
 
 
 def _estimate_bits(number: Any) -> float:
@@ -127,7 +155,7 @@ def _estimate_bits(number: Any) -> float:
         return size * _estimate_bits(number.base)
     if isinstance(number, _FACTORIALS):
         size = _estimate_size(number.args[0])
-        return size * math.log2(size + 2) if size < 2.0**64 else float("inf")
+        return size * math.log2(size + 2) if size < 2.0**64 else math.inf
     if isinstance(number, sympy.Mul):
         return sum(_estimate_bits(part) for part in number.args)
     if number.args:
@@ -166,9 +194,6 @@ def _compare_expressions(true: Any, given: Any) -> bool:
 
 
 def _compare_at_points(true: Any, given: Any, names: list[str]) -> bool:
-    if {s.name for s in true.free_symbols} != {s.name for s in given.free_symbols}:
-        # They differ, unless a variable of one cancels, as in x + y - y.
-        true, given = sympy.simplify(true), sympy.simplify(given)
     is_complex = true.has(sympy.I) or given.has(sympy.I)
     is_decimal = true.has(sympy.Float) or given.has(sympy.Float)
     equal = 0
@@ -210,8 +235,9 @@ def _is_real(value: Any) -> bool:
 
 
 def _is_equal(true: Any, given: Any, *, is_decimal: bool) -> bool:
-    if not (true.is_number and given.is_number) or true.is_finite is False or given.is_finite is False:
-        return bool(true == given)
+    if not (true.is_finite and given.is_finite):
+        # Infinities are equal to themselves; what is undefined is equal to nothing.
+        return bool(true == given) and true.is_infinite is True and not true.has(sympy.zoo, sympy.nan)
     difference, size = abs(sympy.N(true - given, _DIGITS)), abs(true)
     if is_decimal:
         absolute = sympy.Rational(ABSOLUTE.numerator, ABSOLUTE.denominator)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rlt_data.formats import load_built_in, parse_student_completion
+from rlt_data.formats import find_response, load_built_in, parse_student_completion
 from rlt_data.tasks.answers import extract_answer
 from rlt_data.tasks.grading.base import Grade, Item
 from rlt_data.tasks.grading.opening import open_graders
@@ -27,11 +27,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def make_item(row: dict[str, Any]) -> Item:
     parsed = parse_student_completion(load_built_in("stratos"), row["completion"])
-    untagged = parsed.think is None
     return Item(
         key=str(row["idx"]),
         completion=row["completion"],
-        response=row["completion"] if untagged else parsed.solution,
+        response=find_response(row["completion"], parsed),
         truncated=False,
         question=row["question"],
         answer=row["answer"],
