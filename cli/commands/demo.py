@@ -11,8 +11,8 @@ import typer
 from rlt_data.terminal import print_drawn, print_text
 
 from ..common import QuietOption, open_lake
+from ..reports import print_result
 from ..results import render_table
-from ..summary import print_summary
 
 # Kinds of explanations. A good one helps the student without giving the answer away.
 CHOICES = """\
@@ -67,7 +67,7 @@ def command(
         loaded,
         lake,
         reporter=Reporter(quiet=quiet),
-        on_summary=lambda summary: print_summary(lake, summary, as_json=False),
+        on_summary=lambda summary: print_result(lake, summary),
     )
     # Printed without wrapping, so that the queries can be copied.
     for title, query in (

@@ -19,7 +19,7 @@ from ..common import (
     print_json,
     print_rows,
 )
-from ..summary import print_summary
+from ..reports import print_result
 
 if TYPE_CHECKING:
     from rlt_data.recipe.load import LoadedRecipe
@@ -63,7 +63,7 @@ def command(
         opened,
         force=force,
         reporter=reporter,
-        on_summary=None if json else lambda summary: print_summary(opened, summary, as_json=False),
+        on_summary=None if json else lambda summary: print_result(opened, summary),
     )
     if json:
         print_json([summary.model_dump(mode="json") for summary in summaries])

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from rlt_data.terminal import StdoutClosedError
+
+from ..streams import silence_stdout
+from ..summary import print_summary
+
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
     from rlt_data.stages.runtime.contract import StageSummary
@@ -37,3 +42,16 @@ def find_report(stage: str) -> Report | None:
     if stage not in REPORTS:
         return None
     return cast(Report, import_module(f"{__package__}.{stage.replace('-', '_')}"))
+
+
+def print_result(lake: Lake, summary: StageSummary) -> None:
+    """Print what the command of a stage prints without options: its report, or the summary."""
+    report = find_report(summary.stage)
+    if report is None:
+        print_summary(lake, summary, as_json=False)
+    else:
+        defaults = {name: default for name, (_, default) in report.OPTIONS.items()}
+        try:
+            report.print_result(lake, summary, defaults, as_json=False)
+        except StdoutClosedError:
+            silence_stdout()  # The recipe goes on.

@@ -45,3 +45,30 @@ def test_evaluate_compare_and_lineage(quick: QuickProgram, tmp_path: Path) -> No
     row = quick.succeed("lineage", rows[0]["evaluation_id"][:16])
     assert "verdict correct" in row
     assert "student.jsonl" in row
+
+
+RECIPE = """
+lake = "lake"
+[[evaluate]]
+model = "base"
+task = "own"
+completions = "base.jsonl"
+processes = 1
+[[evaluate]]
+model = "student"
+task = "own"
+completions = "student.jsonl"
+processes = 1
+[compare]
+models = ["base", "student"]
+"""
+
+
+def test_a_recipe_prints_the_tables(quick: QuickProgram, tmp_path: Path) -> None:
+    write_completions(tmp_path / "base.jsonl", 2, 4)
+    write_completions(tmp_path / "student.jsonl", 4, 4)
+    (tmp_path / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+    shown = quick.succeed("run", "recipe.toml")
+    assert "avg@k" in shown
+    assert "Scores in percent, with 95% intervals" in shown
+    assert "Differences from base in points" in shown
