@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from faults.harness import draw_delays, make_command, read_rows, run_killed, wat
 from polars.testing import assert_frame_equal
 
 from rlt_data.lake import Lake
+from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
+from rlt_data.stages.substitute import SubstituteConfig, substitute
 from rlt_data.training.rl.config import GrpoConfig
 from rlt_data.training.rl.stage import train_grpo
 from rlt_data.training.sft.config import SftConfig
@@ -51,11 +53,10 @@ def train_twice(
     train: Callable[..., StageSummary],
     config: StageConfig,
     *,
-    table: str,
-    commits: tuple[int, ...],
+    waits: tuple[tuple[str, int], ...],
     seed: int,
 ) -> Pair:
-    """Train once here, and once as a command that is killed after so many commits of `table` each time."""
+    """Train once here, and once as a command that is killed after so many commits of a table each time."""
     whole, killed = make_lake(folder / "whole"), make_lake(folder / "killed")
     here = train(whole, config.model_copy(update={"output": str(folder / "here")}))
     there = config.model_copy(update={"output": str(folder / "there")})
@@ -63,10 +64,9 @@ def train_twice(
         STAGE, train.__module__, train.__name__, type(config).__module__, type(config).__name__,
         str(folder / "killed"), there.model_dump_json(),
     )  # fmt: skip
-    delays = draw_delays(seed, len(commits), 0.4)
-    done = run_killed(
-        command, delays, at_work=watch_table(killed, table, commits), env=ENVIRONMENT, timeout=250
-    )
+    delays = draw_delays(seed, len(waits), 0.4)
+    watch = watch_in_turn([watch_table(killed, table, (commits,)) for table, commits in waits])
+    done = run_killed(command, delays, at_work=watch, env=ENVIRONMENT, timeout=250)
     again = train(killed, there)
     assert again.status == "already finished"
     assert again.run_id == here.run_id
@@ -74,6 +74,19 @@ def train_twice(
         include={"tables", "rows_out", "truncated", "tokens"}
     )
     return Pair(whole, killed, (str(here.extra["model"]), str(again.extra["model"])), done.kills)
+
+
+def watch_in_turn(watches: Sequence[Callable[[], bool]]) -> Callable[[], bool]:
+    """Make an `at_work` that waits for the first of `watches` at the first start, and so on."""
+    waiting = list(watches)
+
+    def has_come() -> bool:
+        if not waiting[0]():
+            return False
+        waiting.pop(0)
+        return True
+
+    return has_come
 
 
 def read_weights(model: str) -> dict[str, Any]:
@@ -120,7 +133,9 @@ def test_grpo_resumes_where_it_was_killed(
             "ref_model_sync_steps": 3,
         },
     )
-    pair = train_twice(tmp_path, make_lake, train_grpo, config, table="rollouts", commits=(3, 3), seed=1)
+    pair = train_twice(
+        tmp_path, make_lake, train_grpo, config, waits=(("rollouts", 3), ("rollouts", 3)), seed=1
+    )
     assert pair.kills >= 1
     assert_frame_equal(read_rows(pair.whole, "rollouts"), read_rows(pair.killed, "rollouts"))
     assert_frame_equal(read_metrics(pair.whole), read_metrics(pair.killed))
@@ -146,8 +161,52 @@ def test_sft_resumes_where_it_was_killed(
             "save_steps": 2,
         },
     )
-    pair = train_twice(tmp_path, make_lake, train_sft, config, table="metrics", commits=(7,), seed=2)
+    pair = train_twice(tmp_path, make_lake, train_sft, config, waits=(("metrics", 7),), seed=2)
     assert pair.kills >= 1
     assert_frame_equal(read_metrics(pair.whole), read_metrics(pair.killed))
     assert_same_weights(*pair.models)
     assert read_metrics(pair.whole)["step"].max() == 15
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_sft_of_a_student_resumes_where_it_was_killed(
+    models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path, seed: int
+) -> None:
+    """Killed once its examples are selected, and in the second epoch and the fourth, with partial steps."""
+
+    def make_sets(path: Path) -> Lake:
+        lake = make_lake(path)
+        rank(lake, RankConfig(policy="random(1)"))
+        substitute(lake, SubstituteConfig(student=models["student"], ranked_by="none"))
+        return lake
+
+    lengths = make_sets(tmp_path / "measured").table("distillation").scan().collect()["total_tokens"].sort()
+    packed = seed == 4
+    config = SftConfig(
+        role="student",
+        model=models["student"],
+        output="",
+        max_tokens=int(lengths[-3]) - 1,
+        packing=packed,
+        lora={"r": 4, "target_modules": "all-linear", "lora_dropout": 0.1} if packed else None,
+        seed=seed,
+        trainer={
+            "use_cpu": True,
+            "gradient_checkpointing": False,
+            "learning_rate": 1e-3,
+            "num_train_epochs": 5,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "save_steps": 2,
+        },
+    )
+    waits = (("rejects", 1), ("metrics", 7), ("metrics", 6))
+    pair = train_twice(tmp_path, make_sets, train_sft, config, waits=waits, seed=seed)
+    assert pair.kills >= 1
+    assert_frame_equal(read_metrics(pair.whole), read_metrics(pair.killed))
+    assert_frame_equal(read_rows(pair.whole, "rejects"), read_rows(pair.killed, "rejects"))
+    assert read_rows(pair.whole, "rejects").height >= 3
+    assert_same_weights(*pair.models)
+    assert read_metrics(pair.whole)["step"].max() > 13
