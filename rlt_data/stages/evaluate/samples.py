@@ -90,19 +90,23 @@ def list_samples(
     }
 
 
-def drop_existing(run: StageRun, samples: dict[str, Sample]) -> dict[str, Sample]:
-    """Return the samples that are neither in `evaluations` nor rejected by this run; note those of others."""
+def drop_existing(run: StageRun, samples: dict[str, Sample], *, task: str, model: str) -> dict[str, Sample]:
+    """Return the samples that are neither in `evaluations` nor rejected by this run; note those of others.
+
+    Samples are identified by the weights, so they may be there under another name of the model.
+    """
     wanted = pl.LazyFrame({"evaluation_id": list(samples)}, schema={"evaluation_id": pl.String})
     found = (
         run.written("evaluations")
-        .select("evaluation_id", (pl.col("run_id") == run.run_id).alias("mine"))
+        .select("evaluation_id", "model", (pl.col("run_id") == run.run_id).alias("mine"))
         .join(wanted, on="evaluation_id", how="semi")
         .collect(engine="streaming")
     )
     existing = set(found.get_column("evaluation_id"))
-    elsewhere = found.height - found.get_column("mine").sum()
+    others = found.filter(~pl.col("mine") | (pl.col("model") != model))
+    for name, number in others.group_by("model").len().sort("model").iter_rows():
+        under = "" if name == model else f", as those of {name}"
+        run.note(f"{number:,} completions of {task} by {model} are in the lake already{under}")
     rejects = run.written("rejects").filter(pl.col("run_id") == run.run_id).select("key").collect()
     existing.update(rejects.get_column("key").drop_nulls())
-    if elsewhere:
-        run.note(f"{elsewhere:,} completions of this evaluation were already in the lake")
     return {key: sample for key, sample in samples.items() if key not in existing}

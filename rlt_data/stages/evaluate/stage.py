@@ -199,7 +199,7 @@ def _ask_models(
         for task in evaluation.tasks:
             samples = list_samples(config, task, model, questions[task.task.name])
             evaluation.keys[task.task.name, model.model.name] = set(samples)
-            missing.append((task, drop_existing(run, samples)))
+            missing.append((task, drop_existing(run, samples, task=task.task.name, model=model.model.name)))
         if any(samples for _, samples in missing):
             _ask(run, evaluation, model, missing)
 

@@ -15,6 +15,7 @@ from engines.openai.fault_server import MODEL, FaultServer, Plan
 from rlt_data.errors import UsageError
 from rlt_data.lake import Lake
 from rlt_data.progress import Reporter, Task
+from rlt_data.settings import ModelSettings, Settings, use_settings
 from rlt_data.stages.evaluate import EvaluateConfig, evaluate
 from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.runtime.contract import StageSummary
@@ -257,6 +258,40 @@ def test_a_model_behind_a_server_is_graded(tmp_path: Path) -> None:
     # The format r1 has no system prompt; the task's message is the user's.
     assert [message["role"] for message in sent] == ["user"]
     assert sent[0]["content"].startswith(r"Return your final response within \boxed{}. ")
+
+
+def test_multiple_choice_shows_a_model_that_always_says_a(tmp_path: Path) -> None:
+    data = write_rows(tmp_path / "g.jsonl", GPQA)
+    lake = Lake(tmp_path / "lake")
+    with FaultServer(lambda prompt: Plan(), answer=lambda prompt: r"\boxed{A}") as server:
+        summary = evaluate(lake, make_served(server, data, task="gpqa_diamond", samples=3))
+        sent = {body["messages"][-1]["content"] for body in server.bodies}
+    rows = read(lake, "evaluations")
+    assert len(rows) == 24
+    for row in rows:
+        assert row["options"]["ABCD".index(row["answer"])] == "gluon"
+        # The row has the options as they were shown.
+        listed = ", ".join(f"{a}) {b}" for a, b in zip("ABCD", row["options"], strict=True))
+        assert any(message.endswith(f"{row['question']}\n{listed}") for message in sent)
+    right = sum(row["answer"] == "A" for row in rows)
+    result = find_result(summary)
+    assert result["score"] == pytest.approx(right / 24)
+    letters = {share["letter"]: share for share in result["letters"]}
+    assert (letters["A"]["chosen"], letters["B"]["chosen"]) == (1.0, 0.0)
+    assert letters["A"]["right"] == pytest.approx(right / 24)
+
+
+def test_several_tasks_and_models_in_one_call(tmp_path: Path, tiny_model: Path) -> None:
+    data = write_rows(tmp_path / "q.jsonl", QUESTIONS)
+    config = make_config(tiny_model, tmp_path, data=data, samples=1, task=("own", "gsm8k"))
+    config = config.model_copy(update={"model": (str(tiny_model), "tiny")})
+    with use_settings(Settings(models={"tiny": ModelSettings(model=str(tiny_model))})):
+        summary = evaluate(Lake(tmp_path / "lake"), config)
+    found = {(row["task"], row["model"]) for row in summary.extra["results"]}
+    # The same weights under two names are asked once.
+    assert {task for task, _ in found} == {"own", "gsm8k"}
+    assert summary.tables["evaluations"] == 6
+    assert f"3 completions of own by tiny are in the lake already, as those of {tiny_model}" in summary.notes
 
 
 def test_a_server_that_dies_ends_as_rows_and_the_next_call_asks_the_rest(tmp_path: Path) -> None:
