@@ -25,7 +25,7 @@ _CHARACTERS = str.maketrans(
 
 _WRAPPING = re.compile(r"^(?:\\\(|\\\[|\\displaystyle\b|\*\*|[\s$`:=])+|(?:\\\)|\\\]|\*\*|\\\\|[\s$`.,;:])+$")
 _CURRENCY = re.compile(r"\\[$€£]|[$€£]|\\text\{\s*\\?\$\s*\}|\\euro\b|\\pounds\b")
-_GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\,|\\!|\{\s\})(?=[0-9]{3}(?![0-9]))")
+_GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\,|\\!|\{\s\})\s*(?=[0-9]{3}(?![0-9]))")
 _SPACED_GROUPS = re.compile(r"(?<![0-9.])[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
 _COMMA_GROUPS = re.compile(r"(?<![0-9.,(\[{])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _SIZES = re.compile(
@@ -83,7 +83,8 @@ _RATIO = re.compile(
     r"|\(?(?P<c>-?[0-9]+)\)?/\(?(?P<d>-?[0-9]+)\)?"
     r"|\((?P<whole>[0-9]+)\+\\frac\{(?P<e>[0-9]+)\}\{(?P<f>[0-9]+)\}\))"
 )
-_WORDS = re.compile(r"[A-Za-z][A-Za-z'. -]*[A-Za-z]")
+_WORDS = re.compile(r"[A-Za-z]+(?:(?:'|-|\.? )[A-Za-z]+)*\.?")
+_LONG_WORD = re.compile(r"[A-Za-z]{3,}")
 _FUNCTIONS = re.compile(r"\b(?:sin|cos|tan|log|ln|exp|sqrt|pi|sec|csc|cot)\b")
 _COMMANDS = re.compile(r"\\[a-zA-Z]+")
 
@@ -175,8 +176,9 @@ def is_words(text: str) -> bool:
     """Return whether an answer is words, such as Evelyn, and not a product of variables such as xyz."""
     if _FUNCTIONS.search(text):
         return False
-    found = _WORDS.fullmatch(text.strip())
-    return found is not None and (len(text.strip()) > 3 or " " in text.strip())
+    text = text.strip()
+    # Three letters may be a product, such as xyz.
+    return len(text) > 3 and _WORDS.fullmatch(text) is not None and _LONG_WORD.search(text) is not None
 
 
 def fold_words(text: str) -> str:

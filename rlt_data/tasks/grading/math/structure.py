@@ -15,7 +15,11 @@ _CLOSING = frozenset(_OPENING.values())
 _TOKENS = re.compile(r"\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _MATRIX = re.compile(r"\\begin\s*\{(?P<name>[bpvBV]?(?:small)?matrix|array)\}(?:\{[lcr| ]*\})?")
 _MEMBER = re.compile(r"^\s*[a-zA-Z](?:_\{?\w\}?)?\s*\\in\s+|^\s*[a-zA-Z]\s*\\in(?=[\[(\\{])")
-_ASSIGNMENT = re.compile(r"^\s*\(?\s*[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\)?\s*=\s*(?=\(|\[|\\\{)")
+# A name before what has brackets: D = (0, 1), (x, y) = (1, 2), \vec{v} = \begin{pmatrix}...
+_ASSIGNMENT = re.compile(
+    r"^\s*\(?\s*(?:\\vec|\\text|\\mathbf|\\boldsymbol)?\s*\{?\\?[a-zA-Z]+\}?(?:_\{?\w+\}?)?(?:\s*,\s*[a-zA-Z])*\s*\)?"
+    r"\s*=\s*(?=\(|\[|\\\{|\\begin)"
+)
 
 
 @dataclass(frozen=True)
