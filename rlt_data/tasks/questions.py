@@ -173,11 +173,14 @@ def read_choice(values: Mapping[str, Any], columns: ChoiceColumns) -> TaskQuesti
         raise RowError("wrong_number_of_choices", f"there are {len(texts)} options")
     if len(set(texts)) < len(texts):
         raise RowError("repeated_choice", "two of the options are equal")
-    question_id = hash_content(
-        "multiple choice", normalize_text(question), sorted(map(normalize_text, texts))
-    )
+    question_id = identify_choice(question, texts)
     metadata = write_json(row.take_rest())
     return TaskQuestion(question_id, question.strip(), None, "", None, metadata, texts, right)
+
+
+def identify_choice(question: str, options: Sequence[str]) -> str:
+    """Return the id of a multiple choice, which does not depend on the order of its options."""
+    return hash_content("multiple choice", normalize_text(question), sorted(map(normalize_text, options)))
 
 
 def _read_options(row: Row, columns: ChoiceColumns) -> tuple[Sequence[str | None], int]:
@@ -191,11 +194,14 @@ def _read_options(row: Row, columns: ChoiceColumns) -> tuple[Sequence[str | None
     if not isinstance(raw, list | tuple):
         raise RowError("wrong_type", f"the column {columns.options!r} is not a list of options")
     options = [read_text(option, columns.options) for option in raw]
-    return options, _find_right(row.take_text(columns.answer), options, columns.answer)
+    return options, find_right(row.take_text(columns.answer), options, columns.answer)
 
 
-def _find_right(answer: str | None, options: Sequence[str | None], column: str) -> int:
-    """Find the position of the right option from its letter, its position or its text."""
+def find_right(answer: str | None, options: Sequence[str | None], column: str) -> int:
+    """Find the position of the right option from its letter, its position or its text.
+
+    Raises `RowError` where `answer`, the value of `column`, is none of these.
+    """
     if answer is not None:
         text = answer.strip()
         stripped = [None if option is None else option.strip() for option in options]

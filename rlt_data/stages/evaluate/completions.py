@@ -21,6 +21,7 @@ from rlt_data.stages.evaluate.rows import read_completion
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.tasks.answers import extract_answer
 from rlt_data.tasks.definition import LETTERS, TaskDefinition
+from rlt_data.tasks.questions import find_right, identify_choice
 
 UNKNOWN_PROMPT = "unknown"
 """`prompt_hash` of completions from a file: nothing says what the model was asked."""
@@ -178,13 +179,18 @@ def _read_row(
             "missing_completion", f"there is none of the columns {', '.join(COLUMNS['completion'])}"
         )
     parts = row.take(PARTS)
-    options = _read_options(row) if task.choices is not None else None
+    options = None
+    question_id = identify_question(question)
+    if task.choices is not None:
+        options = _read_options(row)
+        answer = LETTERS[find_right(answer, options, "answer")]
+        question_id = identify_choice(question, options)
     finish_reason = row.take_text("finish_reason")
     truncated = read_flag(row.take("truncated"))
     return {
         "task": task.name,
         "prompt_hash": UNKNOWN_PROMPT,
-        "question_id": identify_question(question),
+        "question_id": question_id,
         "question": question,
         "options": options,
         "answer": answer,

@@ -396,6 +396,19 @@ def test_ready_completions_are_read_and_graded(tmp_path: Path) -> None:
     assert (len(read(lake, "evaluations")), again.tables.get("evaluations", 0)) == (5, 0)
 
 
+def test_ready_completions_of_a_multiple_choice_have_their_options(tmp_path: Path) -> None:
+    row = {"question": "a?", "options": ["x", "y", "z"], "answer": "B", "completion": r"\boxed{B}"}
+    rows = [row, {**row, "answer": "y", "completion": "C"}, {**row, "answer": "q"}, {**row, "options": "xyz"}]
+    lake = Lake(tmp_path / "lake")
+    path = write_rows(tmp_path / "done.jsonl", rows)
+    summary = evaluate(lake, EvaluateConfig(model="m", task="gpqa_diamond", completions=path))
+    stored = read(lake, "evaluations")
+    assert [(row["options"], row["answer"]) for row in stored] == [(["x", "y", "z"], "B")] * 2
+    assert {row["sample_index"] for row in stored} == {0, 1}
+    assert find_result(summary)["verdicts"] == {"correct": 1, "wrong": 1}
+    assert {row["reason"] for row in read(lake, "rejects")} == {"missing_answer", "missing_choice"}
+
+
 def test_traces_of_the_lake_are_graded(tmp_path: Path) -> None:
     rows = [
         {"question": "a?", "answer": "7", "level": 3, "trace": "It is 7.", "solution": r"\boxed{7}"},
