@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import chdir
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlt_data.errors import UsageError
+from rlt_data.formats import Role
 from rlt_data.recipe.built_in import find_recipe, list_built_in_recipes
 from rlt_data.recipe.load import load_recipe
 from rlt_data.recipe.overrides import apply_override, parse_override
@@ -262,7 +264,9 @@ def test_a_misspelled_built_in_recipe_gets_the_nearest():
 
 @pytest.mark.parametrize("name", sorted(list_built_in_recipes()))
 def test_every_built_in_recipe_loads_by_name_and_by_path(name: str):
-    load = load_training if name.startswith("teacher-") else load_recipe
+    roles: dict[str, Role] = {"teacher": "teacher", "student": "student", "cold": "student"}
+    role = roles.get(name.partition("-")[0])
+    load = load_recipe if role is None else partial(load_training, role=role)
     assert load([name]).recipe == load([find_recipe(name)]).recipe
 
 

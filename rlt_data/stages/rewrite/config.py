@@ -16,8 +16,9 @@ class RewriteConfig(EngineConfig):
 
     model: ResolvedField[str] = Field(description="Model that rewrites: an alias, a hub id or a local path.")
     prompt: ResolvedField[str] = Field(
-        description="File with the prompt: the user's message as text, or a TOML file with `user`, `system`, "
-        "`open` and `close`. It contains {think} or {completion}, and may contain {question} and {solution}."
+        description="Built-in prompt (clean-up), or a file: the user's message as text, or a TOML file with "
+        "`user`, `system`, `open` and `close`. It contains {think} or {completion}, and may contain "
+        "{question} and {solution}."
     )
     format: ResolvedField[str] = Field(
         "r1", description="Conversation format of the model, whose own thinking is removed by its tags."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from rlt_data.bounds import STRICT
 from rlt_data.errors import UsageError
 from rlt_data.formats import ConversationFormat
 from rlt_data.formats.parsing import ParsedTrace, parse_student_completion
-from rlt_data.toml import load_document, validate_data
+from rlt_data.toml import load_document, parse_document, validate_data
 
 PLACEHOLDER = re.compile(r"\{(question|solution|think|completion)\}")
+BUILT_IN = ("clean-up",)
+"""The prompts in the folder `prompts`, by name."""
 MOST_BYTES = 1 << 20
 """The largest prompt file."""
 
@@ -88,9 +91,14 @@ class RewritePrompt(BaseModel):
 def load_prompt(name: str) -> RewritePrompt:
     """Load a prompt from a file; one that ends in .toml is a TOML document, any other the user's message.
 
-    Raises `UsageError` where it cannot be read, or has no placeholder of an explanation.
+    A name without a suffix that is no file is that of a built-in prompt. Raises `UsageError` where it cannot
+    be read, or has no placeholder of an explanation.
     """
     path = Path(name).expanduser()
+    if name in BUILT_IN and not path.is_file():
+        text = resources.files(__package__).joinpath("prompts", f"{name}.toml").read_text(encoding="utf-8")
+        document = parse_document(text, f"{name}.toml")
+        return validate_data(RewritePrompt, document.data, [document])
     if path.suffix.lower() == ".toml":
         document = load_document(path)
         return validate_data(RewritePrompt, document.data, [document])
@@ -100,7 +108,8 @@ def load_prompt(name: str) -> RewritePrompt:
 def _read_text(path: Path) -> str:
     try:
         if not path.is_file():
-            raise UsageError("there is no such file", where=str(path), remedy="--prompt FILE")
+            what = f"there is no such file, and no built-in prompt of that name ({', '.join(BUILT_IN)})"
+            raise UsageError(what, where=str(path), remedy="--prompt FILE")
         if path.stat().st_size > MOST_BYTES:
             raise UsageError(f"the prompt is larger than {MOST_BYTES:,} bytes", where=str(path))
         return path.read_text(encoding="utf-8")

@@ -8,7 +8,8 @@ import pytest
 
 from rlt_data.errors import UsageError
 from rlt_data.formats import load_format
-from rlt_data.stages.rewrite.prompt import RewritePrompt, load_prompt
+from rlt_data.stages.rewrite import prompt as prompt_module
+from rlt_data.stages.rewrite.prompt import BUILT_IN, RewritePrompt, load_prompt
 
 R1 = load_format("r1")
 
@@ -33,6 +34,24 @@ def test_placeholders_are_filled_once_and_other_braces_stay() -> None:
 def test_an_unusable_prompt_is_refused(keys: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"think|system|open|model"):
         RewritePrompt.model_validate(keys)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_built_in_prompts_are_loaded_by_name_where_no_file_has_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = load_prompt(name)
+    assert prompt.needs("think")
+    assert not prompt.needs("solution")  # A student must not read what only the teacher knows.
+    assert prompt.read_answer(R1, f"{prompt.open}x{prompt.close}").think == "x"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text("My own: {think}", encoding="utf-8")
+    assert load_prompt(name).user == "My own: {think}"
+
+
+def test_every_file_of_the_folder_is_a_built_in_prompt() -> None:
+    folder = Path(prompt_module.__file__).with_name("prompts")
+    assert sorted(path.stem for path in folder.glob("*.toml")) == sorted(BUILT_IN)
 
 
 def test_a_text_and_a_document_with_the_same_text_are_the_same_prompt(tmp_path: Path) -> None:
