@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import chdir
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlt_data.errors import UsageError
-from rlt_data.formats import Role
 from rlt_data.recipe.built_in import find_recipe, list_built_in_recipes
 from rlt_data.recipe.load import load_recipe
 from rlt_data.recipe.overrides import apply_override, parse_override
 from rlt_data.recipe.training import load_training
+from rlt_data.recipe.training_schema import RECIPES
+from rlt_data.toml import load_document
 
 BASE = """
 lake = "base-lake"
@@ -264,10 +267,15 @@ def test_a_misspelled_built_in_recipe_gets_the_nearest():
 
 @pytest.mark.parametrize("name", sorted(list_built_in_recipes()))
 def test_every_built_in_recipe_loads_by_name_and_by_path(name: str):
-    roles: dict[str, Role] = {"teacher": "teacher", "student": "student", "cold": "student"}
-    role = roles.get(name.partition("-")[0])
-    load = load_recipe if role is None else partial(load_training, role=role)
+    load = find_loader(name)
     assert load([name]).recipe == load([find_recipe(name)]).recipe
+
+
+def find_loader(name: str) -> Callable[..., Any]:
+    """Find how a built-in recipe is loaded, by the role of the model that it trains."""
+    keys = load_document(find_recipe(name)).data
+    role = next((role for role in RECIPES if role in keys and "output" in keys), None)
+    return load_recipe if role is None else partial(load_training, role=role)
 
 
 KEYS = st.text("abc", min_size=1, max_size=2)

@@ -199,6 +199,43 @@ def test_the_papers_numbers_are_in_its_recipe() -> None:
     assert wanted.items() <= grpo.trainer.items()
 
 
+ARMS = ("rl-alone", "raw", "cleaned", "bespoke", "rlt")
+
+
+def test_the_arms_of_the_cold_start_differ_in_their_data_only() -> None:
+    arms = [load_training([f"cold-start-{arm}"], role="student").recipe for arm in ARMS]
+    assert all(isinstance(arm, StudentRecipe) for arm in arms)
+    shared = [arm.model_dump(exclude={"output", "rank", "substitute", "sft"}) for arm in arms]
+    assert all(other == shared[0] for other in shared)
+    assert [step.section for step in arms[0].list_steps()] == ["rl"]
+    fine_tuned = [arm.model_dump(include={"sft", "substitute"}) for arm in arms[1:]]
+    assert all(other == fine_tuned[0] for other in fine_tuned)
+    assert [[step.section for step in arm.list_steps()] for arm in arms[1:]] == [["sft", "rl"]] * 4
+    assert len({arm.output for arm in arms}) == 5
+    for arm in arms:
+        assert isinstance(arm, StudentRecipe)
+        assert arm.rl is not None
+        # 1 for a correct answer, and no credit besides.
+        assert (arm.rl.reward.grader, arm.rl.reward.format_penalty) == ("math", 0.0)
+
+
+@pytest.mark.parametrize("name", ["cold-start-rl-alone", "cold-start-rlt", "transfer-student", "transfer-rl"])
+def test_a_dry_run_of_the_papers_students_misses_nothing_but_their_models(
+    name: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    pytest.importorskip("trl")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    loaded = load_training([name], role="student")
+    plan = plan_training(loaded, Lake(tmp_path / "lake"), processes=8)
+    others = [
+        text for text in plan["refused"] if "Qwen/Qwen2.5-7B-Instruct" not in text and "vllm" not in text
+    ]
+    assert others == []
+    if "rl" in plan["sections"]:
+        assert plan["sections"]["rl"]["passes"] == "128 of 1 completions per step, in each of 8 processes"
+
+
 def test_wrong_usage_exits_with_2_and_no_traceback(quick: QuickProgram, recipe: Path) -> None:
     pytest.importorskip("trl")
     errors = quick.fail(2, "train-teacher", str(recipe), "--set", "grpo.trainer.betta=1", "--quiet")

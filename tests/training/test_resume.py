@@ -16,7 +16,7 @@ from rlt_data.lake import Lake
 from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
 from rlt_data.stages.substitute import SubstituteConfig, substitute
-from rlt_data.training.rl.config import GrpoConfig
+from rlt_data.training.rl.config import GrpoConfig, StudentGrpoConfig
 from rlt_data.training.rl.stage import train_grpo
 from rlt_data.training.sft.config import SftConfig
 from rlt_data.training.sft.stage import train_sft
@@ -142,6 +142,37 @@ def test_grpo_resumes_where_it_was_killed(
     assert_same_weights(*pair.models)
     # Different from what it would be without the mixing, so that the reference took part.
     assert read_metrics(pair.whole).filter(name="kl")["value"].abs().max() > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_students_grpo_resumes_where_it_was_killed(
+    models: dict[str, str], make_lake: Callable[[Path], Lake], tmp_path: Path
+) -> None:
+    config = StudentGrpoConfig(
+        model=models["student"],
+        output="",
+        steps=STEPS,
+        questions_per_step=2,
+        group_size=4,
+        micro_batch_size=4,
+        max_tokens=8,
+        max_prompt_tokens=200,
+        save_every=2,
+        # Untrained models are never right: the penalty for the format gives their groups spread.
+        reward={"grader": "integer", "format_penalty": -0.5},
+        trainer={
+            "use_cpu": True,
+            "gradient_checkpointing": False,
+            "learning_rate": 1e-3,
+            "beta": 0.04,
+        },
+    )
+    pair = train_twice(tmp_path, make_lake, train_grpo, config, table="rollouts", commits=(3, 3), seed=3)
+    assert pair.kills >= 1
+    assert_frame_equal(read_rows(pair.whole, "rollouts"), read_rows(pair.killed, "rollouts"))
+    assert_frame_equal(read_metrics(pair.whole), read_metrics(pair.killed))
+    assert_same_weights(*pair.models)
 
 
 @pytest.mark.slow

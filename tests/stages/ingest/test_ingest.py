@@ -20,6 +20,7 @@ from rlt_data.lake import Lake
 from rlt_data.sources.identity import identify_question, normalize_text
 from rlt_data.stages.ingest import IngestConfig, ingest
 from rlt_data.stages.runtime.run import StageSummary
+from rlt_data.tasks.countdown import check_expression, read_puzzle
 
 FILES = ("gsm8k_test.jsonl", "math500.jsonl", "aime24.jsonl", "skyt1_27b_math500.jsonl")
 STATES = {
@@ -327,7 +328,9 @@ def test_problems_are_generated(lake: Lake) -> None:
     ).iter_rows():
         assert solution == f"The answer is \\boxed{{{answer}}}."
         assert rendered
-        assert json.loads(metadata)["expression"] == answer
+        puzzle = read_puzzle(json.loads(metadata))
+        assert puzzle is not None
+        assert check_expression(answer, puzzle) is None
 
 
 # Laws
