@@ -101,7 +101,8 @@ class PackingCheck(Callback):
         }
         inputs = trainer._prepare_inputs(trainer.data_collator([packed]))
         del inputs["labels"]
-        model = trainer.model
+        # The wrapped one: DeepSpeed and FSDP gather sharded weights in its forward pass.
+        model = trainer.model_wrapped
         training = model.training
         model.eval()
         try:
