@@ -26,7 +26,7 @@ from rlt_data.formats.rendering import (
     render_teacher_text,
 )
 from rlt_data.formats.spans import EncodedText, compare_tokenizers, encode_texts, select_token_span
-from rlt_data.formats.template_check import Role, check_template, keeps_thinking
+from rlt_data.formats.template_check import Role, check_template, find_opened_thinking, keeps_thinking
 
 __all__ = [
     "BUILT_IN",
@@ -43,6 +43,7 @@ __all__ = [
     "compare_tokenizers",
     "encode_texts",
     "find_control_token",
+    "find_opened_thinking",
     "find_response",
     "keeps_thinking",
     "list_formats",

@@ -128,12 +128,9 @@ def _check_generation_prompt(
     tokenizer: ChatTokenizer, layout: TemplateLayout, format: ConversationFormat, role: Role
 ) -> str:
     """Compare where generation begins in the template with where our texts let the model begin."""
-    with_system = layout.before_system is not None
-    messages = [(name, SENTINELS[name]) for name in ("system", "user") if with_system or name == "user"]
-    rendered, _ = apply_template(tokenizer, messages, add_generation_prompt=True)
-    if rendered is None or SENTINELS["user"] not in rendered:
+    written = _find_generation_prompt(tokenizer, layout)
+    if written is None:
         return ""
-    written = rendered[rendered.index(SENTINELS["user"]) + len(SENTINELS["user"]) :]
     if written == layout.before_assistant:
         return ""
     more = written.removeprefix(layout.before_assistant)
@@ -159,6 +156,29 @@ def _check_generation_prompt(
             )
         case _:
             assert_never(role)
+
+
+def find_opened_thinking(format: ConversationFormat, tokenizer: ChatTokenizer) -> str:
+    """Return what the template writes where an answer is generated, if the student's turn begins with it.
+
+    Such a template opens the thinking for the model (DeepSeek-R1's does); most write nothing there.
+    """
+    layout = find_layout(tokenizer, with_system=bool(format.student.system))
+    written = _find_generation_prompt(tokenizer, layout)
+    if written is None or not written.startswith(layout.before_assistant):
+        return ""
+    more = written.removeprefix(layout.before_assistant)
+    return more if format.student.assistant.startswith(more) else ""
+
+
+def _find_generation_prompt(tokenizer: ChatTokenizer, layout: TemplateLayout) -> str | None:
+    """Return what the template writes after the user's message where an answer is generated."""
+    with_system = layout.before_system is not None
+    messages = [(name, SENTINELS[name]) for name in ("system", "user") if with_system or name == "user"]
+    rendered, _ = apply_template(tokenizer, messages, add_generation_prompt=True)
+    if rendered is None or SENTINELS["user"] not in rendered:
+        return None
+    return rendered[rendered.index(SENTINELS["user"]) + len(SENTINELS["user"]) :]
 
 
 def _check_contents(tokenizer: ChatTokenizer, layout: TemplateLayout, format: ConversationFormat) -> str:

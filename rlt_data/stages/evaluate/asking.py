@@ -9,7 +9,7 @@ from typing import Any
 
 from rlt_data.engines import Engine, FailedRequest, GenerationRequest
 from rlt_data.errors import EngineError, InputError
-from rlt_data.formats import ConversationFormat
+from rlt_data.formats import ConversationFormat, find_opened_thinking
 from rlt_data.progress import Task
 from rlt_data.stages.evaluate.rows import RowBuilder
 from rlt_data.stages.evaluate.samples import EvaluatedTask, Sample
@@ -41,7 +41,10 @@ class Asker:
         self._format = format
         self._engine = engine
         self._seed = seed
-        self._rows = RowBuilder(task, model, format, engine, seed)
+        self._tokenizer: Any = model.load_tokenizer("model") if engine.prefills else None
+        # As the model is served: some templates open the thinking, and a student's training text goes on so.
+        self._opened = "" if self._tokenizer is None else find_opened_thinking(format, self._tokenizer)
+        self._rows = RowBuilder(task, model, format, engine, seed, opened=self._opened)
 
     def ask(self, samples: Mapping[str, Sample], progress: Task) -> None:
         """Ask `samples`; each becomes a row of `evaluations` or `rejects`, also where the engine dies."""
@@ -69,16 +72,15 @@ class Asker:
     def _make_requests(
         self, samples: Mapping[str, Sample], waiting: dict[str, Sample]
     ) -> Iterator[GenerationRequest]:
-        tokenizer: Any = self._model.load_tokenizer("model") if self._engine.prefills else None
         for key, sample in samples.items():
             message = sample.write_prompt(self._task.task).message
             try:
-                prompt, messages = write_user_prompt(self._format, tokenizer, message)
+                prompt, messages = write_user_prompt(self._format, self._tokenizer, message)
             except InputError as error:
                 del waiting[key]
                 self._store_failure(key, sample, "invalid_text", error.what)
                 continue
-            yield GenerationRequest(key, prompt, sample.derive_seed(self._seed), messages)
+            yield GenerationRequest(key, prompt + self._opened, sample.derive_seed(self._seed), messages)
 
     def _store_failure(self, key: str, sample: Sample, reason: str, detail: str) -> None:
         """Store a sample without a completion: as an evaluation where asking again would not help."""

@@ -11,22 +11,30 @@ from rlt_data.stages.runtime.engine_models import EngineModel
 
 
 class RowBuilder:
-    """Builds the rows of one model on one task."""
+    """Builds the rows of one model on one task; `opened` is the end of the prompt that opens the thinking."""
 
     def __init__(
-        self, task: EvaluatedTask, model: EngineModel, format: ConversationFormat, engine: Engine, seed: int
+        self,
+        task: EvaluatedTask,
+        model: EngineModel,
+        format: ConversationFormat,
+        engine: Engine,
+        seed: int,
+        *,
+        opened: str = "",
     ) -> None:
         self._task = task
         self._model = model.model
         self._format = format
         self._engine = engine
         self._seed = seed
+        self._opened = opened
 
     def build(self, sample: Sample, completion: Completion) -> dict[str, Any]:
         """Build the row of a completion."""
         return {
             **self._describe(completion.key, sample),
-            **read_completion(self._format, completion.text),
+            **read_completion(self._format, completion.text, opened=self._opened),
             "finish_reason": completion.finish_reason,
             "truncated": completion.finish_reason == "length",
             "prompt_tokens": completion.prompt_tokens,
@@ -70,9 +78,12 @@ class RowBuilder:
         }
 
 
-def read_completion(format: ConversationFormat, text: str) -> dict[str, Any]:
-    """Return the columns of a completion that follow from its text: thinking, response and state."""
-    parsed = parse_student_completion(format, text)
+def read_completion(format: ConversationFormat, text: str, *, opened: str = "") -> dict[str, Any]:
+    """Return the columns of a completion that follow from its text: thinking, response and state.
+
+    `opened` is what the prompt has opened: the beginning of the model's turn, which is not in its text.
+    """
+    parsed = parse_student_completion(format, opened + text)
     return {
         "completion": text,
         "think": parsed.think,

@@ -11,9 +11,12 @@ from typing import Any
 import polars as pl
 import pytest
 from engines.openai.fault_server import MODEL, FaultServer, Plan
+from tiny_models import CHAT_TEMPLATE, save_tiny_model
 
 from rlt_data.errors import UsageError
+from rlt_data.formats import load_format, render_student_text
 from rlt_data.lake import Lake
+from rlt_data.models import load_tokenizer, resolve_model
 from rlt_data.progress import Reporter, Task
 from rlt_data.settings import ModelSettings, Settings, use_settings
 from rlt_data.stages.evaluate import EvaluateConfig, evaluate
@@ -194,9 +197,6 @@ def test_questions_come_from_the_lake(tmp_path: Path, tiny_model: Path) -> None:
 
 
 def test_the_engine_is_asked_with_exactly_the_prefix_of_training(tmp_path: Path, tiny_model: Path) -> None:
-    from rlt_data.formats import load_format, render_student_text
-    from rlt_data.models import load_tokenizer, resolve_model
-
     lake = Lake(tmp_path / "lake")
     evaluate(lake, make_config(tiny_model, tmp_path))
     row = next(row for row in read(lake, "evaluations") if row["answer"] == "7")
@@ -205,6 +205,26 @@ def test_the_engine_is_asked_with_exactly_the_prefix_of_training(tmp_path: Path,
     trained = render_student_text(load_format("r1"), tokenizer, message, "think", "7")
     prefix = trained.text[: trained.spans["prompt"][1]]
     assert row["prompt_tokens"] == len(tokenizer(prefix, add_special_tokens=False)["input_ids"])
+
+
+def test_a_template_that_opens_the_thinking_is_used_as_it_is_served(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "opens", seed=3)
+    template = CHAT_TEMPLATE + (
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' }}{%- endif %}"
+    )
+    (model / "chat_template.jinja").write_text(template, encoding="utf-8")
+    lake = Lake(tmp_path / "lake")
+    evaluate(lake, make_config(model, tmp_path, samples=1))
+    tokenizer = load_tokenizer(resolve_model(str(model), role="student"))
+    row = next(row for row in read(lake, "evaluations") if row["answer"] == "7")
+    message = rf"Return your final response within \boxed{{}}. {row['question']}"
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+    )
+    assert prompt.endswith("<think>\n")
+    assert row["prompt_tokens"] == len(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    # What the model writes is thinking that never closes.
+    assert (row["think"], row["response"], row["state"]) == (row["completion"], None, "missing_close")
 
 
 def test_a_prompt_beyond_the_context_is_a_row_that_failed(tmp_path: Path, tiny_model: Path) -> None:
