@@ -140,7 +140,7 @@ def lock_target(target: Path, on_wait: OnWait | None = None) -> Iterator[None]:
 
 def _acquire(path: Path, on_wait: OnWait | None) -> int:
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        handle = _open_lock(path)
         try:
             if _try_lock(handle) and _is_same_file(handle, path):
                 os.ftruncate(handle, 0)
@@ -155,6 +155,20 @@ def _acquire(path: Path, on_wait: OnWait | None) -> int:
             on_wait(owner)
             on_wait = None
         time.sleep(WAIT_SECONDS)
+
+
+def _open_lock(path: Path) -> int:
+    """Open the file of a lock. Raises `UsageError` where something else is at its path."""
+    try:
+        # A named pipe would wait for its other end.
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+    except OSError:
+        check_kind(path, directory=False)
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        check_kind(path, directory=False)
+    return handle
 
 
 def _try_lock(handle: int) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rlt_data.atomic_files import name_draft, write_aside
+from rlt_data.atomic_files import lock_target, name_draft, write_aside
 from rlt_data.errors import UsageError
 
 WRITER = """
@@ -148,3 +148,20 @@ def test_a_path_that_became_a_link_meanwhile_is_not_replaced(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="symbolic link"):
         write(target, write_and_link)
     assert target.is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a symbolic link", "a directory"])
+def test_something_else_at_the_path_of_the_lock_is_named(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "out"
+    with lock_target(target):
+        (lock,) = tmp_path.iterdir()
+    match kind:
+        case "a named pipe":
+            os.mkfifo(lock)
+        case "a symbolic link":
+            lock.symlink_to("elsewhere")
+        case _:
+            lock.mkdir()
+    with pytest.raises(UsageError, match=f"the path is {kind} and is not replaced"), write_aside(target):
+        raise AssertionError("the lock was taken")
+    assert os.path.lexists(lock)

@@ -6,23 +6,19 @@ its path. A finished export is not made again while its files exist unchanged.
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 
-from rlt_data.atomic_files import check_kind, check_utf8, hash_files, is_intact, write_aside
+from rlt_data.atomic_files import check_utf8, hash_files, is_intact, write_aside
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake, RunRecord
 from rlt_data.stages.export.config import ExportConfig
 from rlt_data.stages.export.examples import EXAMPLE_SCHEMA, list_examples, read_examples
-from rlt_data.stages.export.forms import FORMS, Form, load_writer
+from rlt_data.stages.export.forms import load_writer
 from rlt_data.stages.export.forms.writing import ExportDetails
+from rlt_data.stages.export.replacing import check_replaceable
 from rlt_data.stages.runtime.run import Preparation, StageRun
 from rlt_data.stages.runtime.selection import find_run
 from rlt_data.stages.runtime.stage import stage
-
-# The files of an exported dataset directory; see `forms/dataset.py`.
-_EXPORTED = re.compile(r"README\.md|data/train-\d{5}-of-\d{5}\.parquet")
 
 
 @stage(ExportConfig)
@@ -32,11 +28,11 @@ def export(lake: Lake, config: ExportConfig) -> Preparation:
     The newest finished run of substitute is exported unless one is named. The export is atomic; the hashes
     of its files are in the summary and in `runs`. Each form loads with `datasets.load_dataset`.
 
-    Raises `UsageError` where the path exists already, unless `overwrite` or `force` is given, and
-    `LakeError` where there is nothing to export.
+    Raises `UsageError` where the path exists already, unless `overwrite` or `force` is given and it is an
+    export or a regular file, and where it is inside the lake; `LakeError` where there is nothing to export.
     """
     source = find_run(lake, "substitute", config.distillation)
-    target = _find_target(config.path)
+    target = _find_target(lake, config.path)
     return Preparation(
         lambda run: _export(run, config, source, target),
         identity={"distillation": source.run_id, "path": str(target)},
@@ -47,7 +43,7 @@ def export(lake: Lake, config: ExportConfig) -> Preparation:
 
 def _export(run: StageRun, config: ExportConfig, source: RunRecord, target: Path) -> None:
     again = config.overwrite or run.forced
-    _check_replaceable(target, config.form)
+    check_replaceable(target, config.form)
     if target.exists() and not again and not run.resumed:
         raise _explain_existing(target)
 
@@ -60,11 +56,11 @@ def _export(run: StageRun, config: ExportConfig, source: RunRecord, target: Path
         # A run that was killed after it had renamed its files finds what it is about to write.
         if target.exists() and not again and files != hash_files(target):
             raise _explain_existing(target)
-        _check_replaceable(target, config.form)
+        check_replaceable(target, config.form)
     run.summary.extra |= {"path": str(target), "distillation": source.run_id, "files": files}
 
 
-def _find_target(path: str) -> Path:
+def _find_target(lake: Lake, path: str) -> Path:
     if "://" in path:
         raise UsageError(
             "an export is written to a local path",
@@ -73,6 +69,12 @@ def _find_target(path: str) -> Path:
         )
     target = Path(path).expanduser().absolute()
     check_utf8(target, "the path of the export")
+    if lake.local and target.resolve().is_relative_to(Path(lake.uri).resolve()):
+        raise UsageError(
+            "the path of the export is inside the lake",
+            where=str(target),
+            remedy="name a path outside it: upkeep deletes files that no table names",
+        )
     return target
 
 
@@ -96,40 +98,6 @@ def _write_form(run: StageRun, config: ExportConfig, source: RunRecord, target: 
     )
     with run.track(f"export {config.form}", len(ids), unit="examples") as task:
         load_writer(config.form)(draft, read_examples(run, ids, task), details)
-
-
-def _check_replaceable(target: Path, form: Form) -> None:
-    """Refuse to replace anything that is not an export of the same form, also with `overwrite`."""
-    check_kind(target)
-    if not os.path.lexists(target):
-        return
-    if not FORMS[form].is_directory:
-        wrong = ["a directory"] if target.is_dir() else []
-    elif target.is_dir():
-        wrong = _list_others(target)
-    else:
-        wrong = ["a file"]
-    if wrong:
-        raise UsageError(
-            f"the path exists and is not an export of the form {form}, so it is not replaced",
-            where=f"{target}: {', '.join(sorted(wrong)[:5])}",
-            remedy="name another path, or remove it yourself",
-        )
-
-
-def _list_others(folder: Path) -> list[str]:
-    """List what a directory holds that no export of the form dataset put there."""
-    data = folder / "data"
-    held = [*folder.iterdir(), *(data.iterdir() if data.is_dir() and not data.is_symlink() else [])]
-    return [path.relative_to(folder).as_posix() for path in held if not _is_exported(path, folder)]
-
-
-def _is_exported(path: Path, folder: Path) -> bool:
-    if path.is_symlink():
-        return False
-    if path == folder / "data":
-        return path.is_dir()
-    return path.is_file() and bool(_EXPORTED.fullmatch(path.relative_to(folder).as_posix()))
 
 
 def _explain_existing(target: Path) -> UsageError:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from rlt_data.lake import Lake
 from rlt_data.stages.export import ExportConfig, export
 from rlt_data.stages.export.dataset_card import _write_figure
 from rlt_data.stages.export.examples import _fill_completion_start
+from rlt_data.stages.export.replacing import MANIFEST
 from rlt_data.stages.rank import RankConfig, rank
 from rlt_data.stages.substitute import SubstituteConfig, substitute
 
@@ -186,16 +188,13 @@ def test_an_export_is_done_once_and_again_when_its_files_are_gone(lake: Lake, tm
     config = ExportConfig(path=str(path))
     assert export.plan(lake, config).state == "finished"
     content = (path / "README.md").read_bytes()
-    for file in (path / "README.md", path / "data" / "train-00000-of-00001.parquet"):
-        file.unlink()
-    (path / "data").rmdir()
-    path.rmdir()
+    shutil.rmtree(path)
     assert export.plan(lake, config).state == "new"
     third = run_export(lake, path, "dataset")
     assert third.run_id != first.run_id
     assert third.status == "finished"
     assert (path / "README.md").read_bytes() == content
-    assert set(third.extra["files"]) == {"README.md", "data/train-00000-of-00001.parquet"}
+    assert set(third.extra["files"]) == {MANIFEST, "README.md", "data/train-00000-of-00001.parquet"}
 
 
 def test_the_run_is_recorded_with_the_hashes_of_its_files(lake: Lake, tmp_path: Path) -> None:
@@ -213,7 +212,7 @@ def test_an_existing_export_is_not_overwritten_unless_requested(
 ) -> None:
     path = tmp_path / "there"
     if form == "dataset":
-        path.mkdir()
+        run_export(lake, path, form)
         (path / "README.md").write_text("mine", encoding="utf-8")
     else:
         path.write_text("mine", encoding="utf-8")
@@ -389,3 +388,73 @@ def test_a_directory_with_data_of_others_is_not_replaced(lake: Lake, tmp_path: P
     with pytest.raises(UsageError, match=r"data/measurements\.parquet"):
         run_export(lake, home, "dataset", overwrite=True)
     assert (home / "data" / "measurements.parquet").exists()
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+# The file names are those of an export, and the card of the last one names the program.
+FOREIGN = {
+    "a project": {"README.md": "# My project\n"},
+    "an unfinished project": {"README.md": ""},
+    "a dataset of the hub": {
+        "README.md": "---\ntags:\n- reasoning\nconfigs:\n- config_name: default\n---\n\n# Their dataset\n",
+        "data/train-00000-of-00003.parquet": "one",
+        "data/train-00001-of-00003.parquet": "two",
+        "data/train-00002-of-00003.parquet": "three",
+    },
+    "shards alone": {"data/train-00000-of-00001.parquet": "one"},
+    "a tagged dataset": {
+        "README.md": "---\ntags:\n- rlt-data\n---\n\n# Notes on training examples made with rlt-data\n",
+        "data/train-00000-of-00001.parquet": "one",
+    },
+    "a manifest of something else": {MANIFEST: "[]", "README.md": "mine"},
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_directory_of_others_whose_files_have_the_names_of_an_export_is_not_replaced(
+    lake: Lake, tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "there"
+    for path, content in FOREIGN[name].items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content, encoding="utf-8")
+    before = read_files(folder)
+    for _ in range(2):  # The run that failed resumes.
+        with pytest.raises(UsageError, match=r"is not replaced\n.*(README\.md|data/train-0)"):
+            run_export(lake, folder, "dataset", overwrite=True)
+    assert read_files(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_an_own_export_is_replaced_and_one_to_which_files_were_added_is_not(
+    lake: Lake, tmp_path: Path
+) -> None:
+    path = tmp_path / "set"
+    run_export(lake, path, "dataset")
+    assert run_export(lake, path, "dataset", overwrite=True, limit=2).extra["examples"] == 2
+    for added in ("notes.txt", "data/train-00001-of-00001.parquet", ".git/HEAD"):
+        (path / added).parent.mkdir(exist_ok=True)
+        (path / added).write_text("years of work", encoding="utf-8")
+        with pytest.raises(UsageError, match="is not replaced"):
+            run_export(lake, path, "dataset", overwrite=True, limit=3)
+        assert (path / added).read_text(encoding="utf-8") == "years of work"
+        (path / added).unlink()
+    (path / ".git").rmdir()
+    (path / MANIFEST).unlink()  # as exports of version 0.1 are
+    assert run_export(lake, path, "dataset", overwrite=True, limit=3).extra["examples"] == 3
+    assert len(load(path, "dataset")) == 3
+
+
+def test_an_export_into_the_lake_is_refused(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(lake.uri)
+    for folder in (Path(lake.uri), Path(lake.uri) / "traces", tmp_path / "link"):
+        with pytest.raises(UsageError, match="is inside the lake"):
+            run_export(lake, folder / "out.jsonl", "jsonl", overwrite=True)
+    assert not list(Path(lake.uri).rglob("*out.jsonl*"))

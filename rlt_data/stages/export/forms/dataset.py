@@ -1,4 +1,4 @@
-"""A Hugging Face dataset directory: Parquet shards and a card."""
+"""A Hugging Face dataset directory: Parquet shards, a card, and a manifest of its files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pyarrow as pa
 
 from rlt_data.stages.export.dataset_card import write_dataset_card
 from rlt_data.stages.export.forms.writing import ExportDetails, write_parquet
+from rlt_data.stages.export.replacing import write_manifest
 
 SHARD_BYTES = 400 * 2**20
 
 
 def write(draft: Path, batches: Iterator[pa.Table], details: ExportDetails) -> None:
-    """Write data/train-00000-of-0000N.parquet, and the card as README.md."""
+    """Write data/train-00000-of-0000N.parquet, the card as README.md, and the manifest."""
     _write_shards(draft / "data", batches, details.schema)
     card = write_dataset_card(
         details.lake,
@@ -25,6 +26,7 @@ def write(draft: Path, batches: Iterator[pa.Table], details: ExportDetails) -> N
         schema=details.schema,
     )
     (draft / "README.md").write_text(card, encoding="utf-8")
+    write_manifest(draft)
 
 
 def _write_shards(folder: Path, batches: Iterator[pa.Table], schema: pa.Schema) -> None:
