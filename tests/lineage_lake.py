@@ -67,10 +67,11 @@ def make_example(trace: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_chain(folder: Path, *, records_set: bool = True) -> Chain:
+def make_chain(folder: Path, *, records_set: bool = True, rewritten: bool = False) -> Chain:
     """Three questions, a trained teacher's traces, a student by SFT and then GRPO, and its evaluations.
 
     Two of three traces are in the distillation set. `records_set=False`: the SFT does not record its set.
+    `rewritten`: traces that the model `base` made from the teacher's are scored, ranked and learned from.
     """
     lake = Lake(folder / "lake")
     runs: dict[str, str] = {}
@@ -88,6 +89,18 @@ def make_chain(folder: Path, *, records_set: bool = True) -> Chain:
     runs["generate"] = append(
         lake, "generate", {"traces": traces}, inputs=("questions",), model=("teacher", "teacher")
     )
+    if rewritten:
+        parents = traces
+        traces = [
+            {
+                **make_trace(i, 1, teacher="base", teacher_revision=WEIGHTS["base"]),
+                "origin": "rewritten",
+                "parent_trace_id": parent["trace_id"],
+            }
+            for i, parent in enumerate(parents)
+        ]
+        scores = [make_score(trace, -1.0) for trace in traces]
+        runs["rewrite"] = append(lake, "rewrite", {"traces": traces}, model=("rewriter", "base"))
     runs["score"] = append(lake, "score", {"scores": scores}, inputs=("traces",), model=("student", "base"))
     rankings = [
         {

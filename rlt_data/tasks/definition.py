@@ -23,11 +23,11 @@ from rlt_data.settings import Settings, load_settings
 from rlt_data.sources.procedural.reasoning_gym_options import PREFIX
 from rlt_data.suggestions import suggest_name
 from rlt_data.tasks.grading.base import GraderName
+from rlt_data.tasks.options import LETTERS
 from rlt_data.toml import TomlDocument, load_document, parse_document, validate_data
 
 PLACEHOLDER = re.compile(r"\{(question|options)\}")
 OPTION_PLACEHOLDER = re.compile(r"\{(letter|text)\}")
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 GENERATED_SEED = 1_000_000
 """Seed of the questions of `reasoning-gym:NAME`: far from the seeds of questions to train on."""
 

@@ -16,12 +16,11 @@ import polars as pl
 
 from rlt_data.tasks.grading.base import Verdict
 from rlt_data.tasks.intervals import Interval, compute_mean_interval
+from rlt_data.tasks.options import LETTERS
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 UNANSWERED: tuple[Verdict, ...] = ("no_answer", "truncated", "unclosed_think")
 """Verdicts of completions in which no answer was found; they do not vote."""
-
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True)

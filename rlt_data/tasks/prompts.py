@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rlt_data.hashing import hash_content
-from rlt_data.tasks.definition import LETTERS, OPTION_PLACEHOLDER, PLACEHOLDER, TaskDefinition
+from rlt_data.tasks.definition import OPTION_PLACEHOLDER, PLACEHOLDER, TaskDefinition
+from rlt_data.tasks.options import LETTERS, order_options
 from rlt_data.tasks.questions import TaskQuestion
 
 
@@ -26,7 +26,7 @@ def write_prompt(task: TaskDefinition, question: TaskQuestion, sample_index: int
     Options are ordered by a hash of question, sample and option, so that each is as likely at any letter and
     the order is the same on any machine and in any order of work.
     """
-    options, answer = order_options(question, sample_index)
+    options, answer = arrange_options(question, sample_index)
     listed = task.separator.join(
         _fill(OPTION_PLACEHOLDER, task.option, {"letter": LETTERS[position], "text": option})
         for position, option in enumerate(options)
@@ -35,16 +35,13 @@ def write_prompt(task: TaskDefinition, question: TaskQuestion, sample_index: int
     return TaskPrompt(_fill(PLACEHOLDER, task.prompt, values), options, answer)
 
 
-def order_options(question: TaskQuestion, sample_index: int) -> tuple[tuple[str, ...], str | None]:
+def arrange_options(question: TaskQuestion, sample_index: int) -> tuple[tuple[str, ...], str | None]:
     """Return the options in the order shown, and the true answer: the letter of the right option."""
     if not question.options:
         return (), question.answer
-    ordered = sorted(
-        question.options,
-        key=lambda option: hash_content("option", question.question_id, sample_index, option),
-    )
-    letter = None if question.right is None else LETTERS[ordered.index(question.options[question.right])]
-    return tuple(ordered), letter
+    order = order_options(question.question_id, sample_index, question.options)
+    letter = None if question.right is None else LETTERS[order.index(question.right)]
+    return tuple(question.options[index] for index in order), letter
 
 
 def _fill(pattern: re.Pattern[str], template: str, values: Mapping[str, str]) -> str:

@@ -20,7 +20,8 @@ from rlt_data.sources.prepare import Limits, Preparer
 from rlt_data.sources.rows import BadRow, Part, RowError, SourceRow
 from rlt_data.sources.values import read_text, write_json
 from rlt_data.tasks.answers import extract_answer
-from rlt_data.tasks.definition import LETTERS, ChoiceColumns, TaskDefinition, TaskSource
+from rlt_data.tasks.definition import ChoiceColumns, TaskDefinition, TaskSource
+from rlt_data.tasks.options import LETTERS
 
 LONGEST = 10_000_000
 """A question or a solution with more characters is rejected."""

@@ -131,6 +131,27 @@ def test_the_view_has_one_row_an_evaluation(chain: Chain) -> None:
         assert base[name] is None
 
 
+def test_rewritten_traces_lead_to_those_that_they_were_made_from(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path, rewritten=True)
+    example = chain.lake.row_lineage("example-q0t1")
+    assert example is not None
+    parent = follow(example, "trace", "parent")
+    assert (parent.key, follow(parent, "written by").key) == ("q0t0", chain.runs["generate"])
+    assert follow(parent, "teacher", "trained by").key == chain.runs["teacher"]
+    root = chain.lake.row_lineage(EVALUATION)
+    assert root is not None
+    groups = [node for node in find(root, "traces") if node.facts["rows"] == 2]
+    assert {follow(node, "written by").key for node in groups} == {
+        chain.runs["generate"],
+        chain.runs["rewrite"],
+    }
+    _, seen, _ = chain.lake.sql("select * from evaluation_lineage order by model, question_id").to_pylist()
+    assert seen["examples"] == 2
+    assert seen["trace_runs"] == sorted([chain.runs["generate"], chain.runs["rewrite"]])
+    assert seen["teachers"] == ["base", "teacher"]
+    assert (seen["teacher_runs"], seen["teacher_steps"]) == ([chain.runs["teacher"]], [125])
+
+
 def test_the_command_shows_a_row_and_an_evaluate_run(chain: Chain, quick: QuickProgram) -> None:
     shown = quick.succeed("lineage", EVALUATION)
     order = [

@@ -112,10 +112,11 @@ set_traces AS (
         distillation_run,
         count(*) FILTER (depth = 0) AS examples,
         list_sort(list(DISTINCT traces.run_id)) AS trace_runs,
-        list_sort(list(DISTINCT traces.teacher)) AS teachers,
-        list_sort(list(DISTINCT traces.teacher_revision)) AS teacher_revisions,
-        list_sort(list(DISTINCT training.run_id)) AS teacher_runs,
-        list_sort(list(DISTINCT training.steps)) AS teacher_steps,
+        list_sort(list(DISTINCT traces.teacher) FILTER (traces.teacher IS NOT NULL)) AS teachers,
+        list_sort(list(DISTINCT traces.teacher_revision) FILTER (traces.teacher_revision IS NOT NULL))
+            AS teacher_revisions,
+        list_sort(list(DISTINCT training.run_id) FILTER (training.run_id IS NOT NULL)) AS teacher_runs,
+        list_sort(list(DISTINCT training.steps) FILTER (training.steps IS NOT NULL)) AS teacher_steps,
         list_sort(list(DISTINCT questions.source)) AS training_sources
     FROM set_lines
     LEFT JOIN traces USING (trace_id)

@@ -20,7 +20,8 @@ from rlt_data.sources.values import read_flag, read_text, write_json
 from rlt_data.stages.evaluate.rows import read_completion
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.tasks.answers import extract_answer
-from rlt_data.tasks.definition import LETTERS, TaskDefinition
+from rlt_data.tasks.definition import TaskDefinition
+from rlt_data.tasks.options import LETTERS
 from rlt_data.tasks.questions import find_right, identify_choice
 
 UNKNOWN_PROMPT = "unknown"

@@ -15,7 +15,7 @@ from rlt_data.stages.evaluate.config import EvaluateConfig
 from rlt_data.stages.runtime.engine_models import EngineModel, identify_engine_model
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.tasks.definition import TaskDefinition
-from rlt_data.tasks.prompts import TaskPrompt, order_options, write_prompt
+from rlt_data.tasks.prompts import TaskPrompt, arrange_options, write_prompt
 from rlt_data.tasks.questions import TaskQuestion
 
 
@@ -82,7 +82,7 @@ def list_samples(
         "evaluation", identify_engine_model(config, model), task.list_identity(), config.list_row_identity()
     )
     return {
-        hash_content(shared, question.question_id, index, *order_options(question, index)): Sample(
+        hash_content(shared, question.question_id, index, *arrange_options(question, index)): Sample(
             question, index
         )
         for question in questions
