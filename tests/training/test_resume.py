@@ -168,7 +168,7 @@ def test_a_students_grpo_resumes_where_it_was_killed(
             "beta": 0.04,
         },
     )
-    pair = train_twice(tmp_path, make_lake, train_grpo, config, table="rollouts", commits=(3, 3), seed=3)
+    pair = train_twice(tmp_path, make_lake, train_grpo, config, waits=(("rollouts", 3),) * 2, seed=3)
     assert pair.kills >= 1
     assert_frame_equal(read_rows(pair.whole, "rollouts"), read_rows(pair.killed, "rollouts"))
     assert_frame_equal(read_metrics(pair.whole), read_metrics(pair.killed))
