@@ -8,6 +8,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from command_line import QuickProgram
 from engines.openai.fault_server import FaultServer, Plan
@@ -36,9 +37,9 @@ def write_sources(folder: Path) -> None:
         rows.append({"system": "Think.", "conversations": turns})
         text = f"<|begin_of_thought|>\n\n2 {number}??<|end_of_thought|>\n\n{number}"
         traces.append({"question": question, "solution": solution, "completion": text})
-    for name, lines in (("bespoke.jsonl", rows), ("conventional-traces.jsonl", traces)):
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / name).write_text(text, encoding="utf-8")
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "bespoke.jsonl").write_text(text, encoding="utf-8")
+    pl.DataFrame(traces).write_parquet(folder / "conventional-traces.parquet")
 
 
 def override_source(name: str) -> str:
