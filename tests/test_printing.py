@@ -14,6 +14,7 @@ PRINTERS = {
     # These answer their parent in JSON, through a pipe.
     "rlt_data/tasks/grading/child.py",
     "rlt_data/formats/template_child.py",
+    "rlt_data/tasks/grading/code/launcher.py",  # In the sandbox.
 }
 # A `Console` of Rich can be made in rlt_data/console.py only; what prints on it is no matter.
 CALLS = {"print", "typer.echo", "typer.secho", "Console", "warnings.warn"}
