@@ -79,14 +79,15 @@ class Catalog:
     def prepare(self, *, again: bool = False) -> list[str]:
         """Apply and record the schema migrations that the lake lacks, and return their names.
 
-        Called automatically before the first write; a later call does nothing unless `again`.
+        Called automatically before the first write; a later call does nothing unless `again`, which also
+        applies recorded migrations again.
         """
         if self._prepared and not again:
             return []
         check_clock()
         if self.local:
             Path(self.uri).mkdir(parents=True, exist_ok=True)
-        applied = apply_migrations(self._location, self.storage_options)
+        applied = apply_migrations(self._location, self.storage_options, again=again)
         if applied:
             note_newest(self.folder, self.record, self.record.version())
         self._prepared = True

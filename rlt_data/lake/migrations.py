@@ -154,13 +154,22 @@ def apply_migrations(
     location: Location,
     storage_options: Mapping[str, str] | None,
     migrations: Sequence[Migration] = MIGRATIONS,
+    *,
+    again: bool = False,
 ) -> list[str]:
-    """Apply the migrations that a lake lacks, in order, record each once, and return the names recorded."""
+    """Apply the migrations that a lake lacks, in order, record each once, and return the names recorded.
+
+    With `again`, the steps of recorded ones run too: a log that was repaired may have lost their changes.
+    """
     record = open_record(location, storage_options)
     recorded = []
-    for migration in check_record(record, migrations):
-        for step in migration.steps:
-            step.apply(location, storage_options)
+    lacking = check_record(record, migrations)
+    for migration in migrations:
+        if again or migration in lacking:
+            for step in migration.steps:
+                step.apply(location, storage_options)
+        if migration not in lacking:
+            continue
         row = {
             "migration": migration.name,
             "number": migrations.index(migration),

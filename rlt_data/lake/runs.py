@@ -68,8 +68,12 @@ def list_runs(catalog: Catalog) -> list[RunRecord]:
     """Return the newest state of each run, in the order in which the runs started."""
     runs = catalog.table("runs")
     newest = runs.scan().sort("sequence").group_by("run_id", maintain_order=True).last()
-    rows = runs.collect(newest.sort("started_at", "run_id")).to_dicts()
-    return [_read_record(row) for row in rows]
+    return read_states(runs.collect(newest.sort("started_at", "run_id")))
+
+
+def read_states(rows: pl.DataFrame) -> list[RunRecord]:
+    """Parse rows of `runs`. Raises `LakeError` for a state that is damaged."""
+    return [_read_record(row) for row in rows.to_dicts()]
 
 
 def sort_by_end(catalog: Catalog, runs: Iterable[RunRecord]) -> list[RunRecord]:
@@ -153,18 +157,21 @@ def count_recorded_rows(record: RunRecord) -> dict[str, int]:
 
 def _read_record(row: dict[str, Any]) -> RunRecord:
     try:
+        counts = dict(json.loads(row["counts"]))
+        for key in ("tables", "lost"):
+            counts |= {key: {name: int(rows) for name, rows in counts[key].items()}} if key in counts else {}
         return RunRecord(
             **{
                 **row,
-                "config": json.loads(row["config"]),
-                "packages": json.loads(row["packages"]),
-                "counts": json.loads(row["counts"]),
+                "config": dict(json.loads(row["config"])),
+                "packages": dict(json.loads(row["packages"])),
+                "counts": counts,
                 "inputs": tuple(TableState(**state) for state in row["inputs"]),
                 "outputs": tuple(TableState(**state) for state in row["outputs"]),
                 "models": tuple(row["models"]),
             }
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise LakeError(
             f"table runs is damaged: the state {row.get('run_event_id')!r} cannot be read: {error}",
             where="runs",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.rows import find_lost_versions, find_missing_rows, find_unrecorded_runs
+from rlt_data.lake.integrity.runs_table import read_runs
 from rlt_data.lake.newest_versions import find_lost_end
-from rlt_data.lake.runs import RunRecord, list_runs
+from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.tables.damage import Damage, inspect_files, list_added_files
 from rlt_data.lake.tables.log import find_log_gaps
 from rlt_data.lake.tables.table import NO_VERSION, Table
@@ -21,11 +21,10 @@ def check_lake(catalog: Catalog) -> list[Damage]:
     The files are not read: see `verify_lake`. Nothing raises: what cannot be opened is damage.
     """
     found = []
-    records: Sequence[RunRecord] | None = None
-    with suppress(LakeError):  # The damage to `runs` is found below.
-        records = list_runs(catalog)
+    records, unreadable = read_runs(catalog)
     for table in [catalog.record, *catalog.tables()]:
-        found += _check_table(catalog, table, records)
+        damages = _check_table(catalog, table, records)
+        found += unreadable if table.name == "runs" and not damages else damages
     return found
 
 

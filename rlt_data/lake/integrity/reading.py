@@ -23,8 +23,7 @@ def explain_reading(catalog: Catalog) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # Each of the Rust libraries has a class of its own for its panics.
-        if not isinstance(error, _ERRORS) and type(error).__name__ != "PanicException":
+        if not is_reading_error(error):
             raise
         check_used_files(catalog, error)
         if str(error).startswith(_PARQUET):
@@ -34,6 +33,12 @@ def explain_reading(catalog: Catalog) -> Iterator[None]:
                 remedy=f"`rlt-data verify` finds damaged files; {STORAGE_REMEDY}",
             ) from error
         raise
+
+
+def is_reading_error(error: BaseException) -> bool:
+    """Whether an engine raised this error because it could not read a file."""
+    # Each of the Rust libraries has a class of its own for its panics.
+    return isinstance(error, _ERRORS) or type(error).__name__ == "PanicException"
 
 
 def check_used_files(catalog: Catalog, cause: BaseException) -> None:

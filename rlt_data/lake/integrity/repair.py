@@ -53,14 +53,25 @@ def repair_lake(catalog: Catalog, reports: Sequence[TableReport]) -> Repair:
     """Repair what `verify_lake` reported. Raises `LakeError` where the storage refuses."""
     repair = Repair(f"{QUARANTINE}/{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
     try:
-        for report in reports:
-            if report.damages:
-                table = catalog.record if report.table == catalog.record.name else catalog.table(report.table)
-                _repair_table(catalog, table, report, repair)
-            if report.table == catalog.record.name:
+        damaged = {report.table: report for report in reports if report.damages}
+        tables = {table.name: table for table in (catalog.record, *catalog.tables())}
+        # The logs come first: to apply migrations and to write to any table, all of them must open.
+        for name, report in damaged.items():
+            _repair_log(catalog, tables[name], report, repair)
+        # Each of these two is read to repair what follows.
+        for name in (catalog.record.name, "runs"):
+            if name in damaged:
+                _remove_files(catalog, tables[name], damaged[name], repair)
+            if name == catalog.record.name:
                 catalog.prepare(again=True)  # Records again what was lost.
-        damaged = any(report.table == "runs" and report.damages for report in reports)
-        _mark_runs(catalog, repair, states_lost=damaged)
+            _restore_version(tables[name], read_newest(catalog.folder, name))
+        records = list_runs(catalog)
+        for table in catalog.tables():
+            if table.name != "runs":
+                _restore_version(table, find_recorded_version(table.name, records))
+                if table.name in damaged:
+                    _remove_files(catalog, table, damaged[table.name], repair)
+        _mark_runs(catalog, repair, states_lost="runs" in damaged)
     except (DeltaError, OSError) as error:
         raise LakeError(
             f"the lake could not be repaired: {describe_failure(error)}",
@@ -70,8 +81,8 @@ def repair_lake(catalog: Catalog, reports: Sequence[TableReport]) -> Repair:
     return repair
 
 
-def _repair_table(catalog: Catalog, table: Table, report: TableReport, repair: Repair) -> None:
-    _repair_log(catalog, table, report, repair)
+def _remove_files(catalog: Catalog, table: Table, report: TableReport, repair: Repair) -> None:
+    """Commit the removal of damaged files, and set them aside."""
     current = table.open_version(None)
     if current is None:
         return
@@ -89,7 +100,7 @@ def _repair_table(catalog: Catalog, table: Table, report: TableReport, repair: R
 
 
 def _repair_log(catalog: Catalog, table: Table, report: TableReport, repair: Repair) -> None:
-    """Replace torn entries by empty ones, set damaged checkpoints aside, and restore lost version numbers."""
+    """Replace torn entries by empty ones, and set checkpoints aside that are damaged or name their files."""
     torn = [
         damage.path for damage in report.damages if damage.kind == "log" and damage.path.endswith(".json")
     ]
@@ -99,26 +110,15 @@ def _repair_log(catalog: Catalog, table: Table, report: TableReport, repair: Rep
         if version in entries:
             _set_aside(catalog, path, repair)
         table.folder.write(name_entry(version), _make_entry(table, version))
-    if any(damage.path == f"{table.name}/{LOG}" for damage in report.damages) or (torn and not _opens(table)):
+    if torn or any(damage.path == f"{table.name}/{LOG}" for damage in report.damages):
         for name in table.folder.list_sizes(LOG):
             if name == "_last_checkpoint" or ".checkpoint." in name:
                 _set_aside(catalog, f"{table.name}/{LOG}/{name}", repair)
-    if table.name == "runs":
-        recorded = read_newest(catalog.folder, "runs")
-    elif table.name != catalog.record.name and _opens(catalog.table("runs")):
-        recorded = find_recorded_version(table.name, list_runs(catalog))
-    else:
-        return
+
+
+def _restore_version(table: Table, recorded: int) -> None:
     if recorded > NO_VERSION and table.version() < recorded:
         table.advance_version(recorded)
-
-
-def _opens(table: Table) -> bool:
-    try:
-        table.open_version(None)
-    except LakeError:
-        return False
-    return True
 
 
 def _make_entry(table: Table, version: int) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,9 +11,10 @@ import pyarrow.parquet as pq
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.check import compare_runs
+from rlt_data.lake.integrity.runs_table import read_runs
 from rlt_data.lake.migrations import check_record
 from rlt_data.lake.newest_versions import find_lost_end
-from rlt_data.lake.runs import RunRecord, list_runs
+from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.tables.damage import AddedFile, Damage, describe_file, inspect_files, list_added_files
 from rlt_data.lake.tables.folder import LOG
 from rlt_data.lake.tables.log import LogEntry, name_entry, read_log
@@ -63,8 +63,8 @@ def verify_lake(catalog: Catalog, *, reporter: Reporter | None = None) -> list[T
     runs = next(check for check in checks if check.table.name == "runs")
     records: Sequence[RunRecord] | None = None
     if not runs.damages:
-        with suppress(LakeError):
-            records = list_runs(catalog)
+        records, unreadable = read_runs(catalog)
+        runs.damages += unreadable
     reports = []
     for check in checks:
         name = check.table.name

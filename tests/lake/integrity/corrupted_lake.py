@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+from polars.testing import assert_frame_equal
 from small_lake import MadeConfig, make_question, make_score, make_trace
 
 from rlt_data.lake import Lake
@@ -46,6 +47,25 @@ def read_tables(uri: str) -> dict[str, pl.DataFrame]:
     """Read the rows of the tables, in the order of their keys."""
     lake = Lake(uri)
     return {name: lake.table(name).scan().sort(lake.table(name).schema.key).collect() for name in TABLES}
+
+
+def assert_whole(uri: Path, whole: Path) -> None:
+    """Assert that nothing is damaged, that every run is finished, and that the rows are those of `whole`."""
+    lake = Lake(uri)
+    assert lake.check() == []
+    assert [report.damages for report in lake.verify() if report.damages] == []
+    assert {run.status for run in lake.runs()} == {"finished"}
+    expected = read_tables(str(whole))
+    for name, rows in read_tables(str(uri)).items():
+        assert_frame_equal(rows, expected[name])
+
+
+def repair(uri: Path) -> None:
+    reports = Lake(uri, check=False).verify()
+    assert any(report.damages for report in reports)
+    Lake(uri, check=False).repair(reports)
+    assert [report.damages for report in Lake(uri).verify() if report.damages] == []
+    assert Lake(uri).check() == []
 
 
 def find_files(table: Path) -> list[Path]:

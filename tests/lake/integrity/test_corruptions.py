@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from lake.integrity.corrupted_lake import (
     CORRUPTIONS,
     TABLES,
+    assert_whole,
     exchange_files,
     find_entries,
     find_files,
     flip_bit,
     make_rows,
-    read_tables,
+    repair,
 )
-from polars.testing import assert_frame_equal
 
 from rlt_data.errors import LakeError
 from rlt_data.lake import Lake
@@ -29,45 +29,11 @@ from rlt_data.lake.sessions import find_state
 from rlt_data.stages.rank import RankConfig, rank
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake to which nothing has happened."""
-    folder = tmp_path_factory.mktemp("whole") / "lake"
-    make_rows(Lake(folder))
-    return folder
-
-
-@pytest.fixture
-def damaged(whole: Path, tmp_path: Path) -> Path:
-    """A copy of the lake, which a test damages."""
-    shutil.copytree(whole, tmp_path / "lake")
-    return tmp_path / "lake"
-
-
 def make_metric(number: int) -> pl.DataFrame:
     """Make a row that no run writes."""
     return pl.DataFrame(
         {"metric_id": f"m{number}", "phase": "grpo", "step": number, "name": "loss", "value": 0.5}
     )
-
-
-def assert_whole(uri: Path, whole: Path) -> None:
-    """Assert that nothing is damaged, that every run is finished, and that the rows are those of `whole`."""
-    lake = Lake(uri)
-    assert lake.check() == []
-    assert [report.damages for report in lake.verify() if report.damages] == []
-    assert {run.status for run in lake.runs()} == {"finished"}
-    expected = read_tables(str(whole))
-    for name, rows in read_tables(str(uri)).items():
-        assert_frame_equal(rows, expected[name])
-
-
-def repair(uri: Path) -> None:
-    reports = Lake(uri, check=False).verify()
-    assert any(report.damages for report in reports)
-    Lake(uri, check=False).repair(reports)
-    assert [report.damages for report in Lake(uri).verify() if report.damages] == []
-    assert Lake(uri).check() == []
 
 
 def test_a_whole_lake_is_not_damaged(whole: Path) -> None:
