@@ -8,7 +8,7 @@ from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.rows import find_lost_versions, find_missing_rows, find_unrecorded_runs
 from rlt_data.lake.integrity.runs_table import read_runs
-from rlt_data.lake.newest_versions import find_lost_end
+from rlt_data.lake.newest_versions import find_damaged_note, find_lost_end
 from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.tables.damage import Damage, inspect_files, list_added_files
 from rlt_data.lake.tables.log import find_log_gaps
@@ -44,6 +44,8 @@ def _check_table(catalog: Catalog, table: Table, records: Sequence[RunRecord] | 
     damages: list[Damage] = []
     try:
         damages += find_log_gaps(table.name, table.folder)
+        if table.name in (catalog.record.name, "runs"):
+            damages += find_damaged_note(catalog.folder, table)
         damages += _check_files(table)
         if table.name == catalog.record.name:
             if table.version() == NO_VERSION:

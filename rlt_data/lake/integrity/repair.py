@@ -23,7 +23,7 @@ from rlt_data.hashing import hash_content
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.rows import FINGERPRINT_KEY, find_missing_rows, find_recorded_version
 from rlt_data.lake.integrity.verify import TableReport
-from rlt_data.lake.newest_versions import read_newest
+from rlt_data.lake.newest_versions import MOST_LOST, find_damaged_note, read_newest, write_note
 from rlt_data.lake.runs import RunRecord, commit_state, draft_record, list_runs
 from rlt_data.lake.tables.commits import Fence, commit_repair
 from rlt_data.lake.tables.damage import Damage
@@ -53,7 +53,11 @@ def repair_lake(catalog: Catalog, reports: Sequence[TableReport]) -> Repair:
     """Repair what `verify_lake` reported. Raises `LakeError` where the storage refuses."""
     repair = Repair(f"{QUARANTINE}/{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
     try:
-        damaged = {report.table: report for report in reports if report.damages}
+        damaged = {
+            report.table: report
+            for report in reports
+            if any(damage.kind != "note" for damage in report.damages)
+        }
         tables = {table.name: table for table in (catalog.record, *catalog.tables())}
         # The logs come first: to apply migrations and to write to any table, all of them must open.
         for name, report in damaged.items():
@@ -64,7 +68,7 @@ def repair_lake(catalog: Catalog, reports: Sequence[TableReport]) -> Repair:
                 _remove_files(catalog, tables[name], damaged[name], repair)
             if name == catalog.record.name:
                 catalog.prepare(again=True)  # Records again what was lost.
-            _restore_version(tables[name], read_newest(catalog.folder, name))
+            _restore_noted_version(catalog, tables[name])
         records = list_runs(catalog)
         for table in catalog.tables():
             if table.name != "runs":
@@ -114,6 +118,15 @@ def _repair_log(catalog: Catalog, table: Table, report: TableReport, repair: Rep
         for name in table.folder.list_sizes(LOG):
             if name == "_last_checkpoint" or ".checkpoint." in name:
                 _set_aside(catalog, f"{table.name}/{LOG}/{name}", repair)
+
+
+def _restore_noted_version(catalog: Catalog, table: Table) -> None:
+    """Restore the noted version of a table, and write the note anew where it cannot be true."""
+    noted, newest = read_newest(catalog.folder, table.name), table.version()
+    if noted <= newest + MOST_LOST:
+        _restore_version(table, noted)
+    if newest > NO_VERSION and (noted > newest + MOST_LOST or find_damaged_note(catalog.folder, table)):
+        write_note(catalog.folder, table, newest)
 
 
 def _restore_version(table: Table, recorded: int) -> None:

@@ -13,7 +13,7 @@ from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.check import compare_runs
 from rlt_data.lake.integrity.runs_table import read_runs
 from rlt_data.lake.migrations import check_record
-from rlt_data.lake.newest_versions import find_lost_end
+from rlt_data.lake.newest_versions import find_damaged_note, find_lost_end
 from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.tables.damage import AddedFile, Damage, describe_file, inspect_files, list_added_files
 from rlt_data.lake.tables.folder import LOG
@@ -68,6 +68,8 @@ def verify_lake(catalog: Catalog, *, reporter: Reporter | None = None) -> list[T
     reports = []
     for check in checks:
         name = check.table.name
+        if name in (catalog.record.name, "runs"):
+            check.damages += find_damaged_note(catalog.folder, check.table)
         if name == catalog.record.name:
             check.damages += _find_lost_record(catalog)
             if check.current is not None:

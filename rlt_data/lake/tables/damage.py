@@ -18,7 +18,7 @@ class DamageError(LakeError):
     """Files of a table are damaged."""
 
 
-DamageKind = Literal["file", "log", "version", "rows", "record"]
+DamageKind = Literal["file", "log", "version", "rows", "record", "note"]
 REPAIR_REMEDY = "`rlt-data verify --repair`, then run the commands that made these rows again"
 _MAGIC = b"PAR1"
 _TAIL = 8
@@ -31,9 +31,9 @@ class Damage:
     """One damage: `what` is wrong with `path`, and whose rows are affected.
 
     `kind` is `file` (a data file), `log` (an entry or checkpoint of the Delta log), `version` (the log ends
-    before a version that a run recorded), `rows` (a finished run has fewer rows than it recorded) or `record`
-    (a run wrote rows and is not in `runs`). `path` is that of a file within the lake, or the table's name.
-    `rows` is the number of rows affected, where it is known.
+    before a version that a run recorded), `rows` (a finished run has fewer rows than it recorded), `record`
+    (a run wrote rows and is not in `runs`) or `note` (the note of a table's newest version). `path` is that
+    of a file within the lake, or the table's name. `rows` is the number of rows affected, where it is known.
     """
 
     table: str
