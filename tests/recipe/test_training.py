@@ -328,6 +328,17 @@ def test_a_student_is_trained_on_the_examples_of_the_lake(quick: QuickProgram, t
     (summary,) = json.loads(quick.succeed("train-student", str(recipe), "--json", *lake))
     assert (summary["stage"], summary["extra"]["examples"]) == ("sft", 12)
     assert (tmp_path / "out" / "student").resolve() == Path(summary["extra"]["model"]).resolve()
+    # Continued by RL: it starts from the result of SFT, which is not run again.
+    rl = tmp_path / "rl.toml"
+    rl.write_text(
+        "[rl]\nsteps = 1\nquestions_per_step = 2\ngroup_size = 4\nmax_tokens = 8\nmax_prompt_tokens = 200\n"
+        'reward = { grader = "integer" }\ntrainer = { gradient_checkpointing = false, use_cpu = true }\n'
+    )
+    first, second = json.loads(quick.succeed("train-student", str(recipe), str(rl), "--json", *lake))
+    assert (first["status"], second["stage"]) == ("already finished", "grpo")
+    assert (tmp_path / "out" / "student").resolve() == Path(second["extra"]["model"]).resolve()
+    note = (Path(second["extra"]["model"]) / "rlt_data_training.md").read_text()
+    assert json.dumps(first["extra"]["model"]) in note
 
 
 @pytest.mark.slow

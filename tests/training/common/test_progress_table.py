@@ -41,6 +41,11 @@ def test_a_pipe_gets_a_line_at_intervals(capsys: pytest.CaptureFixture[str]) -> 
     assert "left" in lines[0]
 
 
+def test_a_line_shows_the_share_of_groups_without_spread(capsys: pytest.CaptureFixture[str]) -> None:
+    ProgressTable("GRPO", 10).on_log(None, state(1), None, logs={**LOGS, "frac_reward_zero_std": 0.25})
+    assert " no_spread=0.25 " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("quiet", "main"), [(True, True), (False, False)])
 def test_quiet_and_other_processes_show_nothing(
     quiet: bool, main: bool, capsys: pytest.CaptureFixture[str]

@@ -64,6 +64,7 @@ def test_every_rollout_is_a_row(trained: tuple[Lake, GrpoConfig, StageSummary]) 
     rows = lake.table("rollouts").scan().collect()
     assert rows.height == 3 * 2 * 4
     assert summary.tables["rollouts"] == 24
+    assert (summary.extra["groups"], summary.extra["groups_without_spread"]) == (6, 0)
     assert rows.group_by("group_id").len()["len"].to_list() == [4] * 6
     assert sorted(rows["step"].unique()) == [0, 1, 2]
     for _, group in rows.group_by("group_id"):
@@ -169,7 +170,8 @@ def test_the_conventional_baseline_sees_no_solution(
     config = make_config(models, tmp_path, steps=1, reward={"type": "correctness"}, students=("nowhere",))
     train_grpo(lake, config)
     rows = lake.table("rollouts").scan().collect()
-    assert set(rows["reward"]) <= {0.0, 1.0}
+    # A completion of random bytes may have no reward: its comparison gives no result.
+    assert set(rows["reward"].drop_nulls()) <= {0.0, 1.0}
     assert rows["kl_avg"].null_count() == rows.height
 
 
