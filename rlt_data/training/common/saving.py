@@ -15,6 +15,7 @@ from rlt_data.atomic_files import lock_target, name_draft, remove, replace, writ
 from rlt_data.errors import UsageError
 from rlt_data.models.fingerprint import hash_model_directory
 from rlt_data.models.loading import hide_progress_bars
+from rlt_data.training.common.divergence import check_saved_weights
 
 MARKER = "rlt_data_training.md"
 """Describes a trained model, and marks its directory as one."""
@@ -30,7 +31,8 @@ def save_result(
 ) -> None:
     """Save the trained model and its tokenizer to `directory`, atomically; call it in all processes.
 
-    With `merge` a trained adapter is merged into the model first; its weights must not be sharded.
+    With `merge` a trained adapter is merged into the model first; its weights must not be sharded. Raises
+    `StageStoppedError` in the main process where a weight is not finite; then nothing is saved.
     """
     draft = name_draft(directory)
     with ExitStack() as stack:
@@ -44,6 +46,7 @@ def save_result(
                 trainer.accelerator.unwrap_model(trainer.model).merge_and_unload().save_pretrained(draft)
         trainer.accelerator.wait_for_everyone()
         if trainer.is_world_process_zero():
+            check_saved_weights(draft, str(about.get("stage", directory)))
             tokenizer.save_pretrained(draft)
             (draft / _PICKLED).unlink(missing_ok=True)
             text = "Made by rlt-data.\n\n" + "".join(

@@ -20,6 +20,7 @@ from rlt_data.stages.runtime.starting import start_run
 from rlt_data.training.common.callbacks import Callback
 from rlt_data.training.common.checkpoints import CheckpointCallback, find_complete_checkpoint
 from rlt_data.training.common.distributed import World
+from rlt_data.training.common.divergence import DivergenceCallback
 from rlt_data.training.common.health import HealthCallback
 from rlt_data.training.common.metrics import MetricsCallback
 from rlt_data.training.common.progress_table import ProgressTable
@@ -62,7 +63,12 @@ class TrainingSession:
         table = ProgressTable(self.stage.upper(), steps, quiet=self.reporter.quiet)
         self._table = table
         try:
-            yield [MetricsCallback(self.run, phase=self.stage), HealthCallback(self.warn), table]
+            yield [
+                MetricsCallback(self.run, phase=self.stage),
+                HealthCallback(self.warn),
+                table,
+                DivergenceCallback(self.stage),
+            ]
         finally:
             table.close()
 
@@ -102,7 +108,7 @@ class TrainingSession:
     def save(self, trainer: Any, tokenizer: Any, *, merge: bool = False) -> None:
         """Save the trained model, and put its path and revision into the run's summary.
 
-        Call it in all processes. `merge` merges a trained adapter.
+        Call it in all processes. `merge` merges a trained adapter. Raises as `save_result` does.
         """
         about = {
             "run_id": self.run_id,

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rlt_data.errors import UsageError, require_module
 from rlt_data.suggestions import suggest_name
+from rlt_data.training.common.option_ranges import check_range
 
 _NO_EVALUATION = "nothing: evaluate the saved model with generate and score"
 # Options that this program sets, and the recipe key that decides each.
@@ -91,8 +92,8 @@ def build_options(
     """Build `module.class_name` from the options of a recipe, and `fixed` ones on top.
 
     Raises `UsageError` for an unknown option (naming the nearest one), for a `reserved` option (naming the
-    key that decides it), for a value of another type than the class declares, and for values that the class
-    refuses (quoting its message).
+    key that decides it), for a value of another type than the class declares, for a number out of range, and
+    for values that the class refuses (quoting its message).
     """
     target = getattr(require_module(module, "train"), class_name)
     names = [field.name for field in dataclasses.fields(target) if field.init]
@@ -108,6 +109,7 @@ def build_options(
             )
     for name, value in options.items():
         _check_value(target, name, value, where=f"{where}.{name}")
+        check_range(name, value, where=f"{where}.{name}")
     try:
         return target(**{**options, **fixed})
     except (ValueError, TypeError, ImportError, RuntimeError, OSError) as error:

@@ -35,6 +35,8 @@ def list_options(config: GrpoTraining, output: Path, *, world: int) -> dict[str,
         )
     return {
         "logging_steps": 1,
+        # Else the trainer logs the mean of earlier steps instead of a loss that is not finite.
+        "logging_nan_inf_filter": False,
         "report_to": "none",
         "save_strategy": "steps",
         **choose_precision(config.trainer),

@@ -19,6 +19,7 @@ from rlt_data.stages.runtime.contract import StageSummary
 from rlt_data.stages.runtime.run import StageRun
 from rlt_data.training.common.checkpoints import load_reference
 from rlt_data.training.common.distributed import World, keep_to_one_device, place_model
+from rlt_data.training.common.divergence import explain_sampling
 from rlt_data.training.common.requirements import refuse
 from rlt_data.training.common.session import PreparedTraining, TrainingSession, run_training
 from rlt_data.training.common.trl_options import build_lora, build_options
@@ -130,7 +131,8 @@ def _train(
         resume_from = session.find_checkpoint()
         if resume_from is not None:
             load_reference(trainer, resume_from)
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        with explain_sampling(config.section):
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         session.save(trainer, tokenizer)
     if session.run is not None:
         count_rollouts(session.run)

@@ -15,6 +15,8 @@ def list_options(config: SftConfig, output: Path) -> dict[str, Any]:
     """List all options of `trl.SFTConfig`: those of the recipe over this program's defaults."""
     return {
         "logging_steps": 1,
+        # Else the trainer logs the mean of earlier steps instead of a loss that is not finite.
+        "logging_nan_inf_filter": False,
         "report_to": "none",
         "save_strategy": "steps",
         "save_steps": 100,
