@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,9 @@ from rlt_data.errors import InputError
 from rlt_data.hashing import hash_content
 from rlt_data.sources.procedural.reasoning_gym_options import PREFIX, describe_settings, parse_options
 from rlt_data.sources.rows import BadRow, SourceRow
+
+PROBLEM_SECONDS = 60
+"""Processor time of one problem."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,8 @@ class ReasoningGymPart:
     def read(self) -> Iterator[SourceRow | BadRow]:
         """Generate the problems one by one; a problem that cannot be generated is a `BadRow`.
 
-        Raises `InputError` with the last line of its log where the generator's process dies.
+        Raises `InputError` where a problem takes more than `PROBLEM_SECONDS`, and, with the last line of its
+        log, where the generator's process dies.
         """
         number = -1
         for number, message in enumerate(self._generate()):
@@ -67,7 +72,14 @@ class ReasoningGymPart:
     def _generate(self) -> Iterator[dict[str, Any]]:
         root = str(Path(rlt_data.__file__).parents[1])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        request = {"name": self.dataset, "size": self.size, "seed": self.seed, "options": dict(self.options)}
+        request = {
+            "name": self.dataset,
+            "size": self.size,
+            "seed": self.seed,
+            "options": dict(self.options),
+            "seconds": PROBLEM_SECONDS,
+            "parent": os.getpid(),
+        }
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
             worker = subprocess.Popen(
                 [sys.executable, "-m", "rlt_data.sources.procedural.reasoning_gym_worker"],
@@ -85,7 +97,14 @@ class ReasoningGymPart:
                 worker.stdin.close()
                 for line in worker.stdout:
                     yield json.loads(line)
-                if worker.wait() != 0:
+                code = worker.wait()
+                if code == -signal.SIGXCPU:
+                    raise InputError(
+                        f"one problem takes more than {PROBLEM_SECONDS} seconds of processor time",
+                        where=self.name,
+                        remedy="choose smaller values with --option",
+                    )
+                if code != 0:
                     log.seek(0)
                     messages = [line for line in log.read().splitlines() if line and not line[0].isspace()]
                     last = messages[-1] if messages else f"exit code {worker.returncode}"

@@ -2,27 +2,37 @@
 
 Some generators draw from the global random state or iterate over sets of texts. The parent fixes the hash
 seed of this process, and the global random state is seeded before each problem, so that a problem depends
-on name, options, seed and index alone. Reads one line of JSON, and writes one line per problem.
+on name, options, seed and index alone. Reads one line of JSON, and writes one line per problem. Ends with its
+parent; memory, and the processor time of each problem, are limited.
 """
 
 from __future__ import annotations
 
+import ctypes
 import enum
 import json
 import os
 import random
+import resource
+import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 from rlt_data.sources.procedural.reasoning_gym_options import parse_options
 
+MEMORY_BYTES = 4 * 2**30
+"""Address space for problems, beyond that of the libraries."""
+_SET_PARENT_DEATH_SIGNAL = 1
 # What generators raise when they cannot make a problem.
 _FAILURES = (
     ArithmeticError,
     AssertionError,
     AttributeError,
     LookupError,
+    MemoryError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -37,7 +47,9 @@ def make_problems(request: Mapping[str, Any], output: TextIO) -> None:
     size, seed = request["size"], request["seed"]
     config = parse_options(request["name"], request["options"], size=size, seed=seed)
     dataset = DATASETS[request["name"]][0](config=config)
+    limit_memory()
     for index in range(size):
+        limit_time(request["seconds"])
         random.seed(seed + index)
         numpy.random.seed((seed + index) % 2**32)
         try:
@@ -46,6 +58,30 @@ def make_problems(request: Mapping[str, Any], output: TextIO) -> None:
             message = {"failed": f"{type(error).__name__}: {error}"}
         output.write(json.dumps(message) + "\n")
         output.flush()
+
+
+def end_with_parent(parent: int) -> None:
+    """Let the system kill this process when its parent ends, also while a generator computes."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def limit_memory() -> None:
+    """Limit the address space, so that an absurd problem ends in a `MemoryError`."""
+    with suppress(ValueError, OSError):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, hard))
+
+
+def limit_time(seconds: int) -> None:
+    """Limit the processor time of the next problem; the system ends this process with SIGXCPU after it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + seconds, hard))
 
 
 def simplify_value(value: Any) -> Any:
@@ -71,4 +107,6 @@ if __name__ == "__main__":
     # Generators may print: their output goes to stderr, so that the pipe carries problems alone.
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    make_problems(json.loads(sys.stdin.readline()), pipe)
+    task = json.loads(sys.stdin.readline())
+    end_with_parent(task["parent"])
+    make_problems(task, pipe)

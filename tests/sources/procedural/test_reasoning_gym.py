@@ -6,13 +6,18 @@ import dataclasses
 import enum
 import io
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rlt_data.errors import InputError, UsageError
+from rlt_data.sources.procedural import reasoning_gym
 from rlt_data.sources.procedural.reasoning_gym import ReasoningGymPart, open_reasoning_gym
 from rlt_data.sources.procedural.reasoning_gym_worker import make_problems, simplify_value
 from rlt_data.sources.rows import SourceRow
@@ -133,7 +138,7 @@ def test_refusals_state_what_is_valid(
 
 def test_a_problem_that_cannot_be_generated_is_one_bad_row() -> None:
     output = io.StringIO()
-    request = {"name": "broken", "size": 3, "seed": 0, "options": {}}
+    request = {"name": "broken", "size": 3, "seed": 0, "options": {}, "seconds": 600}
     with registered_generator("broken"):
         make_problems(request, output)
     first, failed, last = map(json.loads, output.getvalue().splitlines())
@@ -144,3 +149,50 @@ def test_a_problem_that_cannot_be_generated_is_one_bad_row() -> None:
 def test_a_worker_that_dies_is_named_with_its_last_words() -> None:
     with pytest.raises(InputError, match=r"stopped: .*'unknown'(.|\n)*reasoning-gym:countdown"):
         list(ReasoningGymPart("countdown", 2, 0, {"unknown": 1}).read())
+
+
+def test_a_problem_without_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reasoning_gym, "PROBLEM_SECONDS", 1)
+    with pytest.raises(InputError, match="more than 1 seconds of processor time") as raised:
+        make("chain_sum", size=2, max_digits=10**9)
+    assert raised.value.where == "reasoning-gym:chain_sum"
+
+
+def test_the_worker_ends_with_a_killed_parent() -> None:
+    script = (
+        "from rlt_data.sources.procedural.reasoning_gym import open_reasoning_gym\n"
+        "options = {'max_digits': 10**9}\n"
+        "list(open_reasoning_gym('reasoning-gym:chain_sum', size=2, seed=0, options=options).read())\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        worker = wait_for(lambda: find_worker(parent.pid))
+    finally:
+        parent.kill()
+        parent.wait()
+    # The limit of processor time would end it as well, after 60 seconds of it.
+    wait_for(lambda: not is_running(worker))
+
+
+def find_worker(parent: int) -> int | None:
+    children = Path(f"/proc/{parent}/task/{parent}/children")
+    for child in children.read_text().split() if children.exists() else []:
+        if is_running(int(child)):
+            return int(child)
+    return None
+
+
+def is_running(process: int) -> bool:
+    try:
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"reasoning_gym_worker" in command
+
+
+def wait_for(find: Any) -> Any:
+    until = time.monotonic() + 300
+    while not (found := find()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return found
