@@ -250,8 +250,10 @@ class ServerClient:
             pause = max(pause, requested + random.uniform(0, self._options.backoff))
             until = time.monotonic() + requested
             if requested >= _LONG_PAUSE and until - self._pause_until >= _LONG_PAUSE:
+                waited = max(0.0, min(requested, deadline - time.monotonic()))
                 self._notify(
-                    f"the server at {self._options.base_url} requests a pause: waiting {requested:.0f} s"
+                    f"the server at {self._options.base_url} requests a pause: waiting {waited:.0f} s"
+                    + ("" if waited == requested else " (the rest of total_timeout)")
                 )
             self._pause_until = max(self._pause_until, until)
         await asyncio.sleep(max(0.0, min(pause, deadline - time.monotonic())))

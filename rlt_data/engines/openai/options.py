@@ -106,12 +106,33 @@ def refuse_secrets(options: Mapping[str, Any]) -> None:
     address = options.get("base_url")
     if not isinstance(address, str):
         return
-    parts = urlsplit(address)
+    if not address.isprintable() or " " in address:
+        raise UsageError(
+            "the server's address contains spaces or control characters",
+            where="base_url",
+            remedy="such as http://localhost:8000/v1",
+        )
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise UsageError(
+            "the server's address is not valid: its port should be from 1 to 65535, and its host a name "
+            "or an IP address",
+            where="base_url",
+            remedy="such as http://localhost:8000/v1",
+        ) from error
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UsageError(
             "the server's address contains a user name, a password or a query",
             where="base_url",
             remedy="use the plain address; the API key comes from the environment",
+        )
+    if port == 0:
+        raise UsageError(
+            "the server's address has the port 0, which no server has",
+            where="base_url",
+            remedy="such as http://localhost:8000/v1",
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(

@@ -64,6 +64,24 @@ def test_unknown_options_are_refused_with_the_nearest() -> None:
         read_server_options({"base_url": "http://localhost/v1", "concurrency": 0})
 
 
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("http://127.0.0.1:99999999/v1", "port should be from 1 to 65535"),
+        ("http://127.0.0.1:-1/v1", "port should be from 1 to 65535"),
+        ("http://127.0.0.1:0/v1", "port 0"),
+        ("http://[::1/v1", "not valid"),
+        ("http://local\x1bhost/v1", "control characters"),
+        ("http://localhost/v1\n", "control characters"),
+        ("http://local host/v1", "control characters"),
+    ],
+)
+def test_an_address_that_no_server_has_is_refused(address: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message) as raised:
+        read_server_options({"base_url": address})
+    assert raised.value.where == "base_url"
+
+
 def test_retry_after_is_seconds_or_a_date() -> None:
     assert read_retry_after(None) is None
     assert read_retry_after("2") == 2.0
