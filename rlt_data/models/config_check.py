@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,23 @@ MOST_SIZES: Mapping[str, int] = {
 
 _SIZES = {**MOST_SIZES, "n_layer": 10_000, "n_head": 100_000, "n_embd": 10_000_000, "n_inner": 100_000_000}
 
+# Numbers that transformers reads without a check, and blames on whatever it was loading.
+_NUMBERS = (
+    "rms_norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "norm_eps",
+    "rope_theta",
+    "initializer_range",
+    "attention_dropout",
+)
+
 
 def check_config(directory: Path) -> None:
     """Check `config.json` in `directory`; an adapter has none.
 
     Raises `ModelError` where it or the generation configuration is not a JSON object, where a size is not
-    plausible, and where it names weights that are not part of the model's identity.
+    plausible or a number not finite, and where it names weights that are not part of the model's identity.
     """
     # transformers ignores a generation configuration that it cannot read, and the end tokens in it.
     if (generation := directory / "generation_config.json").is_file():
@@ -49,6 +61,19 @@ def check_config(directory: Path) -> None:
                     where=str(file),
                     remedy="copy config.json again from the model that it belongs to",
                 )
+        for name in _NUMBERS:
+            if isinstance(config.get(name), str | bool):
+                raise ModelError(
+                    f"{name} should be a number, found {_shorten(config[name])}",
+                    where=str(file),
+                    remedy="copy config.json again from the model that it belongs to",
+                )
+    if infinite := _find_infinite(raw):
+        raise ModelError(
+            f"{infinite} is not a finite number",
+            where=str(file),
+            remedy="copy config.json again from the model that it belongs to",
+        )
     weights = raw.get("transformers_weights")
     if weights is not None and (
         not isinstance(weights, str) or Path(weights).name != weights or not weights.endswith(".safetensors")
@@ -59,6 +84,16 @@ def check_config(directory: Path) -> None:
             where=str(file),
             remedy="remove transformers_weights from this file",
         )
+
+
+def _find_infinite(config: Mapping[str, Any]) -> str | None:
+    """Find the first key with a number that is not finite; lists may have them, as limits."""
+    for name, value in config.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return name
+        if isinstance(value, dict) and (inner := _find_infinite(value)):
+            return f"{name}.{inner}"
+    return None
 
 
 def _shorten(value: Any) -> str:

@@ -33,7 +33,10 @@ def check_tokenizer(tokenizer: Any, directory: Path, weights: Path, model: str) 
         )
     limit = _count_embeddings(weights)
     beyond = {} if limit is None else {t: i for t, i in tokenizer.get_vocab().items() if i >= limit}
-    if limit is None or not beyond:
+    if limit is None:
+        return
+    if not beyond:
+        _check_end_tokens(weights, limit)
         return
     added = tokenizer.added_tokens_encoder
     template = str(tokenizer.chat_template or "")
@@ -48,6 +51,7 @@ def check_tokenizer(tokenizer: Any, directory: Path, weights: Path, model: str) 
             where=model,
             remedy="use the tokenizer that belongs to the model, or resize its embeddings and save it again",
         )
+    _check_end_tokens(weights, limit)
     _embeddings[tokenizer] = limit
 
 
@@ -74,6 +78,24 @@ def refuse_tokenizer_paths(directory: Path) -> None:
                 where=str(file),
                 remedy="remove fast_tokenizer_files from this file",
             )
+
+
+def _check_end_tokens(directory: Path, limit: int) -> None:
+    """Raise `ModelError` where the model is to stop at a token that it has no embedding for."""
+    for name in ("generation_config.json", "config.json"):
+        file = directory / name
+        raw = read_json(file) if file.is_file() else {}
+        text = raw.get("text_config")
+        for config in (raw, text if isinstance(text, dict) else {}):
+            end = config.get("eos_token_id")
+            for token in end if isinstance(end, list) else [] if end is None else [end]:
+                # Some models have -1: none.
+                if type(token) is not int or not -1 <= token < limit:
+                    raise ModelError(
+                        f"eos_token_id should be a token from 0 to {limit - 1:,}, found {str(token)[:80]}",
+                        where=str(file),
+                        remedy="set it to the end token of the model's tokenizer",
+                    )
 
 
 def _count_embeddings(directory: Path) -> int | None:

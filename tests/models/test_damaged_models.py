@@ -50,6 +50,34 @@ def test_a_tokenizer_without_a_vocabulary(model: Path) -> None:
         load_tokenizer(identify(model))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rms_norm_eps", "x", 'rms_norm_eps should be a number, found "x"'),
+        ("rms_norm_eps", float("nan"), "rms_norm_eps is not a finite number"),
+        ("rope_theta", float("inf"), "rope_theta is not a finite number"),
+        (
+            "rope_parameters",
+            {"rope_theta": float("inf")},
+            "rope_parameters.rope_theta is not a finite number",
+        ),
+        ("eos_token_id", 10**9, "eos_token_id should be a token from 0 to"),
+        ("eos_token_id", [0, -7], "eos_token_id should be a token from 0 to"),
+        ("eos_token_id", "x", "eos_token_id should be a token from 0 to"),
+    ],
+)
+def test_a_damaged_number_of_the_configuration(model: Path, key: str, value: Any, message: str) -> None:
+    load_tokenizer(identify(model))
+    file = model / "config.json"
+    file.write_text(
+        json.dumps({**json.loads(file.read_text(encoding="utf-8")), key: value}), encoding="utf-8"
+    )
+    with pytest.raises(ModelError) as raised:
+        load_tokenizer(identify(model))
+    assert message in raised.value.what
+    assert raised.value.where == str(file)
+
+
 @pytest.mark.parametrize("missing", [1, 3, 100])
 def test_tokens_beyond_the_embeddings(model: Path, missing: int) -> None:
     """Among the last are `</think>`, the tokens of the template, and words."""
