@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -32,6 +33,7 @@ CELL_WIDTH = 160
 LIST_ITEMS = 4
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/null")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _ROW_GROUP_BYTES = 32 * 2**20
 
 
@@ -215,6 +217,18 @@ def open_output(output: Path | None) -> Iterator[IO[str]]:
 @contextmanager
 def _replace_file(output: Path) -> Iterator[Path]:
     """Yield the path to write to: one that replaces a regular file at the end, or a link or stream."""
+    try:
+        with _choose_path(output) as path:
+            yield path
+    except OSError as error:
+        # A full disk: the system names no file.
+        if error.filename is None and error.errno in _DISK_ERRORS:
+            error.filename = str(output)
+        raise
+
+
+@contextmanager
+def _choose_path(output: Path) -> Iterator[Path]:
     if output.parent.is_dir() and (not os.path.lexists(output) or stat.S_ISREG(output.lstat().st_mode)):
         with write_aside(output) as path:
             yield path

@@ -68,6 +68,9 @@ def _check_options(options: Any, depth: int = 0) -> Any:
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 """How often or how many at once."""
 
+Processes = Annotated[int, Field(ge=1, le=1024)]
+"""Processes on one machine."""
+
 Rows = Annotated[int, Field(ge=1, le=10**12)]
 """Rows of a table or of a source."""
 
@@ -101,6 +104,9 @@ MemorySize = Annotated[str, AfterValidator(_check_memory)]
 
 Nats = Annotated[float, Field(gt=0, le=1e6)]
 """Difference of log-probabilities."""
+
+ClipKl = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""Largest divergence, in nats; below the smallest, only signs would be left of divergences."""
 
 Seconds = Annotated[float, Field(gt=0, le=864_000)]
 """Time limit."""

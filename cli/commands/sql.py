@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMITS = QueryLimits()
 TIMEOUT = 600.0
+MOST_BYTES = 4 << 20
+"""The longest query."""
 
 
 def command(
@@ -129,10 +131,25 @@ def _warn_of_losses(lake: Lake, query: str) -> None:
 
 def _find_query(query: str | None) -> str | None:
     if query == "-" or (query is None and not sys.stdin.isatty()):
-        return sys.stdin.read()
+        return _read_bounded(sys.stdin.buffer, "stdin")
     if query is not None and _names_file(query):
-        return Path(query).read_text(encoding="utf-8")
+        with Path(query).open("rb") as stream:
+            return _read_bounded(stream, query)
     return query
+
+
+def _read_bounded(stream: BinaryIO, where: str) -> str:
+    content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UsageError(
+            f"the query is larger than {MOST_BYTES >> 20} MiB",
+            where=where,
+            remedy="check what is piped or named",
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the query is not UTF-8: {error}", where=where) from error
 
 
 def _names_file(query: str) -> bool:

@@ -46,6 +46,17 @@ OPTIONS: Mapping[str, tuple[Any, Any]] = {
         ],
         False,
     ),
+    "spreadsheet_safe": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--spreadsheet-safe",
+                help="In CSV, put an apostrophe before cells that a spreadsheet would run as formulas.",
+                rich_help_panel="Output",
+            ),
+        ],
+        False,
+    ),
     "output": (
         Annotated[
             Path | None,
@@ -64,6 +75,8 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise UsageError(
             f"--markdown and --format {options['format']} exclude each other", remedy="give one of them"
         )
+    if options["spreadsheet_safe"] and (options["markdown"] or options["format"] != "csv"):
+        raise UsageError("--spreadsheet-safe is for CSV", remedy="add --format csv")
     if options["format"] == "parquet" and options["output"] is None:
         raise UsageError("Parquet cannot be written to stdout", where="--format", remedy="add --output FILE")
 
@@ -86,7 +99,8 @@ def print_result(lake: Lake, summary: StageSummary, options: Mapping[str, Any], 
             with open_output(output) as stream:
                 stream.write(write_markdown(rows, summary))
         case "csv" | "json" | "parquet":
-            write_result(_stream_rows(lake, rows), form, output=output)
+            safe = options["spreadsheet_safe"]
+            write_result(_stream_rows(lake, rows), form, output=output, spreadsheet_safe=safe)
         case never:
             assert_never(never)
     if not as_json and (output is not None or form == "table"):

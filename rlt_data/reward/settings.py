@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from rlt_data.bounds import STRICT, Nats, Weight
+from rlt_data.bounds import STRICT, ClipKl, Weight
 from rlt_data.reward.estimators import ESTIMATORS, Estimator
 
 
@@ -26,8 +26,9 @@ class RewardWeights(BaseModel):
         lt=0,
         description="Raise solution log-probabilities below this to it, in nats; unset: no clipping.",
     )
-    clip_kl: Nats | None = Field(
-        None, description="Clip divergences to plus and minus this, in nats; unset: no clipping."
+    clip_kl: ClipKl | None = Field(
+        None,
+        description="Clip divergences to plus and minus this, in nats; unset: no clipping.",
     )
 
 

@@ -7,12 +7,13 @@ import io
 import json
 import os
 import socket
+import subprocess
 from contextlib import chdir
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from command_line import Program, QuickProgram
+from command_line import Program, QuickProgram, find_program
 
 RISKY = "select '=1+1' as \"@a\", '-x' as b, '+y' as c, chr(9) || 'z' as d, chr(13) as e, -5 as n, 'a=b' as f"
 
@@ -41,6 +42,21 @@ def test_spreadsheet_safe_puts_an_apostrophe_before_them(there: QuickProgram):
     ]
     assert there("sql", "select 'a' as b", "-f", "csv").stderr == ""
     assert "for CSV" in there.fail(2, "sql", RISKY, "--spreadsheet-safe")
+
+
+def test_a_query_without_end_is_refused(there: QuickProgram):
+    program = find_program()
+    script = '"$0" sql - < /dev/zero; echo "exit $?" >&2'
+    done = subprocess.run(
+        ["bash", "-c", script, program],
+        capture_output=True,
+        text=True,
+        cwd=there.folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert "the query is larger than 4 MiB" in done.stderr
+    assert "exit 2" in done.stderr
 
 
 def test_data_on_stdout_is_utf_8_and_exact(there: QuickProgram):

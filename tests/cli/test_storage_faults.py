@@ -120,6 +120,7 @@ def test_a_file_that_may_not_grow(folder: Path, format: str):
         "out",
     )
     check(done, "File too large")
+    assert "where: out\n" in done.stderr
     assert not (folder / "out").exists()
 
 

@@ -20,13 +20,14 @@ def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _read_integer(digits: str) -> int | str:
+def _read_integer(digits: str) -> int | float | str:
+    if digits == "-0":
+        return SpelledNumber(digits)
     # Python converts at most 4,300 digits; a longer number stays text.
     return int(digits) if len(digits) < 4000 else digits
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_build_object, parse_float=SpelledNumber)
-_PATIENT_DECODER = json.JSONDecoder(
+_DECODER = json.JSONDecoder(
     object_pairs_hook=_build_object, parse_float=SpelledNumber, parse_int=_read_integer
 )
 
@@ -36,12 +37,7 @@ DECODE_ERRORS = (ValueError, RecursionError)
 
 def decode_json(text: str, position: int = 0) -> tuple[Any, int]:
     """Decode the value that begins at `position`; return it and its end. Raises `DECODE_ERRORS`."""
-    try:
-        return _DECODER.raw_decode(text, position)
-    except (json.JSONDecodeError, _RepeatedKeyError):
-        raise
-    except ValueError:
-        return _PATIENT_DECODER.raw_decode(text, position)
+    return _DECODER.raw_decode(text, position)
 
 
 def decode_whole_json(text: str) -> Any:

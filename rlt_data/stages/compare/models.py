@@ -11,7 +11,7 @@ from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake import Lake
 from rlt_data.stages.compare.config import CompareConfig
 from rlt_data.stages.runtime.selection import list_finished_writers
-from rlt_data.suggestions import find_nearest
+from rlt_data.suggestions import find_nearest, suggest_name
 
 SHORT_ID = 12
 
@@ -50,6 +50,21 @@ def choose_models(lake: Lake, config: CompareConfig) -> list[ComparedModel]:
         ComparedModel(name, run, f"{name} ({run[:SHORT_ID]})" if run and name in several else name)
         for name, run in found
     ]
+
+
+def check_tasks(lake: Lake, config: CompareConfig) -> None:
+    """Raise `UsageError` with the nearest name for a task on which no model was evaluated."""
+    if not config.tasks:
+        return
+    rows = lake.table("evaluations").scan().select(pl.col("task").unique()).collect()
+    tasks = rows.get_column("task").sort().to_list()
+    for task in config.tasks:
+        if task not in tasks:
+            raise UsageError(
+                f"no model was evaluated on the task {task!r}",
+                where="tasks",
+                remedy=suggest_name(task, tasks),
+            )
 
 
 def list_evaluated(lake: Lake) -> list[str]:

@@ -8,7 +8,7 @@ from rlt_data.errors import UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
 from rlt_data.stages.compare.config import CompareConfig
-from rlt_data.stages.compare.models import ComparedModel, choose_models
+from rlt_data.stages.compare.models import ComparedModel, check_tasks, choose_models
 from rlt_data.stages.compare.results import (
     Difference,
     ModelScore,
@@ -35,9 +35,10 @@ def compare(lake: Lake, config: CompareConfig) -> Preparation:
     have. The overall score is the mean over the tasks that all models have. Of several settings under which a
     model was evaluated, the newest counts; of several grades, the newest. Each run writes a whole new set.
 
-    Raises `UsageError` for a model or run without evaluations, and where nothing is graded.
+    Raises `UsageError` for a model, run or task without evaluations, and where nothing is graded.
     """
     models = choose_models(lake, config)
+    check_tasks(lake, config)
     evaluate_runs = list_finished_writers(lake, "evaluations")
     grade_runs = list_finished_writers(lake, "grades")
 

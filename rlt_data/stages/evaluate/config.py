@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from rlt_data.bounds import Count, Rows, SamplingTemperature, Seconds, Seed, Tokens
+from rlt_data.bounds import Count, Processes, Rows, SamplingTemperature, Seconds, Seed, Tokens
 from rlt_data.stages.runtime.contract import FreeField, Over, ResolvedField, RowField, RunField
 from rlt_data.stages.runtime.engine_config import EngineConfig
 
@@ -66,7 +66,7 @@ class EvaluateConfig(EngineConfig):
         description="Let the grader code run the programs of completions against unit tests, in a sandbox.",
     )
     grade_seconds: FreeField[Seconds] = Field(5.0, description="Time limit of one comparison in seconds.")
-    processes: FreeField[Count | None] = Field(
+    processes: FreeField[Processes | None] = Field(
         None, description="Processes that compare answers; unset: depends on the machine."
     )
 

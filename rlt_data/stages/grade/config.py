@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from rlt_data.bounds import Count, Seconds
+from rlt_data.bounds import Processes, Seconds
 from rlt_data.stages.runtime.contract import FreeField, Over, RunField, StageConfig
 from rlt_data.tasks.grading.base import GraderName
 
@@ -31,7 +31,7 @@ class GradeConfig(StageConfig):
         description="Let the grader code run the programs of completions against unit tests, in a sandbox.",
     )
     seconds: FreeField[Seconds] = Field(5.0, description="Time limit of one comparison in seconds.")
-    processes: FreeField[Count | None] = Field(
+    processes: FreeField[Processes | None] = Field(
         None, description="Processes that compare answers; unset: depends on the machine."
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from rlt_data.bounds import Count, Rows, Seconds, Seed
+from rlt_data.bounds import Processes, Rows, Seconds, Seed
 from rlt_data.errors import UsageError
 from rlt_data.reward.estimators import Estimator
 from rlt_data.reward.settings import RewardSettings, RewardWeights
@@ -62,7 +62,7 @@ class RankConfig(StageConfig):
     verify_seconds: RunField[Seconds] = Field(
         5.0, description="Time limit for checking one answer, in seconds."
     )
-    verify_processes: FreeField[Count | None] = Field(
+    verify_processes: FreeField[Processes | None] = Field(
         None, description="Number of processes that check answers; unset: one per core."
     )
 

@@ -74,6 +74,16 @@ def test_rows_as_csv_json_and_parquet(lake: Lake, quick: QuickProgram, tmp_path:
     assert stored.height == len(rows)
 
 
+def test_spreadsheet_safe_quotes_formulas(lake: Lake, quick: QuickProgram) -> None:
+    append_evaluations(lake, "=1+1", "aime24", number_questions("c" * 30))
+    command = ("compare", "=1+1", "base", "-f", "csv")
+    assert "--spreadsheet-safe" in quick(*command).stderr
+    done = quick(*command, "--spreadsheet-safe")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert next(csv.DictReader(io.StringIO(done.stdout)))["model"] == "'=1+1"
+    assert "for CSV" in quick.fail(2, "compare", "--spreadsheet-safe")
+
+
 def test_parquet_needs_a_file_before_anything_runs(lake: Lake, quick: QuickProgram) -> None:
     assert "--output FILE" in quick.fail(2, "compare", "-f", "parquet")
     assert "exclude each other" in quick.fail(2, "compare", "--markdown", "-f", "csv")

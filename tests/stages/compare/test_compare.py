@@ -276,7 +276,18 @@ def test_nothing_to_compare_is_refused(lake: Lake) -> None:
         run(lake)
     append_evaluations(lake, "a", "t", number_questions("cw"))
     with pytest.raises(UsageError, match="no graded evaluations to compare"):
-        run(lake, tasks=["other"])
+        run(lake, grader="integer")
+
+
+@pytest.mark.parametrize(
+    ("task", "remedy"), [("aime42", "did you mean 'aime24'?"), ("nosuch", "use one of: aime24, math")]
+)
+def test_a_task_without_evaluations_is_unknown(lake: Lake, task: str, remedy: str) -> None:
+    for known in ("aime24", "math"):
+        append_evaluations(lake, "a", known, number_questions("cw"))
+    with pytest.raises(UsageError, match=f"no model was evaluated on the task '{task}'") as raised:
+        run(lake, tasks=["math", task])
+    assert raised.value.remedy == remedy
 
 
 def test_rows_fit_the_table(lake: Lake) -> None:
