@@ -68,6 +68,15 @@ def check_config(directory: Path) -> None:
                     where=str(file),
                     remedy="copy config.json again from the model that it belongs to",
                 )
+        end = config.get("eos_token_id")
+        if any(
+            type(token) is not int for token in (end if isinstance(end, list) else [end]) if end is not None
+        ):
+            raise ModelError(
+                f"eos_token_id should be the number of a token, or a list of such, found {_shorten(end)}",
+                where=str(file),
+                remedy="set it to the end token of the model's tokenizer",
+            )
     if infinite := _find_infinite(raw):
         raise ModelError(
             f"{infinite} is not a finite number",

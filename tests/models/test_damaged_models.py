@@ -63,7 +63,7 @@ def test_a_tokenizer_without_a_vocabulary(model: Path) -> None:
         ),
         ("eos_token_id", 10**9, "eos_token_id should be a token from 0 to"),
         ("eos_token_id", [0, -7], "eos_token_id should be a token from 0 to"),
-        ("eos_token_id", "x", "eos_token_id should be a token from 0 to"),
+        ("eos_token_id", "x", "eos_token_id should be the number of a token"),
     ],
 )
 def test_a_damaged_number_of_the_configuration(model: Path, key: str, value: Any, message: str) -> None:
