@@ -11,7 +11,7 @@ from rlt_data.lake.integrity.runs_table import read_runs
 from rlt_data.lake.newest_versions import find_damaged_note, find_lost_end
 from rlt_data.lake.runs import RunRecord
 from rlt_data.lake.tables.damage import Damage, inspect_files, list_added_files
-from rlt_data.lake.tables.log import find_log_gaps
+from rlt_data.lake.tables.log import find_log_faults
 from rlt_data.lake.tables.table import NO_VERSION, Table
 
 
@@ -43,7 +43,7 @@ def compare_runs(catalog: Catalog, table: Table, records: Sequence[RunRecord]) -
 def _check_table(catalog: Catalog, table: Table, records: Sequence[RunRecord] | None) -> list[Damage]:
     damages: list[Damage] = []
     try:
-        damages += find_log_gaps(table.name, table.folder)
+        damages += find_log_faults(table.name, table.folder)
         if table.name in (catalog.record.name, "runs"):
             damages += find_damaged_note(catalog.folder, table)
         damages += _check_files(table)

@@ -8,19 +8,18 @@ then counts as interrupted; running it again makes them anew. No other process m
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.integrity.entries import make_entry
 from rlt_data.lake.integrity.rows import FINGERPRINT_KEY, find_missing_rows, find_recorded_version
 from rlt_data.lake.integrity.verify import TableReport
 from rlt_data.lake.newest_versions import MOST_LOST, find_damaged_note, read_newest, write_note
@@ -28,9 +27,17 @@ from rlt_data.lake.runs import RunRecord, commit_state, draft_record, list_runs
 from rlt_data.lake.tables.commits import Fence, commit_repair
 from rlt_data.lake.tables.damage import Damage
 from rlt_data.lake.tables.folder import LOG
-from rlt_data.lake.tables.log import REPAIR, STAGE_KEY, find_transactions, list_entries, name_entry, read_log
+from rlt_data.lake.tables.log import (
+    CHECKPOINT,
+    REPAIR,
+    STAGE_KEY,
+    find_transactions,
+    list_entries,
+    name_entry,
+    read_log,
+)
 from rlt_data.lake.tables.table import NO_VERSION, Table, TableState
-from rlt_data.lake.tables.writer import STORAGE_REMEDY, TABLE_PROPERTIES, describe_failure
+from rlt_data.lake.tables.writer import STORAGE_REMEDY, describe_failure
 
 QUARANTINE = "_rlt_data/quarantine"
 LOST_KEY = "lost"
@@ -113,10 +120,10 @@ def _repair_log(catalog: Catalog, table: Table, report: TableReport, repair: Rep
         version = int(Path(path).stem)
         if version in entries:
             _set_aside(catalog, path, repair)
-        table.folder.write(name_entry(version), _make_entry(table, version))
-    if torn or any(damage.path == f"{table.name}/{LOG}" for damage in report.damages):
+        table.folder.write(name_entry(version), make_entry(table, version))
+    if any(damage.kind == "log" for damage in report.damages):
         for name in table.folder.list_sizes(LOG):
-            if name == "_last_checkpoint" or ".checkpoint." in name:
+            if name == "_last_checkpoint" or CHECKPOINT.fullmatch(name):
                 _set_aside(catalog, f"{table.name}/{LOG}/{name}", repair)
 
 
@@ -132,23 +139,6 @@ def _restore_noted_version(catalog: Catalog, table: Table) -> None:
 def _restore_version(table: Table, recorded: int) -> None:
     if recorded > NO_VERSION and table.version() < recorded:
         table.advance_version(recorded)
-
-
-def _make_entry(table: Table, version: int) -> bytes:
-    """Make a log entry that changes nothing; the first one of a log describes the table."""
-    if version == 0:
-        # Not signed: files of an older lake may lack columns.
-        with tempfile.TemporaryDirectory() as folder:
-            DeltaTable.create(
-                folder,
-                table.schema.arrow,
-                name=table.name,
-                description=table.schema.about,
-                configuration=TABLE_PROPERTIES,
-            )
-            return Path(folder, name_entry(0)).read_bytes()
-    info = {"timestamp": int(datetime.now(UTC).timestamp() * 1000), "operation": "WRITE", STAGE_KEY: REPAIR}
-    return json.dumps({"commitInfo": info}).encode()
 
 
 def _set_aside(catalog: Catalog, path: str, repair: Repair) -> None:

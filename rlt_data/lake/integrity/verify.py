@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.check import compare_runs
+from rlt_data.lake.integrity.checkpoints import LogState, agrees_with, find_damaged_checkpoints
+from rlt_data.lake.integrity.entries import find_unreadable_entries
 from rlt_data.lake.integrity.runs_table import read_runs
 from rlt_data.lake.migrations import check_record
 from rlt_data.lake.newest_versions import find_damaged_note, find_lost_end
@@ -102,25 +104,28 @@ def _open_table(table: Table) -> _TableCheck:
             path = f"{table.name}/{name_entry(entry.version)}"
             damages.append(Damage(table.name, "log", path, entry.fault))
     current: dict[str, AddedFile] | None = None
+    failure: str | None = None
     try:
         delta = table.open_version(None)
         current = {} if delta is None else list_added_files(delta)
     except LakeError as error:
-        if not damages:
-            damages.append(Damage(table.name, "log", f"{table.name}/{LOG}", error.what))
+        failure = error.what
+        damages += find_unreadable_entries(table, entries)
     logged = {file.path: file for entry in entries if entry.fault is None for file in entry.list_files()}
-    if current is not None and not damages and current.keys() != _replay(entries):
-        what = "has a checkpoint that names other files than its entries"
-        damages.append(Damage(table.name, "log", f"{table.name}/{LOG}", what))
-    return _TableCheck(table, entries, current, list({**logged, **(current or {})}.values()), damages)
+    if not damages:
+        damages += find_damaged_checkpoints(table, entries)
+    if current is not None and not agrees_with(_replay(entries), current):
+        failure = "names other files than its entries"
+    if failure is not None and not damages:
+        damages.append(Damage(table.name, "log", f"{table.name}/{LOG}", failure))
+    return _TableCheck(table, entries, current, list({**(current or {}), **logged}.values()), damages)
 
 
-def _replay(entries: Sequence[LogEntry]) -> set[str]:
-    files: set[str] = set()
+def _replay(entries: Sequence[LogEntry]) -> LogState:
+    state = LogState()
     for entry in entries:
-        files |= entry.added.keys()
-        files -= set(entry.removed)
-    return files
+        state.apply(entry)
+    return state
 
 
 def _verify_files(check: _TableCheck, task: Task) -> list[str]:

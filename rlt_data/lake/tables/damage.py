@@ -8,6 +8,7 @@ from typing import Literal
 
 import pyarrow as pa
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.tables.data_files import FileRecord
@@ -56,8 +57,13 @@ class AddedFile:
 
 
 def list_added_files(delta: DeltaTable) -> dict[str, AddedFile]:
-    """List the data files of an opened version by path."""
-    actions = pa.table(delta.get_add_actions(flatten=True))
+    """List the data files of an opened version by path. Raises `LakeError` where the log cannot be read."""
+    try:
+        actions = pa.table(delta.get_add_actions(flatten=True))
+    except (DeltaError, pa.ArrowException) as error:
+        raise LakeError(
+            f"the log cannot be read: {error}", where=delta.table_uri, remedy=REPAIR_REMEDY
+        ) from error
     files = {}
     for file in actions.to_pylist():
         least, greatest = file.get("min.run_id"), file.get("max.run_id")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rlt_data.lake.tables.actions import find_action_fault
 from rlt_data.lake.tables.damage import AddedFile, Damage
 from rlt_data.lake.tables.data_files import FileRecord, read_file_records
 from rlt_data.lake.tables.folder import LOG, TableFolder
@@ -15,13 +16,16 @@ from rlt_data.lake.tables.folder import LOG, TableFolder
 STAGE_KEY = "rlt_data.stage"
 REPAIR = "repair"
 _ENTRY = re.compile(r"(\d{20})\.json")
+CHECKPOINT = re.compile(r"(\d{20})\.checkpoint\.(?:.*\.)?parquet")
+"""The name of a file of a checkpoint, with its version."""
 
 
 @dataclass(frozen=True)
 class LogEntry:
     """One commit: its information, the files that it added and removed, and what it recorded of the former.
 
-    `transactions` are the ids of its application transactions.
+    `transactions` are the numbers of its application transactions by id; `metadata` and `protocol` describe
+    the table from this commit on.
     `fault` says what is wrong with the entry; the other fields then hold what could be read.
     """
 
@@ -30,7 +34,9 @@ class LogEntry:
     added: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     records: Mapping[str, FileRecord] = field(default_factory=dict)
-    transactions: tuple[str, ...] = ()
+    transactions: Mapping[str, int] = field(default_factory=dict)
+    metadata: Mapping[str, Any] | None = None
+    protocol: Mapping[str, Any] | None = None
     fault: str | None = None
 
     @property
@@ -77,18 +83,32 @@ def read_log(folder: TableFolder, start: int = 0) -> Iterator[LogEntry]:
             yield read_entry(version, folder.read(name_entry(version)))
 
 
+def find_log_faults(table: str, folder: TableFolder) -> Iterator[Damage]:
+    """Find the gaps of a log, and the torn ones of its entries since the newest checkpoint."""
+    yield from find_log_gaps(table, folder)
+    names = folder.list_sizes(LOG)
+    start = max((int(match[1]) for name in names if (match := CHECKPOINT.fullmatch(name))), default=0)
+    sizes = list_entries(folder)
+    for entry in read_log(folder, start):
+        if entry.fault is not None and sizes.get(entry.version):
+            yield Damage(table, "log", f"{table}/{name_entry(entry.version)}", entry.fault)
+
+
 def read_entry(version: int, content: bytes) -> LogEntry:
     """Parse one entry, and say what is wrong with it."""
     info: dict[str, Any] = {}
     added: dict[str, Mapping[str, Any]] = {}
     removed: list[str] = []
-    transactions: list[str] = []
-    kinds: set[str] = set()
+    transactions: dict[str, int] = {}
+    described: dict[str, Mapping[str, Any]] = {}
     fault = None if content.strip() else "is empty"
     try:
         for line in content.splitlines():
             action = json.loads(line)
-            kinds.update(action)
+            if (wrong := find_action_fault(action)) is not None:
+                fault = fault or f"is torn: {wrong}"
+                continue
+            described |= {kind: action[kind] for kind in ("protocol", "metaData") if kind in action}
             if "commitInfo" in action:
                 info = dict(action["commitInfo"])
             if "add" in action:
@@ -96,7 +116,7 @@ def read_entry(version: int, content: bytes) -> LogEntry:
             if "remove" in action:
                 removed.append(str(action["remove"]["path"]))
             if "txn" in action:
-                transactions.append(str(action["txn"]["appId"]))
+                transactions[str(action["txn"]["appId"])] = int(action["txn"]["version"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         fault = f"is torn: {error}"
     records: dict[str, FileRecord] = {}
@@ -105,8 +125,9 @@ def read_entry(version: int, content: bytes) -> LogEntry:
     except (ValueError, TypeError, KeyError, AttributeError):
         fault = fault or "is torn: its record of files cannot be read"
     if fault is None:
-        fault = _find_fault(version, kinds, info, added, records)
-    return LogEntry(version, info, added, tuple(removed), records, tuple(transactions), fault)
+        fault = _find_fault(version, set(described), info, added, records)
+    metadata, protocol = described.get("metaData"), described.get("protocol")
+    return LogEntry(version, info, added, tuple(removed), records, transactions, metadata, protocol, fault)
 
 
 def _find_fault(
