@@ -14,15 +14,15 @@ from rlt_data.training.rewards.completions import read_completions
 from rlt_data.training.rewards.rlt import ScoredCompletion
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-_WITHOUT_RESULT: frozenset[Verdict] = frozenset({"timed_out", "failed", "ungradable"})
 
 
 class CorrectnessReward:
     """Rewards completions whose answer is the true one, by a grader of evaluation.
 
     The policy completes the student's prompt: it sees the question only, thinks, and answers. The reward is
-    1 for a correct answer and 0 for every other completion, a truncated one and one without an answer among
-    them; `format_penalty` is added where thinking and solution are not both written and closed.
+    1 for a correct answer and 0 for every other completion, as in evaluation: also for a truncated one, and
+    for an answer that cannot be compared within the grader's limits, so that no policy gains by such answers.
+    `format_penalty` is added where thinking and solution are not both written and closed.
     """
 
     __name__ = "correctness"
@@ -55,7 +55,7 @@ class CorrectnessReward:
         log_metric: Any = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Reward completions; None where there is no true answer or the comparison gave no result.
+        """Reward completions; None where there is no true answer.
 
         `metadata` holds the questions' other columns, as JSON objects.
         """
@@ -84,8 +84,8 @@ class CorrectnessReward:
         return [scored.reward for scored in self.last]
 
     def _score(self, grade: Grade, trace: ParsedTrace) -> dict[str, float]:
-        """Return the columns of the reward; none where the comparison gave no result."""
-        if grade.verdict in _WITHOUT_RESULT:
+        """Return the columns of the reward; none where there is no true answer."""
+        if grade.verdict == "ungradable":
             return {}
         whole = trace.state == "closed" and trace.solution is not None and trace.solution_closed
         penalty = 0.0 if whole else self.format_penalty
@@ -99,4 +99,4 @@ def _log(grades: Sequence[Grade], log_metric: Any) -> None:
         log_metric(f"correctness/{verdict}", sum(grade.verdict == verdict for grade in grades) / total)
     unanswered = sum(grade.extracted_answer is None for grade in grades)
     log_metric("correctness/no_answer_share", unanswered / total)
-    log_metric("rlt/unscored_share", sum(grade.verdict in _WITHOUT_RESULT for grade in grades) / total)
+    log_metric("rlt/unscored_share", sum(grade.verdict == "ungradable" for grade in grades) / total)

@@ -76,3 +76,12 @@ def test_math_compares_values() -> None:
     pytest.importorskip("math_verify")
     other = WHOLE.replace("{2}", "{\\frac{4}{2}}")
     assert list_rewards(reward(WHOLE, other, grader="math")) == [1.0, 1.0]
+
+
+def test_an_answer_that_cannot_be_compared_is_not_right() -> None:
+    pytest.importorskip("math_verify")
+    junk = WHOLE.replace("{2}", "{\x04c15D3h}")
+    long = WHOLE.replace("{2}", "{" + "7" * 300 + "}")
+    logged: dict[str, float] = {}
+    assert list_rewards(reward(junk, long, WHOLE, grader="math", log=logged.__setitem__)) == [0.0, 0.0, 1.0]
+    assert logged["correctness/failed"] == pytest.approx(2 / 3)
