@@ -115,18 +115,16 @@ def command(
 
 
 def _warn_of_losses(lake: Lake, query: str) -> None:
-    from rlt_data.lake.integrity.rows import find_losses
-    from rlt_data.lake.sql.query import find_read_tables
+    from rlt_data.lake.sql.query import find_query_losses
 
-    for name in find_read_tables(query):
-        try:
-            found = find_losses(lake, [name])
-        except LakeError as error:
-            print_note(f"warning: {error.what}")
-            continue
-        for damage in found:
-            whose = f" that run {damage.run_id} ({damage.stage}) wrote" if damage.run_id else ""
-            print_note(f"warning: table {name} {damage.what}{whose}; `rlt-data verify` shows more")
+    try:
+        found = find_query_losses(lake, query)
+    except LakeError as error:
+        print_note(f"warning: {error.what}")
+        return
+    for damage in found:
+        whose = f" that run {damage.run_id} ({damage.stage}) wrote" if damage.run_id else ""
+        print_note(f"warning: table {damage.table} {damage.what}{whose}; `rlt-data verify` shows more")
 
 
 def _find_query(query: str | None) -> str | None:

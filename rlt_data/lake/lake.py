@@ -55,7 +55,8 @@ class Lake(Catalog):
         `token_scores` and `run_events`; version -1 has none. `allow_files` also lets the query read and write
         files. `limits` bounds memory, disk and time; the returned rows do not count, see `stream_sql`.
         Raises `LakeError` with DuckDB's message, for a table or version that does not exist, and unless
-        `incomplete` where rows that a finished run wrote are gone from a table read at its newest version.
+        `incomplete` where rows that a finished run wrote are gone from a table read at its newest version,
+        where entries of its log are gone up to an older one, and where `runs` lost states.
         """
         return run_query(
             self, query, versions=versions, allow_files=allow_files, limits=limits, incomplete=incomplete

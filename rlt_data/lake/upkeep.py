@@ -17,11 +17,12 @@ from deltalake.exceptions import DeltaError
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.lake.catalog import Catalog
+from rlt_data.lake.integrity.check import check_lake
 from rlt_data.lake.runs import RunRecord, list_runs
 from rlt_data.lake.sessions import find_last_sign, find_state
 from rlt_data.lake.tables.commits import commit_files
 from rlt_data.lake.tables.conform import conform_rows
-from rlt_data.lake.tables.damage import list_added_files
+from rlt_data.lake.tables.damage import REPAIR_REMEDY, list_added_files
 from rlt_data.lake.tables.data_files import DataFile, write_data_file
 from rlt_data.lake.tables.table import NO_VERSION, Table
 from rlt_data.lake.tables.writer import STORAGE_REMEDY, check_clock, describe_failure
@@ -73,7 +74,8 @@ def compact_tables(catalog: Catalog, names: Sequence[str] | None = None) -> list
 
 
 def _holds_pins(record: RunRecord, hours: int) -> bool:
-    age = (datetime.now(UTC) - find_last_sign(record)).total_seconds()
+    # The clock may have been ahead when the run started or ended.
+    age = max(0.0, (datetime.now(UTC) - find_last_sign(record)).total_seconds())
     return age < hours * 3600 or find_state(record) == "running"
 
 
@@ -132,12 +134,15 @@ def vacuum_tables(
     holds for `pinned_hours` after the run's last session started or ended, and as long as its process is
     known to run; with `drop_pinned` none holds. A run whose pin was dropped resumes from the newest version
     if that has the same rows. A retention shorter than the time of a commit may delete files that another
-    process is writing. Raises `UsageError` for hours outside 0 to 1,000,000.
+    process is writing. Raises `UsageError` for hours outside 0 to 1,000,000, and `LakeError` where a
+    table or `runs` is damaged: files that only a lost entry of a log names would be deleted.
     """
     for name, hours in (("retention_hours", retention_hours), ("pinned_hours", pinned_hours)):
         if not 0 <= hours <= MOST_HOURS:
             raise UsageError(f"{hours} hours are out of range", where=name, remedy=f"0 to {MOST_HOURS}")
     check_clock()
+    tables = _select_tables(catalog, names)
+    _refuse_damage(catalog, tables)
     pinned: dict[str, set[int]] = {}
     if not drop_pinned:
         for record in list_runs(catalog):
@@ -145,7 +150,7 @@ def vacuum_tables(
                 for state in record.inputs:
                     pinned.setdefault(state.table, set()).add(state.version)
     done = []
-    for table in _select_tables(catalog, names):
+    for table in tables:
         delta = table.open_version(None)
         if delta is None:
             continue
@@ -161,6 +166,19 @@ def vacuum_tables(
             )
         done.append(Vacuum(table.name, tuple(sorted(files)), tuple(kept), dry_run))
     return done
+
+
+def _refuse_damage(catalog: Catalog, tables: Sequence[Table]) -> None:
+    names = {table.name for table in tables} | {"runs"}  # Pins are in `runs`.
+    found = check_lake(catalog, names)
+    if found:
+        first = found[0]
+        others = f", and {len(found) - 1} more damages" if len(found) > 1 else ""
+        raise LakeError(
+            f"the lake is damaged, so no file is deleted: {first.path} {first.what}{others}",
+            where=catalog.table(first.table).uri,
+            remedy=f"`rlt-data verify` finds all damage; {REPAIR_REMEDY}",
+        )
 
 
 @contextmanager

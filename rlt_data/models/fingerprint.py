@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from rlt_data.hashing import hash_content, hash_file
@@ -16,7 +17,7 @@ DEFAULT_TEMPLATE = "additional_chat_templates/default.jinja"
 # Trainers write these beside a model; they do not change what it computes.
 IGNORED = frozenset({"trainer_state.json", "all_results.json", "train_results.json", "eval_results.json"})
 SMALL_FILE = 4 << 20
-# Seconds. A file modified more recently may change again within the resolution of its time stamp.
+# Seconds. A file that changed more recently may change again within the resolution of its time stamp.
 SETTLED_AFTER = 2.0
 
 
@@ -24,8 +25,9 @@ def hash_model_directory(directory: Path, *, code: bool = False) -> str:
     """Hash the files of a local model that decide what it computes: their names and contents, not the folder.
 
     A link counts as the file that it leads to. With `code`, the Python files of a model whose own code is
-    trusted count too. The hashes of large files are cached in the user's cache directory, by path, size and
-    modification time. Raises `ModelError` where the weight index names files outside `directory`.
+    trusted count too. The hashes of large files are cached in the user's cache directory, by path and by what
+    a rewrite changes (see `_stamp`). Raises `ModelError` where the weight index names files outside
+    `directory`.
     """
     files = list_model_files(directory, code=code)
     return hash_content(
@@ -51,13 +53,25 @@ def _hash_file_once(path: Path) -> str:
     if state.st_size < SMALL_FILE:
         return hash_file(real)
     entry = _find_cache_directory() / f"{hash_content(str(real))}.json"
+    stamp = _stamp(state)
     cached = _read_entry(entry)
-    if cached.get("size") == state.st_size and cached.get("mtime_ns") == state.st_mtime_ns:
+    if all(cached.get(name) == value for name, value in stamp.items()):
         return str(cached["digest"])
     digest = hash_file(real)
-    if time.time() - state.st_mtime > SETTLED_AFTER:
-        _write_entry(entry, {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "digest": digest})
+    if time.time() - max(state.st_mtime, state.st_ctime) > SETTLED_AFTER and _stamp(real.stat()) == stamp:
+        _write_entry(entry, {**stamp, "digest": digest})
     return digest
+
+
+def _stamp(state: os.stat_result) -> dict[str, int]:
+    """Return what a rewrite of a file changes; a program can set the time of modification, not the other."""
+    return {
+        "size": state.st_size,
+        "mtime_ns": state.st_mtime_ns,
+        "ctime_ns": state.st_ctime_ns,
+        "inode": state.st_ino,
+        "device": state.st_dev,
+    }
 
 
 def _find_cache_directory() -> Path:
@@ -72,7 +86,7 @@ def _read_entry(entry: Path) -> dict[str, str | int]:
     return content if isinstance(content, dict) and "digest" in content else {}
 
 
-def _write_entry(entry: Path, content: dict[str, str | int]) -> None:
+def _write_entry(entry: Path, content: Mapping[str, str | int]) -> None:
     """Write the entry atomically; a cache that cannot be written only costs time."""
     draft = entry.with_suffix(f".{os.getpid()}.tmp")
     try:

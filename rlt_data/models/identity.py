@@ -70,8 +70,16 @@ def resolve_model(
     `need` is what must be on this machine: the `weights`, only `tokenizer` and configuration, or nothing
     but the `name` (a model behind a server). `settings` defaults to the nearest `rlt-data.toml`.
 
-    Raises `ModelError` where nothing is found, and where weights are missing or pickled.
+    Raises `ModelError` where nothing is found, where weights are missing or pickled, and where an adapter is
+    its own base, also by way of others.
     """
+    return _resolve(name, role=role, settings=settings, need=need, above=())
+
+
+def _resolve(
+    name: str, *, role: str, settings: Settings | None, need: Need, above: tuple[Path, ...]
+) -> ModelIdentity:
+    """Resolve a model; `above` are the adapters that it is the base of."""
     settings = settings if settings is not None else load_settings()
     entries = list_registry(settings)
     entry = entries.get(name) or RegistryEntry(alias=name, model=name, origin="command")
@@ -83,13 +91,13 @@ def resolve_model(
     if need == "name":
         return ModelIdentity(role, name, str(path or entry.model), entry.revision)
     if path is not None:
-        return _identify_directory(path, role, name, entry, settings, need)
+        return _identify_directory(path, role, name, entry, settings, need, above)
     weights = _needs_weights(need)
     snapshot = find_cached_snapshot(entry.model, entry.revision, weights=weights)
     snapshot = snapshot or fetch_snapshot(entry.model, entry.revision, weights=weights)
     _check_files(snapshot, entry)
     revision = snapshot.name
-    base = _find_base(snapshot, role, settings, need)
+    base = _find_base(snapshot, role, settings, need, above)
     return ModelIdentity(role, name, entry.model, revision, snapshot, entry.trust_remote_code, base)
 
 
@@ -117,7 +125,13 @@ def _find_local_path(model: str) -> Path | None:
 
 
 def _identify_directory(
-    path: Path, role: str, name: str, entry: RegistryEntry, settings: Settings, need: Need
+    path: Path,
+    role: str,
+    name: str,
+    entry: RegistryEntry,
+    settings: Settings,
+    need: Need,
+    above: tuple[Path, ...],
 ) -> ModelIdentity:
     adapter = (path / "adapter_config.json").is_file()
     if not adapter and not (path / "config.json").is_file():
@@ -139,7 +153,7 @@ def _identify_directory(
             else "copy the model again, with every *.safetensors file",
         )
     _check_files(path, entry)
-    base = _find_base(path, role, settings, need)
+    base = _find_base(path, role, settings, need, above)
     revision = hash_model_directory(path, code=entry.trust_remote_code)
     return ModelIdentity(role, name, str(path), revision, path, entry.trust_remote_code, base)
 
@@ -150,7 +164,9 @@ def _check_files(directory: Path, entry: RegistryEntry) -> None:
     check_config(directory)
 
 
-def _find_base(directory: Path, role: str, settings: Settings, need: Need) -> ModelIdentity | None:
+def _find_base(
+    directory: Path, role: str, settings: Settings, need: Need, above: tuple[Path, ...]
+) -> ModelIdentity | None:
     """Resolve the model under a LoRA adapter; None where `directory` is a whole model."""
     file = directory / "adapter_config.json"
     if (directory / "config.json").is_file() or not file.is_file():
@@ -162,7 +178,13 @@ def _find_base(directory: Path, role: str, settings: Settings, need: Need) -> Mo
             where=str(file),
             remedy="set base_model_name_or_path in this file",
         )
-    return resolve_model(str(base), role=role, settings=settings, need=need)
+    if directory.resolve() in above:
+        raise ModelError(
+            f"the adapter is its own base model, which it names {str(base)!r}",
+            where=str(file),
+            remedy="set base_model_name_or_path in this file to the model that the adapter was trained on",
+        )
+    return _resolve(str(base), role=role, settings=settings, need=need, above=(*above, directory.resolve()))
 
 
 def _explain_unknown_name(entry: RegistryEntry, aliases: list[str]) -> ModelError:

@@ -95,7 +95,8 @@ def test_sql_refuses_runs_that_have_lost_states(program: QuickProgram) -> None:
         assert done.returncode == 1
         assert "newest states are gone" in done.stdout + done.stderr
     program.succeed("sql", "FROM runs", "--incomplete", "--lake", "lake")
-    program.succeed("sql", "FROM traces", "--lake", "lake")
+    # It is not known what other tables should have.
+    assert "newest states are gone" in program.fail(1, "sql", "FROM traces", "--lake", "lake")
     assert "finished" in program.succeed(*RANK)
     assert "nothing is damaged" in program.succeed("verify", "--lake", "lake")
 

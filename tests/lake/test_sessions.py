@@ -129,6 +129,23 @@ def test_an_unfinished_run_pins_its_versions_for_a_time(lake: Lake, monkeypatch:
     assert lake.vacuum(["questions"], retention_hours=0)[0].kept_versions == ()
 
 
+def test_a_run_that_ended_with_the_clock_ahead_pins_nothing_for_zero_hours(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, zone: object = None) -> datetime:
+            return datetime.now(UTC) + timedelta(days=3650)
+
+    with monkeypatch.context() as ahead:
+        for module in ("rlt_data.lake.runs", "rlt_data.lake.sessions", "rlt_data.stages.runtime.run"):
+            ahead.setattr(f"{module}.datetime", Ahead)
+        interrupt(lake, ValueError("broken"))
+    pinned = lake.table("questions").version()
+    assert lake.vacuum(["questions"], retention_hours=0)[0].kept_versions == (pinned,)
+    assert lake.vacuum(["questions"], retention_hours=0, pinned_hours=0)[0].kept_versions == ()
+
+
 def test_a_run_whose_pinned_version_is_gone_resumes_from_equal_rows(lake: Lake) -> None:
     append_made(lake, "ingest", "questions", [make_question(1)], label="second")
     pinned = lake.table("questions").version()

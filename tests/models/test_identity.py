@@ -163,6 +163,7 @@ def test_the_revision_of_a_local_model_is_its_content(tmp_path: Path, tiny_model
 
 def test_hashes_of_large_files_are_kept_and_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(fingerprint_module, "SETTLED_AFTER", -3600)  # The files of this test are new.
     large = tmp_path / "model" / "model.safetensors"
     large.parent.mkdir()
     content = bytearray(fingerprint_module.SMALL_FILE + 1)
@@ -179,6 +180,16 @@ def test_hashes_of_large_files_are_kept_and_renewed(tmp_path: Path, monkeypatch:
     assert len(notes) == 1
     assert write(2, long_ago + 1) != first
     assert write(1, long_ago + 2) == first
+    # Rewritten with the same size and time of modification.
+    before = large.stat().st_ctime_ns
+    while (other := write(2, long_ago + 2)) == first:
+        assert large.stat().st_ctime_ns == before, "the times of two changes differ, and the hash does not"
+    replaced = large.with_name("draft")
+    content[-1] = 1
+    replaced.write_bytes(content)
+    os.utime(replaced, (long_ago + 2, long_ago + 2))
+    replaced.replace(large)
+    assert fingerprint_module.hash_model_directory(large.parent) == first != other
     # The note is what is read while size and time of change stay the same.
     note = json.loads(notes[0].read_text())
     notes[0].write_text(json.dumps({**note, "digest": "other"}))
@@ -261,3 +272,15 @@ def test_names_resolve_without_heavy_imports(tiny_model: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_an_adapter_that_is_its_own_base_is_refused_by_name(tmp_path: Path, length: int) -> None:
+    for number in range(length):
+        folder = tmp_path / f"adapter{number}"
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+        base = str(tmp_path / f"adapter{(number + 1) % length}")
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    with pytest.raises(ModelError, match=r"the adapter is its own base model, which it names .*adapter"):
+        resolve(str(tmp_path / "adapter0"))

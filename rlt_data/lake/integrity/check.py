@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
@@ -15,16 +15,18 @@ from rlt_data.lake.tables.log import find_log_faults
 from rlt_data.lake.tables.table import NO_VERSION, Table
 
 
-def check_lake(catalog: Catalog) -> list[Damage]:
-    """Check that every table opens, that its files exist and end well, and that no row of a run is missing.
+def check_lake(catalog: Catalog, names: Collection[str] | None = None) -> list[Damage]:
+    """Check that tables open, that their files exist and end well, and that no row of a run is missing.
 
-    The files are not read: see `verify_lake`. Nothing raises: what cannot be opened is damage.
+    `names` selects tables, by default all. The files are not read: see `verify_lake`. Nothing raises: what
+    cannot be opened is damage.
     """
     found = []
     records, unreadable = read_runs(catalog)
     for table in [catalog.record, *catalog.tables()]:
-        damages = _check_table(catalog, table, records)
-        found += unreadable if table.name == "runs" and not damages else damages
+        if names is None or table.name in names:
+            damages = _check_table(catalog, table, records)
+            found += unreadable if table.name == "runs" and not damages else damages
     return found
 
 

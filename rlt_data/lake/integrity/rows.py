@@ -13,6 +13,7 @@ from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.newest_versions import find_lost_end
 from rlt_data.lake.runs import RunRecord, list_runs
 from rlt_data.lake.tables.damage import Damage
+from rlt_data.lake.tables.log import find_log_gaps
 from rlt_data.lake.tables.table import Table
 
 FINGERPRINT_KEY = "rlt_data.fingerprint"
@@ -87,14 +88,35 @@ def count_rows_so_far(catalog: Catalog, record: RunRecord) -> dict[str, int]:
     return {name: rows for name, rows in counts.items() if rows and name != "runs"}
 
 
+def find_lost_states(catalog: Catalog) -> list[Damage]:
+    """Find whether `runs` lost states: entries of its log are empty or missing, or it ends too early.
+
+    Raises `LakeError` where it cannot be read.
+    """
+    runs = catalog.table("runs")
+    return [*find_lost_entries(runs), *find_lost_end(catalog.folder, runs)]
+
+
+def find_lost_entries(table: Table, version: int | None = None) -> list[Damage]:
+    """Find entries of a table's log, up to `version`, that are empty or missing.
+
+    Delta reads an entry that is empty as one without rows.
+    """
+    return [
+        Damage(table.name, "log", gap.path, f"is damaged: {gap.path} {gap.what}")
+        for gap in find_log_gaps(table.name, table.folder, version)
+    ]
+
+
 def find_losses(catalog: Catalog, names: Collection[str]) -> list[Damage]:
     """Find rows and versions of the tables `names` that runs recorded and that are gone, by the logs alone.
 
+    States that `runs` lost count for every table: it is then not known what the table should have.
     Raises `LakeError` where a table cannot be read.
     """
     if not names:
         return []
-    found = find_lost_end(catalog.folder, catalog.table("runs")) if "runs" in names else []
+    found = find_lost_states(catalog)
     records = list_runs(catalog)
     for name in names:
         if name != "runs":

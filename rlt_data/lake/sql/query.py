@@ -20,7 +20,7 @@ from rlt_data.atomic_files import check_utf8
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.reading import check_used_files
-from rlt_data.lake.integrity.rows import find_losses
+from rlt_data.lake.integrity.rows import find_losses, find_lost_entries
 from rlt_data.lake.sql.execution import (
     BATCH_ROWS,
     Execution,
@@ -30,13 +30,16 @@ from rlt_data.lake.sql.execution import (
     is_out_of_memory,
 )
 from rlt_data.lake.sql.views import DERIVED_VIEWS, VIEW_SOURCES
+from rlt_data.lake.tables.damage import Damage
 from rlt_data.lake.tables.signature import is_uniform
-from rlt_data.lake.tables.table import Table
+from rlt_data.lake.tables.table import NO_VERSION, Table
 from rlt_data.schemas import TABLES, TableSchema
 from rlt_data.suggestions import suggest_name
 
 _VERSIONED = re.compile(r'"(\w+)@(\d+)"')
 _CATALOGUE = re.compile(r"\b(show|information_schema|duckdb_\w+|query|query_table|pg_\w+|sqlite_\w+)\b", re.I)
+# Table functions whose arguments name tables; they may be computed.
+_NAMING_FUNCTIONS = re.compile(r"\b(query|query_table)\b", re.I)
 _EXPLAIN = re.compile(r"\s*explain\s+(\([^)]*\)\s*)?(analyze\s+)?", re.I)
 _IDENTIFIER = re.compile(r'\w+|"[^"]*"')
 _TYPES = {
@@ -264,8 +267,11 @@ def _open_views(
 def find_read_tables(query: str) -> list[str]:
     """Find the tables that a query reads at their newest version, also behind views.
 
-    Where DuckDB cannot find out, as in a join with USING, these are all tables that it names.
+    Where DuckDB cannot find out, as in a join with USING, these are all tables that it names; where functions
+    name the tables, these are all of the lake.
     """
+    if _NAMING_FUNCTIONS.search(query):
+        return list(TABLES)
     with duckdb.connect(":memory:") as connection:
         try:
             words = {name.lower() for name in connection.get_table_names(query)}
@@ -277,8 +283,8 @@ def find_read_tables(query: str) -> list[str]:
 
 
 def _check_losses(catalog: Catalog, query: str, versions: Mapping[str, int]) -> None:
-    """Raise `LakeError` where rows of a table are gone that the query reads at its newest version."""
-    found = find_losses(catalog, [name for name in find_read_tables(query) if name not in versions])
+    """Raise `LakeError` where rows of a table are gone from a version that the query reads."""
+    found = find_query_losses(catalog, query, versions)
     if found:
         others = f", and {len(found) - 1} more losses" if len(found) > 1 else ""
         whose = f" that run {found[0].run_id} ({found[0].stage}) wrote" if found[0].run_id else ""
@@ -288,6 +294,38 @@ def _check_losses(catalog: Catalog, query: str, versions: Mapping[str, int]) -> 
             remedy="`rlt-data verify` shows what is missing; to query what is left, add --incomplete "
             "(in Python incomplete=True)",
         )
+
+
+def find_query_losses(
+    catalog: Catalog, query: str, versions: Mapping[str, int] | None = None
+) -> list[Damage]:
+    """Find what the tables have lost that a query reads, under its pinned `versions`.
+
+    Of the newest version these are rows that runs recorded, of an older one the entries of its log.
+    Raises `LakeError` where a table cannot be read.
+    """
+    read = find_read_tables(query)
+    pinned = {(name, version) for name, version in (versions or {}).items() if name in read}
+    pinned |= {(name, int(number)) for name, number in _find_versioned(query)}
+    newest = [name for name in read if name not in (versions or {})]
+    found = []
+    for name, version in sorted(pinned):
+        table = catalog.table(name)
+        if version == table.version():
+            newest.append(name)
+        elif NO_VERSION < version < table.version():
+            found += find_lost_entries(table, version)
+    return find_losses(catalog, list(dict.fromkeys(newest))) + found
+
+
+def _find_versioned(query: str) -> set[tuple[str, str]]:
+    """Find the tables that a query names with a version, in strings too where DuckDB cannot tell."""
+    found = {(name, number) for name, number in _VERSIONED.findall(query) if name in TABLES}
+    if not found or _NAMING_FUNCTIONS.search(query):
+        return found
+    with duckdb.connect(":memory:") as connection:
+        named = _list_table_names(connection, query)
+    return {(name, number) for name, number in found if not named or f"{name}@{number}" in named}
 
 
 def _find_names(query: str) -> list[str]:

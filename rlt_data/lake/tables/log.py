@@ -58,10 +58,11 @@ def name_entry(version: int) -> str:
     return f"{LOG}/{version:020}.json"
 
 
-def find_log_gaps(table: str, folder: TableFolder) -> Iterator[Damage]:
-    """Find entries of a log that are missing or empty, without reading any."""
+def find_log_gaps(table: str, folder: TableFolder, newest: int | None = None) -> Iterator[Damage]:
+    """Find entries of a log that are missing or empty, up to version `newest`, without reading any."""
     sizes = list_entries(folder)
-    for version in range(max(sizes, default=-1) + 1):
+    end = max(sizes, default=-1)
+    for version in range((end if newest is None else min(end, newest)) + 1):
         if not sizes.get(version):
             what = "is empty" if version in sizes else "is missing"
             yield Damage(table, "log", f"{table}/{name_entry(version)}", what)

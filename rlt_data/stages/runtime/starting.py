@@ -15,13 +15,16 @@ from rlt_data.errors import LakeError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake, RunRecord, TableState
 from rlt_data.lake.fingerprint import compute_fingerprint
-from rlt_data.lake.integrity.rows import check_inputs, find_missing_rows, find_recorded_version
-from rlt_data.lake.newest_versions import find_lost_end
+from rlt_data.lake.integrity.rows import (
+    check_inputs,
+    find_lost_states,
+    find_missing_rows,
+    find_recorded_version,
+)
 from rlt_data.lake.runs import SESSION_KEY, commit_state, count_recorded_rows, draft_record, read_first_state
 from rlt_data.lake.sessions import describe_session
 from rlt_data.lake.sql.query import find_named_tables
 from rlt_data.lake.tables.commits import Fence
-from rlt_data.lake.tables.log import find_log_gaps
 from rlt_data.lake.tables.table import NO_VERSION
 from rlt_data.progress import Reporter
 from rlt_data.stages.runtime.contract import StageConfig, StageSummary
@@ -194,17 +197,14 @@ def _check_states(
     lake: Lake, stage: StageDeclaration, draft: RunRecord, existing: Sequence[RunRecord]
 ) -> None:
     """Raise `LakeError` where `runs` lost its newest states, unless this run is one of theirs."""
-    runs = lake.table("runs")
-    # Delta reads an entry that is empty as one without rows.
-    gaps = [f"is damaged: {gap.path} {gap.what}" for gap in find_log_gaps(runs.name, runs.folder)]
-    lost = gaps + [damage.what for damage in find_lost_end(lake.folder, runs)]
+    lost = find_lost_states(lake)
     if lost and find_interrupted(existing) is None:
         _, run_id = _identify_next(draft, existing)
         tables = (lake.table(name) for name in (*stage.writes, REJECTS))
         if all(table.find_fence(run_id) is None for table in tables):
             raise LakeError(
-                f"table runs {lost[0]}",
-                where=runs.uri,
+                f"table runs {lost[0].what}",
+                where=lake.table("runs").uri,
                 remedy="run again the commands of the runs that `rlt-data log` shows as interrupted, or "
                 "`rlt-data verify --repair`, which lists them",
             )

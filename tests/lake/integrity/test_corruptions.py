@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
@@ -27,6 +26,13 @@ from rlt_data.lake import Lake
 from rlt_data.lake.newest_versions import name_note
 from rlt_data.lake.sessions import find_state
 from rlt_data.stages.rank import RankConfig, rank
+
+# What a table cannot be opened with: its run cannot make its rows anew before a repair.
+UNREADABLE = {
+    "the newest entry is cut", "the newest entry is garbage", "an entry within is cut",
+    "the first entry is deleted", "the first entry is emptied",
+    *(name for name in CORRUPTIONS if "file" in name),
+}  # fmt: skip
 
 
 def make_metric(number: int) -> pl.DataFrame:
@@ -67,16 +73,23 @@ def test_a_run_whose_rows_are_gone_is_not_called_finished(
     corruption: str, damaged: Path, whole: Path
 ) -> None:
     CORRUPTIONS[corruption](damaged / "rankings")
-    summary = None
-    with suppress(LakeError):
-        summary = rank(Lake(damaged), RankConfig())
-    if summary is not None:
-        assert summary.status == "finished"
-        assert summary.notes[-1] == "12 rows of rankings were gone from the lake, and 12 were made anew"
-        assert not [damage for damage in Lake(damaged).check() if damage.kind != "log"]
-        if "log" in {damage.kind for report in Lake(damaged).verify() for damage in report.damages}:
-            repair(damaged)  # The torn entry.
-        assert_whole(damaged, whole)
+    if corruption in UNREADABLE:
+        with pytest.raises(LakeError, match="rankings"):
+            rank(Lake(damaged), RankConfig())
+        repair(damaged)
+        if "first entry" in corruption:  # It describes the table and names no rows.
+            assert rank(Lake(damaged), RankConfig()).status == "already finished"
+            assert_whole(damaged, whole)
+            return
+        (run,) = (run for run in Lake(damaged).runs() if run.stage == "rank")
+        assert find_state(run) == "interrupted"
+    summary = rank(Lake(damaged), RankConfig())
+    assert summary.status == "finished"
+    assert summary.notes[-1] == "12 rows of rankings were gone from the lake, and 12 were made anew"
+    assert not [damage for damage in Lake(damaged).check() if damage.kind != "log"]
+    if "log" in {damage.kind for report in Lake(damaged).verify() for damage in report.damages}:
+        repair(damaged)  # The torn entry.
+    assert_whole(damaged, whole)
 
 
 @pytest.mark.parametrize("corruption", [name for name in CORRUPTIONS if "file" in name])
@@ -116,6 +129,76 @@ def test_the_newest_entry_of_runs_is_emptied(damaged: Path, whole: Path) -> None
         rank(Lake(damaged), RankConfig(policy="all"))
     assert rank(Lake(damaged), RankConfig()).status == "finished"
     repair(damaged)
+    assert_whole(damaged, whole)
+
+
+def empty(entry: Path) -> None:
+    entry.write_bytes(b"")
+
+
+EMPTIED = "the newest entry is emptied"
+
+
+@pytest.mark.parametrize("query", ["SELECT count(*) FROM rankings", "FROM run_events", "FROM token_scores"])
+@pytest.mark.parametrize("runs", [EMPTIED, "the newest entry is deleted", "an entry within is emptied"])
+@pytest.mark.parametrize("rankings", ["the table is removed", EMPTIED])
+def test_sql_refuses_where_the_record_of_rows_is_damaged_too(
+    rankings: str, runs: str, query: str, damaged: Path
+) -> None:
+    CORRUPTIONS[rankings](damaged / "rankings")
+    CORRUPTIONS[runs](damaged / "runs")
+    with pytest.raises(LakeError, match=r"table runs (is damaged: .* is empty|.* newest states are gone)"):
+        Lake(damaged).sql(query)
+    assert Lake(damaged).sql(query, incomplete=True).num_columns
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT count(*) FROM query_table(['traces'])",
+        "SELECT count(*) FROM query('SELECT * FROM traces')",
+        'SELECT count(*) FROM "traces@{newest}"',
+        'SELECT count(*) FROM "traces@{newest}" JOIN "questions" USING (question_id)',
+        "SELECT * FROM query('SELECT * FROM \"traces@{newest}\"')",
+    ],
+)
+def test_sql_refuses_a_table_that_lost_rows_however_it_is_named(query: str, damaged: Path) -> None:
+    newest = Lake(damaged).table("traces").version()
+    text = query.format(newest=newest)
+    assert Lake(damaged).sql(text).num_rows
+    CORRUPTIONS[EMPTIED](damaged / "traces")
+    with pytest.raises(LakeError, match=r"table traces lacks 4 of 4 rows that run .* \(generate\) wrote"):
+        Lake(damaged).sql(text)
+    assert Lake(damaged).sql(text, incomplete=True).num_rows
+    with pytest.raises(LakeError, match="table traces lacks 4 of 4 rows"):
+        Lake(damaged).sql("FROM traces", versions={"traces": newest})
+
+
+def test_sql_refuses_an_older_version_from_the_entry_that_is_lost(damaged: Path) -> None:
+    empty(find_entries(damaged / "traces")[2])
+    lake = Lake(damaged)
+    for query, versions in (('FROM "traces@2"', None), ("FROM traces", {"traces": 2})):
+        with pytest.raises(LakeError, match=r"table traces is damaged: .*2\.json is empty"):
+            lake.sql(query, versions=versions)
+        assert lake.sql(query, versions=versions, incomplete=True).num_rows == 4
+    assert lake.sql('FROM "traces@1"').num_rows == 4
+    text = "SELECT '\"traces@2\"' AS text FROM questions"
+    assert lake.sql(text).num_rows == 3
+
+
+def test_vacuum_deletes_nothing_of_a_damaged_table(damaged: Path, whole: Path) -> None:
+    for name, entry in (("traces", 2), ("runs", -1)):
+        path = find_entries(damaged / name)[entry]
+        content = path.read_bytes()
+        empty(path)
+        files = sorted(damaged.glob("*/*.parquet"))
+        for dry_run in (True, False):
+            with pytest.raises(LakeError, match=rf"no file is deleted: {name}/.* is empty"):
+                Lake(damaged).vacuum(["traces"], retention_hours=0, dry_run=dry_run)
+        assert sorted(damaged.glob("*/*.parquet")) == files
+        path.write_bytes(content)
+        Lake(damaged).vacuum(["questions"], retention_hours=0, dry_run=False)
+    Lake(damaged).vacuum(retention_hours=0, dry_run=False)
     assert_whole(damaged, whole)
 
 
