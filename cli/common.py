@@ -14,10 +14,11 @@ from rich.cells import cell_len
 from rich.table import Table as RichTable
 
 from rlt_data.console import VisibleConsole, draw_table, make_cell
-from rlt_data.terminal import escape_json, print_drawn, show_line
+from rlt_data.terminal import escape_json, print_drawn, print_note, show_line
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
+    from rlt_data.lake.tables.damage import Damage
 
 PIPE_WIDTH = 200
 COMMON_PANEL = "Common options"
@@ -109,6 +110,21 @@ def open_lake(uri: str | None, *, create: bool = False, check: bool = True, veri
     lake = Lake(load_settings().lake_uri if uri is None else uri, create=create, check=check, verify=verify)
     _opened[:] = [lake]
     return lake
+
+
+def warn_of_damage(lake: Lake) -> list[Damage]:
+    """Find damage as `doctor` does, and warn on stderr where there is some."""
+    found = lake.check()
+    if found:
+        first = found[0]
+        # Its path begins with the table's name, or is the name.
+        others = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        whose = f" that run {first.run_id} ({first.stage}) wrote" if first.kind == "rows" else ""
+        print_note(
+            f"warning: the lake is damaged: {first.path} {first.what}{whose}{others}; "
+            "`rlt-data verify` names all damage"
+        )
+    return found
 
 
 def find_opened_lake() -> Lake | None:

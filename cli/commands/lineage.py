@@ -12,7 +12,7 @@ from rlt_data.console import make_cell
 from rlt_data.errors import LakeError
 from rlt_data.terminal import show_line
 
-from ..common import JsonOption, LakeOption, make_console, open_lake, print_json
+from ..common import JsonOption, LakeOption, make_console, open_lake, print_json, warn_of_damage
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake, LineageNode, LineageStep, RunRecord
@@ -37,6 +37,7 @@ def command(
     distillation set, the ranking, scores and traces behind it, and the training of the teacher.
     """
     opened = open_lake(lake)
+    warn_of_damage(opened)
     try:
         run = find_run(opened, name)
     except LakeError:
@@ -60,8 +61,9 @@ def find_run(lake: Lake, name: str | None) -> RunRecord:
 
     Raises `LakeError` if there is none.
     """
-    runs = lake.runs()
-    for run in reversed(runs):
+    from rlt_data.lake.runs import sort_by_start
+
+    for run in reversed(sort_by_start(lake, lake.runs())):
         if name is None or name == run.stage or run.counts.get("tables", {}).get(name):
             return run
     if name is not None and name not in {table.name for table in lake.tables()}:

@@ -9,13 +9,16 @@ import typer
 
 from rlt_data.terminal import print_text, show_block, show_line
 
-from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows, read_number
+from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows, read_number, warn_of_damage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from rlt_data.lake import Lake
     from rlt_data.lake.runs import RunRecord
+
+ROWS_LOST = "rows lost"
+"""The status of a finished run whose rows are gone or damaged."""
 
 
 def command(
@@ -39,38 +42,46 @@ def command(
     A run that was interrupted or failed resumes when its command is run again; the rows that it has committed
     are kept. Whether a process still works on it is known only on the machine where that process was started.
     """
+    from rlt_data.lake.runs import sort_by_start
+
     opened = open_lake(lake)
-    if run is not None:
-        record = describe_run(opened, opened.run(run))
+    found = opened.run(run) if run is not None else None
+    lost = {damage.run_id for damage in warn_of_damage(opened) if damage.run_id is not None}
+    if found is not None:
+        record = describe_run(opened, found, lost)
         if json:
             print_json(record)
         else:
             _print_record(record)
         return
-    runs = [record for record in reversed(opened.runs()) if stage in (None, record.stage)]
+    runs = [record for record in opened.runs() if stage in (None, record.stage)]
+    runs = sort_by_start(opened, runs)[::-1]
     shown = runs[:limit] if limit else runs
     if json:
-        print_json([describe_run(opened, record) for record in shown])
+        print_json([describe_run(opened, record, lost) for record in shown])
         return
     if not shown:
         print_text(f"no runs of the stage {stage!r}" if stage else "this lake has no runs yet")
-    rows = [_make_row(opened, record) for record in shown]
+    rows = [_make_row(opened, record, lost) for record in shown]
     print_rows(rows, right=frozenset({"rows in", "rows out", "rejected"}))
-    if any(row["status"] not in ("finished", "running") for row in rows):
+    if any(row["status"] == ROWS_LOST for row in rows):
+        print_text(
+            f"\n{ROWS_LOST}: the run finished, and rows that it wrote are gone or damaged; `rlt-data verify` "
+            "names them, and its command, run again, makes them anew"
+        )
+    if any(row["status"] not in ("finished", "running", ROWS_LOST) for row in rows):
         print_text("\nunfinished runs have the rows shown so far; run their commands again to resume them")
     if len(runs) > len(shown):
         print_text(f"... and {len(runs) - len(shown)} older; --limit 0 lists all")
 
 
-def describe_run(lake: Lake, run: RunRecord) -> dict[str, Any]:
-    """Convert a run's newest state to plain values, ready for JSON."""
-    from rlt_data.lake.sessions import find_state
-
+def describe_run(lake: Lake, run: RunRecord, lost: Collection[str] = ()) -> dict[str, Any]:
+    """Convert a run's newest state to plain values, ready for JSON; `lost` are runs that have lost rows."""
     return {
         "run_id": run.run_id,
         "stage": run.stage,
         "status": run.status,
-        "state": find_state(run),
+        "state": _find_state(run, lost),
         "attempt": run.attempt,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
@@ -98,9 +109,13 @@ def _count_rows(lake: Lake, run: RunRecord) -> dict[str, int] | None:
         return None
 
 
-def _make_row(lake: Lake, run: RunRecord) -> dict[str, Any]:
+def _find_state(run: RunRecord, lost: Collection[str]) -> str:
     from rlt_data.lake.sessions import find_state
 
+    return ROWS_LOST if run.finished and run.run_id in lost else find_state(run)
+
+
+def _make_row(lake: Lake, run: RunRecord, lost: Collection[str]) -> dict[str, Any]:
     wrote: Mapping[str, int] = run.rows_written
     rows_out, rejected = run.counts.get("rows_out"), run.counts.get("rejected")
     versions = {state.table: state.version for state in run.outputs}
@@ -112,7 +127,7 @@ def _make_row(lake: Lake, run: RunRecord) -> dict[str, Any]:
     return {
         "run": run.run_id[:12],
         "stage": run.stage,
-        "status": find_state(run),
+        "status": _find_state(run, lost),
         "started": run.started_at.isoformat(sep=" ", timespec="seconds"),
         "rows in": run.counts.get("rows_in"),
         "rows out": rows_out,

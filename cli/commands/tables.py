@@ -8,7 +8,7 @@ import typer
 
 from rlt_data.terminal import print_text
 
-from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows
+from ..common import JsonOption, LakeOption, open_lake, print_json, print_rows, warn_of_damage
 
 if TYPE_CHECKING:
     from rlt_data.lake import Lake
@@ -27,6 +27,7 @@ def command(
     Every older version can be queried: rlt-data sql 'select count(*) from "traces@3"'.
     """
     opened = open_lake(lake)
+    warn_of_damage(opened)
     if name is None:
         rows = [describe_table(opened, table.name) for table in opened.tables()]
         if json:

@@ -9,7 +9,7 @@ import polars as pl
 
 from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
-from rlt_data.lake.runs import RunRecord, find_run, list_runs, read_log_positions
+from rlt_data.lake.runs import RunRecord, find_run, list_runs, read_log_positions, sort_by_start
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def trace_lineage(catalog: Catalog, run_id: str | None = None) -> list[LineageSt
     if run_id is None:
         return [
             LineageStep(record, 0, find_makers(catalog, record, records), find_trainings(record, records))
-            for record in records.values()
+            for record in sort_by_start(catalog, records.values())
         ]
     start = find_run(catalog, run_id)
     steps: dict[str, LineageStep] = {}

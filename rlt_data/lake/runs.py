@@ -94,6 +94,28 @@ def sort_by_end(catalog: Catalog, runs: Iterable[RunRecord]) -> list[RunRecord]:
     return sorted(unsorted, key=order)
 
 
+def sort_by_start(catalog: Catalog, runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """Sort runs by when they started, the newest last, by the log of `runs` as in `sort_by_end`."""
+    unsorted = list(runs)
+    if len(unsorted) < 2:
+        return unsorted
+    positions = read_log_positions(catalog)
+
+    def order(run: RunRecord) -> tuple[int, str, str]:
+        return positions.get(run.run_id, (-1, -1))[0], str(run.started_at), run.run_id
+
+    return sorted(unsorted, key=order)
+
+
+def read_run_order(catalog: Catalog) -> list[tuple[str, int, int]]:
+    """Return of each run in the log of `runs` the versions in which it started, and finished first.
+
+    Of a run that is not finished the second is that of its last state.
+    """
+    starts, finishes = read_log_positions(catalog), _find_finishes(catalog)
+    return [(run_id, starts[run_id][0], finishes[run_id]) for run_id in starts if run_id in finishes]
+
+
 def _find_finishes(catalog: Catalog) -> dict[str, int]:
     """Return the version of `runs` in which each run finished first, or its last one if that is unclear."""
     runs = catalog.table("runs")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import QuickProgram
-from lake.integrity.corrupted_lake import find_entries, find_files, flip_bit, make_rows
+from lake.integrity.corrupted_lake import CORRUPTIONS, find_entries, find_files, flip_bit, make_rows
 
 from rlt_data.lake import Lake
 
@@ -127,3 +127,27 @@ def test_a_lake_that_does_not_exist_is_not_verified(program: QuickProgram) -> No
     assert done.returncode == 1
     assert "there is no lake here" in done.stderr
     assert not (program.folder / "nowhere").exists()
+
+
+@pytest.mark.parametrize("corruption", ["the table is removed", "a file is deleted"])
+def test_log_shows_runs_whose_rows_are_gone(corruption: str, program: QuickProgram) -> None:
+    lake = ("--lake", "lake")
+    for arguments in (("log",), ("tables",), ("lineage",)):
+        assert program(*arguments, *lake).stderr == ""
+    CORRUPTIONS[corruption](program.folder / "lake" / "traces")
+    damaged = {d.run_id for d in Lake(program.folder / "lake").check() if d.run_id}
+    assert len(damaged) == (3 if "table" in corruption else 1)
+    for arguments in (("log",), ("tables",), ("lineage",)):
+        done = program(*arguments, *lake)
+        assert done.returncode == 0
+        assert done.stderr.startswith("warning: the lake is damaged: traces")
+        assert "`rlt-data verify` names all damage" in done.stderr
+    shown = program("log", *lake).stdout
+    assert (
+        "rows lost: the run finished, and rows that it wrote are gone or damaged; `rlt-data verify`" in shown
+    )
+    runs = json.loads(program("log", "--json", *lake).stdout)
+    assert {run["run_id"] for run in runs if run["state"] == "rows lost"} == damaged
+    assert {run["state"] for run in runs if run["run_id"] not in damaged} == {"finished"}
+    (one,) = list(damaged)[:1]
+    assert "state: rows lost" in program("log", one, *lake).stdout

@@ -21,6 +21,7 @@ from rlt_data.errors import LakeError
 from rlt_data.lake.catalog import Catalog
 from rlt_data.lake.integrity.reading import check_used_files
 from rlt_data.lake.integrity.rows import find_losses, find_lost_entries
+from rlt_data.lake.runs import read_run_order
 from rlt_data.lake.sql.execution import (
     BATCH_ROWS,
     Execution,
@@ -29,7 +30,7 @@ from rlt_data.lake.sql.execution import (
     explain_out_of_memory,
     is_out_of_memory,
 )
-from rlt_data.lake.sql.views import DERIVED_VIEWS, VIEW_SOURCES
+from rlt_data.lake.sql.views import DERIVED_VIEWS, VIEW_SOURCES, RunOrder, quote_text, write_view
 from rlt_data.lake.tables.damage import Damage
 from rlt_data.lake.tables.signature import is_uniform
 from rlt_data.lake.tables.table import NO_VERSION, Table
@@ -258,10 +259,20 @@ def _open_views(
         if int(number) > table.version() and f"{name}@{number}" not in _list_table_names(connection, query):
             continue  # It only looks like a version: it is part of a string.
         files += _create_view(connection, table, int(number), f"{name}@{number}")
-    for view, sql in DERIVED_VIEWS.items():
-        if all(source in names for source in VIEW_SOURCES[view]):
-            connection.execute(sql)
+    words = {word.lower() for word in re.findall(r"\w+", query)}
+    for view in DERIVED_VIEWS:
+        named = view in words or _CATALOGUE.search(query)
+        if named and all(source in names for source in VIEW_SOURCES[view]):
+            connection.execute(write_view(view, lambda: _read_run_order(catalog)))
     return files
+
+
+def _read_run_order(catalog: Catalog) -> RunOrder:
+    """Read the order of the runs; where their log is damaged, and `incomplete` allows it, times decide."""
+    try:
+        return read_run_order(catalog)
+    except LakeError:
+        return []
 
 
 def find_read_tables(query: str) -> list[str]:
@@ -415,8 +426,3 @@ def _explain_error(error: duckdb.Error, connection: duckdb.DuckDBPyConnection, q
 def quote_name(name: str) -> str:
     """Quote an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def quote_text(text: str) -> str:
-    """Quote an SQL string."""
-    return "'" + text.replace("'", "''") + "'"

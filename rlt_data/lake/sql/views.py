@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 # Offsets count Unicode code points, in Python and in DuckDB's substring alike; SQL counts from 1.
 # Lists are unnested in parallel before the texts are joined, so that no list is copied for every token.
 _TOKEN_SCORES = """
@@ -41,9 +43,10 @@ FROM think_tokens LEFT JOIN traces USING (trace_id)
 
 _EVALUATION_LINEAGE = """
 CREATE VIEW evaluation_lineage AS
-WITH RECURSIVE facts AS (
+WITH RECURSIVE run_order AS ({run_order}),
+facts AS (
     SELECT
-        run_id, started_at, ended_at,
+        run_id, started_at, ended_at, started_version, ended_version,
         json_extract_string(counts, '$.extra.revision') AS revision,
         try_cast(json_extract_string(counts, '$.extra.optimiser_steps') AS BIGINT) AS steps,
         json_extract_string(counts, '$.extra.distillation') AS distillation_run,
@@ -52,11 +55,11 @@ WITH RECURSIVE facts AS (
         models[1].revision AS base_revision,
         stage = 'sft' AND json_extract_string(config, '$.role') = 'student' AS is_distilled,
         stage, status
-    FROM runs
+    FROM runs LEFT JOIN run_order USING (run_id)
 ),
 -- Runs that were made again have the same weights: the newest stands for them.
 trainings AS (
-    SELECT revision, arg_max(facts, (ended_at, run_id)) AS training
+    SELECT revision, arg_max(facts, (coalesce(ended_version, -1), ended_at, run_id)) AS training
     FROM facts WHERE revision IS NOT NULL AND status = 'finished' GROUP BY revision
 ),
 trained AS (
@@ -76,9 +79,12 @@ distilled AS (
         model_revision,
         coalesce(
             training.distillation_run,
-            (SELECT arg_max(facts.run_id, (facts.ended_at, facts.run_id)) FROM facts
+            (SELECT arg_max(facts.run_id, (coalesce(facts.ended_version, -1), facts.ended_at, facts.run_id))
+             FROM facts
              WHERE facts.stage = 'substitute' AND facts.status = 'finished'
-                 AND facts.ended_at <= training.started_at)
+                 AND coalesce(
+                     facts.ended_version < training.started_version, facts.ended_at <= training.started_at
+                 ))
         ) AS distillation_run
     FROM trained WHERE training.is_distilled
     QUALIFY row_number() OVER (PARTITION BY model_revision ORDER BY depth) = 1
@@ -125,7 +131,9 @@ set_traces AS (
     GROUP BY distillation_run
 ),
 verdicts AS (
-    SELECT evaluation_id, arg_max(verdict, (coalesce(ended_at, started_at), grade_id)) AS verdict
+    SELECT
+        evaluation_id,
+        arg_max(verdict, (coalesce(ended_version, -1), coalesce(ended_at, started_at), grade_id)) AS verdict
     FROM grades JOIN facts USING (run_id)
     WHERE "primary" AND extraction = 'stated'
     GROUP BY evaluation_id
@@ -149,13 +157,18 @@ LEFT JOIN (SELECT DISTINCT distillation_run, question_id FROM examples) AS seen
     USING (distillation_run, question_id)
 """
 
-# The same order as that of `evaluation_lineage`: grades of unfinished runs count from their start.
+# The same order as that of `evaluation_lineage`: grades of unfinished runs count from their last state.
 _GRADES_LATEST = """
 CREATE VIEW grades_latest AS
-SELECT grades.* FROM grades LEFT JOIN (SELECT run_id, started_at, ended_at FROM runs) AS graded USING (run_id)
+WITH run_order AS ({run_order}),
+graded AS (
+    SELECT run_id, started_at, ended_at, ended_version FROM runs LEFT JOIN run_order USING (run_id)
+)
+SELECT grades.* FROM grades LEFT JOIN graded USING (run_id)
 QUALIFY row_number() OVER (
     PARTITION BY evaluation_id, grader, extraction
-    ORDER BY coalesce(ended_at, started_at) DESC NULLS LAST, grade_id DESC
+    ORDER BY
+        coalesce(ended_version, -1) DESC, coalesce(ended_at, started_at) DESC NULLS LAST, grade_id DESC
 ) = 1
 """
 
@@ -179,3 +192,27 @@ VIEW_SOURCES = {
     ),
     "run_events": ("runs",),
 }
+_RUN_ORDER = "{run_order}"
+RunOrder = Sequence[tuple[str, int, int]]
+
+
+def write_view(name: str, read_order: Callable[[], RunOrder]) -> str:
+    """Return the statement that creates a derived view.
+
+    Clocks may be set back: where a view needs the order of the runs, `read_order` returns the run ids with
+    the versions of `runs` in which they started and ended.
+    """
+    sql = DERIVED_VIEWS[name]
+    return sql.replace(_RUN_ORDER, _write_order(read_order())) if _RUN_ORDER in sql else sql
+
+
+def _write_order(order: RunOrder) -> str:
+    typed = "CAST(NULL AS VARCHAR), CAST(NULL AS BIGINT), CAST(NULL AS BIGINT)"
+    rows = ", ".join(f"({quote_text(run_id)}, {started}, {ended})" for run_id, started, ended in order)
+    values = f"VALUES {rows}" if rows else f"SELECT {typed} WHERE false"
+    return f"SELECT * FROM ({values}) AS stored (run_id, started_version, ended_version)"
+
+
+def quote_text(text: str) -> str:
+    """Quote an SQL string."""
+    return "'" + text.replace("'", "''") + "'"

@@ -63,6 +63,17 @@ class RunOutputs:
         """Count the rows of the whole run by table."""
         return {name: len(self._earlier[name] | self._appended[name]) for name in self._tables}
 
+    def check_rows(self) -> None:
+        """Raise `LakeError` where rows that the run has committed are gone from the lake already."""
+        for name, rows in self.count_rows().items():
+            found = self._tables[name].count_by_run().get(self._first.run_id, 0) if rows else 0
+            if found < rows:
+                raise LakeError(
+                    f"table {name} has {found:,} of {rows:,} rows that this run wrote: it was damaged since",
+                    where=self._tables[name].uri,
+                    remedy="`rlt-data verify` names the damage; run the command again to make the rows anew",
+                )
+
     def count_reasons(self) -> dict[str, int]:
         """Count the rejects of the whole run by reason, as `rejected_REASON`, the most frequent first."""
         if not self._earlier[REJECTS] and not self._appended[REJECTS]:

@@ -87,6 +87,7 @@ class StageRun:
         if error is None:
             try:
                 self.flush()
+                self._outputs.check_rows()
                 self._end("finished")
             except BaseException as own:
                 self._fail(own)

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from opened_run import open_run
+from small_lake import MadeConfig, append_made, make_question, make_trace
 from stages.runtime.counting import CountConfig, Row, make_row, open_count
 
 from rlt_data.errors import LakeError, UsageError
 from rlt_data.hashing import hash_content
 from rlt_data.lake import Lake
+from rlt_data.lake.tables.log import name_entry
+from rlt_data.stages.runtime.run import StageRun
 
 
 @pytest.fixture
@@ -103,3 +107,28 @@ def test_two_runs_may_write_the_same_keys_to_a_set_and_not_to_rows(lake: Lake) -
     assert lake.table("questions").count() == 2
     assert run.summary.rows_out == 1
     assert run.summary.notes == ["skipped 1 rows that another run committed first"]
+
+
+def test_a_run_whose_committed_rows_are_gone_at_its_end_is_not_finished(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    append_made(lake, "ingest", "questions", [make_question(0)])
+
+    def start() -> StageRun:
+        opened = Lake(lake.uri)
+        return open_run(opened, "generate", MadeConfig(), inputs=("questions",), outputs=("traces",))
+
+    run = start()
+    run.append("traces", [make_trace(0, 0)])
+    run.flush()
+    newest = lake.table("traces").version()
+    run.append("traces", [make_trace(0, 1), make_trace(0, 2)])
+    run.flush()
+    (Path(lake.uri) / "traces" / name_entry(newest)).write_bytes(b"")
+    with pytest.raises(LakeError, match="traces has 2 of 3 rows that this run wrote"), run:
+        pass
+    assert Lake(lake.uri).run(run.run_id).status == "failed"
+    with start() as run:
+        assert run.resumed
+        run.append("traces", [make_trace(0, sample) for sample in range(3)])
+    assert run.summary.status == "finished"
+    assert Lake(lake.uri).table("traces").count() == 3
