@@ -139,13 +139,12 @@ def test_log_shows_runs_whose_rows_are_gone(corruption: str, program: QuickProgr
     assert len(damaged) == (3 if "table" in corruption else 1)
     for arguments in (("log",), ("tables",), ("lineage",)):
         done = program(*arguments, *lake)
-        assert done.returncode == 0
+        # Lineage reads the tables.
+        assert done.returncode == int(arguments == ("lineage",) and "file" in corruption)
         assert done.stderr.startswith("warning: the lake is damaged: traces")
         assert "`rlt-data verify` names all damage" in done.stderr
     shown = program("log", *lake).stdout
-    assert (
-        "rows lost: the run finished, and rows that it wrote are gone or damaged; `rlt-data verify`" in shown
-    )
+    assert "rows lost: the run finished, and rows that it wrote are gone or damaged" in shown
     runs = json.loads(program("log", "--json", *lake).stdout)
     assert {run["run_id"] for run in runs if run["state"] == "rows lost"} == damaged
     assert {run["state"] for run in runs if run["run_id"] not in damaged} == {"finished"}
