@@ -174,7 +174,7 @@ class _Tracer:
             )
         source = self._find_distillation(training)
         if source is not None:
-            origins.append(self._set_node(source, question, depth))
+            origins.append(self._set_node(source, question, depth, learned=_read_extra(training, "examples")))
         steps = {"steps": _read_extra(training, "optimiser_steps")}
         run = LineageNode(
             "trained by", training.run_id, {"stage": training.stage, **_drop_empty(steps)}, origins
@@ -196,10 +196,15 @@ class _Tracer:
             makers = [maker for maker in makers if maker.run_id.startswith(str(named))]
         return max(makers, key=lambda maker: self._order[maker.run_id], default=None)
 
-    def _set_node(self, run: RunRecord, question: str | None, depth: int) -> LineageNode:
-        """Return a distillation set: its ranking and scores, who wrote its traces, and its sources."""
+    def _set_node(self, run: RunRecord, question: str | None, depth: int, *, learned: Any) -> LineageNode:
+        """Return a distillation set: its ranking and scores, who wrote its traces, and its sources.
+
+        `learned` is how many of its examples the training used.
+        """
         examples = self._select("distillation", pl.col("run_id") == run.run_id, "question_id", "trace_id")
         facts: dict[str, Any] = {"run": run.run_id, "examples": examples.height}
+        if learned is not None and learned != examples.height:
+            facts["learned"] = learned
         if question is not None:
             facts["has_this_question"] = question in examples.get_column("question_id")
         origins = []

@@ -32,7 +32,7 @@ def parse_override(text: str) -> TomlDocument:
 def apply_override(data: dict[str, Any], change: dict[str, Any], *, name: str) -> dict[str, Any]:
     """Merge `change` into `data`; a key of digits is an index, from 0, into an array of tables.
 
-    Raises `UsageError` where the array has no such index.
+    Raises `UsageError` where the array has no such index, or where the section is turned off.
     """
     merged = dict(data)
     for key, value in change.items():
@@ -41,6 +41,12 @@ def apply_override(data: dict[str, Any], change: dict[str, Any], *, name: str) -
             merged[key] = apply_override(below, value, name=name)
         elif isinstance(below, list) and isinstance(value, dict):
             merged[key] = _change_array(below, value, key, name)
+        elif below is False and isinstance(value, dict):
+            raise UsageError(
+                f"{key} is turned off: {key} = false",
+                where=name,
+                remedy=f"remove {key} = false, or do not set keys of {key}",
+            )
         else:
             merged[key] = value
     return merged

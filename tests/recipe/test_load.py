@@ -312,3 +312,10 @@ def test_every_override_counts_and_the_last_of_one_key(base: Path):
     assert (generate.samples, score.exact, export.title) == (5, False, "a\nb")
     with pytest.raises(UsageError, match="integer"):
         load_recipe([base], ["generate.samples=3\nscore.exact=false"])
+
+
+def test_a_section_that_is_turned_off_is_not_turned_on_by_one_of_its_keys():
+    off = apply_override({}, parse_override("sft=false").data, name="--set sft=false")
+    change = parse_override("sft.trainer.max_steps=4")
+    with pytest.raises(UsageError, match="sft is turned off"):
+        apply_override(off, change.data, name=change.name)

@@ -50,6 +50,7 @@ facts AS (
         json_extract_string(counts, '$.extra.revision') AS revision,
         try_cast(json_extract_string(counts, '$.extra.optimiser_steps') AS BIGINT) AS steps,
         json_extract_string(counts, '$.extra.distillation') AS distillation_run,
+        try_cast(json_extract_string(counts, '$.extra.examples') AS BIGINT) AS examples_learned,
         json_extract_string(counts, '$.extra.ranking') AS ranking_run,
         -- A training names the model that it starts from first.
         models[1].revision AS base_revision,
@@ -76,7 +77,7 @@ students AS (
 ),
 distilled AS (
     SELECT
-        model_revision,
+        model_revision, training.examples_learned,
         coalesce(
             training.distillation_run,
             (SELECT arg_max(facts.run_id, (coalesce(facts.ended_version, -1), facts.ended_at, facts.run_id))
@@ -142,7 +143,7 @@ SELECT
     evaluation_id, evaluations.task, evaluations.question_id, sample_index, verdict,
     evaluations.source, evaluations.source_row, evaluations.run_id AS evaluate_run,
     evaluations.model, evaluations.model_revision, student_runs,
-    distillation_run, set_traces.examples,
+    distillation_run, set_traces.examples, distilled.examples_learned,
     CASE WHEN distillation_run IS NOT NULL THEN seen.question_id IS NOT NULL END AS question_in_set,
     ranking_run, score_runs, trace_runs, teachers, teacher_revisions, teacher_runs, teacher_steps,
     training_sources

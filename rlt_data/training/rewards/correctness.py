@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from rlt_data.formats import ConversationFormat, find_response, parse_student_completion
@@ -39,8 +40,13 @@ class CorrectnessReward:
         self.format = format
         self.tokenizer = policy_tokenizer
         self.format_penalty = format_penalty
+        self._is_truncated: Callable[[Sequence[int]], bool] = lambda ids: False
         self.last: list[ScoredCompletion] = []
         """The completions of the last call, in its order."""
+
+    def follow(self, trainer: Any) -> None:
+        """Learn from the trainer which completions the length limit ended."""
+        self._is_truncated = trainer.is_truncated
 
     def __call__(
         self,
@@ -61,20 +67,25 @@ class CorrectnessReward:
         """
         texts = read_completions(self.tokenizer, completions, completion_ids)
         parsed = [parse_student_completion(self.format, text) for text in texts]
+        ids = completion_ids if completion_ids is not None else [()] * len(texts)
         details = metadata if metadata is not None else [None] * len(texts)
         items = [
             Item(
                 key=str(index),
                 completion=text,
                 response=find_response(text, trace),
-                truncated=False,
+                truncated=self._is_truncated(ids[index]),
                 question=question[index],
                 answer=answer[index] or extract_answer(solution[index]),
                 metadata=json.loads(details[index] or "{}"),
             )
             for index, (text, trace) in enumerate(zip(texts, parsed, strict=True))
         ]
-        grades = self.grader.grade(items, "stated")
+        grades = [
+            # The rest of a truncated answer is unknown: "4" may be the beginning of "42".
+            replace(grade, verdict="truncated") if item.truncated and grade.verdict != "ungradable" else grade
+            for item, grade in zip(items, self.grader.grade(items, "stated"), strict=True)
+        ]
         self.last = [
             ScoredCompletion(trace.think or "", trace.state, self._score(grade, trace))
             for grade, trace in zip(grades, parsed, strict=True)

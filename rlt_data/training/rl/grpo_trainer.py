@@ -189,7 +189,7 @@ class RltTrainer(GRPOTrainer):
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if self.use_vllm:
             self.sync.compare(output, step=self.state.global_step)
-        truncated = [self._is_truncated(ids) for ids in self._completion_ids]
+        truncated = [self.is_truncated(ids) for ids in self._completion_ids]
         if self._mask_truncated:
             kept = torch.tensor([not flag for flag in truncated], device=output["completion_mask"].device)
             output["completion_mask"] = output["completion_mask"] * kept.unsqueeze(1)
@@ -198,7 +198,7 @@ class RltTrainer(GRPOTrainer):
             self._record_rollouts(inputs, output, truncated)
         return output
 
-    def _is_truncated(self, ids: list[int]) -> bool:
+    def is_truncated(self, ids: Sequence[int]) -> bool:
         """Whether the length limit ended a completion, rather than an end token or the stop text."""
         ended = bool(ids) and (ids[-1] in self._ends or self._reader.ends_here(ids))
         return len(ids) >= self.max_completion_length and not ended

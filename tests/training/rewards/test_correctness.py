@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -85,3 +86,27 @@ def test_an_answer_that_cannot_be_compared_is_not_right() -> None:
     logged: dict[str, float] = {}
     assert list_rewards(reward(junk, long, WHOLE, grader="math", log=logged.__setitem__)) == [0.0, 0.0, 1.0]
     assert logged["correctness/failed"] == pytest.approx(2 / 3)
+
+
+class WordTokenizer:
+    """Decodes every text to the same completion, whatever its ids."""
+
+    eos_token_id = pad_token_id = 0
+
+    def decode(self, ids: Sequence[int], **_: object) -> str:
+        return WHOLE
+
+
+class ShortTrainer:
+    """Regards completions of three tokens as truncated."""
+
+    def is_truncated(self, ids: Sequence[int]) -> bool:
+        return len(ids) == 3
+
+
+def test_a_truncated_completion_is_not_right() -> None:
+    function = reward(WHOLE)
+    function.tokenizer = WordTokenizer()
+    function.follow(ShortTrainer())
+    same = {"question": ["1 + 1 ="] * 2, "solution": ["\\boxed{2}"] * 2, "answer": ["2"] * 2}
+    assert function([""] * 2, [WHOLE] * 2, [[5, 6], [5, 6, 7]], **same) == [1.0, 0.0]
