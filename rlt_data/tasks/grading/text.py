@@ -10,9 +10,12 @@ from rlt_data.tasks.extraction import extract
 from rlt_data.tasks.grading.base import Extraction, Grade, GraderName, GraderSettings, Item, make_grade
 
 _DROPPED = re.compile(
-    r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\\[,;:!]|\\ |\$|\s+"
+    r"\\(?:left|right|displaystyle|quad|qquad)(?![A-Za-z])|\$"
     r"|(?<=\d)(?:\{,\}|,)(?=\d{3}(?!\d))"
 )
+_BLANK = r"(?:\\[,;:! ]|\s)"
+_GROUPS = re.compile(rf"(?<![\d.])[1-9]\d{{0,2}}(?:,?{_BLANK}+\d{{3}})+(?!\d)")
+_BLANKS = re.compile(rf"{_BLANK}+")
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _WRAPPING = re.compile(r"^(?:\*+|\\\(|\\\[)+|(?:\*+|\\\)|\\\]|\.)+$")
@@ -22,7 +25,7 @@ class TextGrader:
     """Compares answers as texts, after case, blanks, and the marks of LaTeX that mean nothing are removed."""
 
     name: GraderName = "text"
-    version = "1"
+    version = "2"
 
     def __init__(self, settings: GraderSettings) -> None:
         del settings
@@ -55,4 +58,11 @@ def normalize_text(text: str) -> str:
     """Normalise an answer: 1{,}000 and 1000, \\dfrac and \\frac, \\text{A} and a are the same."""
     text = _WRAPPING.sub("", unicodedata.normalize("NFKC", text).strip())
     text = _FRACTION.sub(r"\\frac", _TEXT.sub(r"\1", text))
-    return _DROPPED.sub("", text).casefold()
+    text = _DROPPED.sub("", _GROUPS.sub(_join_groups, text))
+    # Between digits blanks count: 1 2 is not 12.
+    return re.sub(r"(?<!\d) | (?!\d)", "", _BLANKS.sub(" ", text)).casefold()
+
+
+def _join_groups(match: re.Match[str]) -> str:
+    # A comma and a plain blank part the items of a list.
+    return match[0] if re.search(r",\s", match[0]) else re.sub(rf"{_BLANK}|,", "", match[0])

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from fractions import Fraction
 from typing import Literal, Protocol
 
 from rlt_data.tasks.grading.math.normalization import (
+    convert_angles,
     fold_words,
+    is_decimal,
     is_words,
     normalize_answer,
     parse_number,
+    read_currency,
+    read_mark,
+    remove_blanks,
     split_degrees,
+    split_half_of_day,
     split_percent,
     split_unit,
     squeeze,
@@ -21,15 +28,25 @@ from rlt_data.tasks.grading.math.structure import Structure, parse_structure, sp
 
 Kind = Literal["values", "equations", "sets"]
 
-_NAME = re.compile(
-    r"\\?[a-zA-Z]+'?(?:_\{?\w+\}?)?(?:\([a-zA-Z, ]*\))?|\\text\{[^{}]*\}"
-    r"|[a-zA-Z](?:_\{?\w+\}?)?\^\{?-1\}?\(x\)"
+_INDEX = r"(?:_(?:\{[^{}=]*\}|\w|\\[a-zA-Z]+))?"
+_PLAIN_NAME = (
+    rf"(?:\\?[a-zA-Z]+'*{_INDEX}"
+    rf"|\\(?:text|mathbf|vec|overline|widehat|hat|bar|boldsymbol)\{{[^{{}}]*\}}{_INDEX})"
 )
+# What an answer may be called: x, x_1, AB, the area, f(2), f^{-1}(x), \angle ABC, |AB|, [ABC], \cos A.
+_NAME = re.compile(
+    rf"{_PLAIN_NAME}|[a-zA-Z]+(?: [a-zA-Z]+)+"
+    rf"|(?:[fghpqFGHPQTEVSNAC]|\\?[a-zA-Z]{{2,}}|\\text\{{[^{{}}]*\}}){_INDEX}'*(?:\^\{{?-1\}}?)?\([^=]*\)"
+    rf"|\\(?:angle|triangle|measuredangle|sin|cos|tan|cot|sec|csc|vec)\s*\\?[a-zA-Z]+{_INDEX}"
+    r"|m\s*\\angle\s*[a-zA-Z]+|\|(?:[A-Z]+|[zw]|\\vec\{?[a-zA-Z]\}?)\||\[[A-Z]{3,}\]"
+)
+_SUM = re.compile(rf"{_PLAIN_NAME}(?:\s*[-+]\s*{_PLAIN_NAME})+")
+_CHOICE = re.compile(r"\$?\s*(?:\\(?:text|textbf|mathrm)\{\s*\(?[A-Z]\)?\s*\}|\([A-Z]\))\s*\$?")
 _BASED = re.compile(r"(?P<digits>[0-9A-Fa-f]+)_\{?(?P<base>[0-9]{1,2})\}?")
 _ORDER = re.compile(r"\\(?:le|ge|leq|geq|lt|gt|ne|neq|leqslant|geqslant)(?![A-Za-z])|[<>]")
 # What no parser here reads; such answers are equal only as texts.
 _ONLY_TEXT = re.compile(
-    r"\\(?:ldots|dots|cdots|forall|exists|text|mid|to|rightarrow|implies)(?![A-Za-z])|[?@&;\"]"
+    r"\\(?:ldots|dots|cdots|forall|exists|text|mid|to|rightarrow|implies)(?![A-Za-z])|[?@&;\"]|[0-9] [0-9]"
 )
 ABSOLUTE, RELATIVE = Fraction(5, 10**7), Fraction(1, 10**5)
 """How far a decimal may be from the value that it approximates: in all, and as a share of that value."""
@@ -45,9 +62,17 @@ class Comparer(Protocol):
 
 def compare_answers(true: str, given: str, compare: Comparer) -> bool:
     """Return whether two answers are equal. Raises `OverLimitError` where one exceeds the limits."""
+    is_choice = _CHOICE.fullmatch(true.strip()) is not None
+    currencies = read_currency(true), read_currency(given)
     true, given = normalize_answer(true), normalize_answer(given)
     if not true or not given:
         return False
+    if currencies != (None, None):
+        marks = _choose_mark(currencies[0], true), _choose_mark(currencies[1], given)
+        if None not in marks and marks[0] != marks[1]:
+            return False
+    if is_choice and fold_words(true) == fold_words(given):
+        return True
     if squeeze(true) == squeeze(given):
         return True
     if is_words(true) or is_words(given):
@@ -55,6 +80,11 @@ def compare_answers(true: str, given: str, compare: Comparer) -> bool:
     if len(true) > 2 and true.isalpha() and true.casefold() == given.casefold():
         return True
     return _compare(parse_structure(_choose(true, true)), parse_structure(_choose(given, true)), compare)
+
+
+def _choose_mark(currency: str | None, text: str) -> str | None:
+    mark = read_mark(text)
+    return None if currency and mark and mark != currency else currency or mark
 
 
 def _choose(text: str, true: str) -> str:
@@ -70,6 +100,9 @@ def _compare(true: Structure, given: Structure, compare: Comparer) -> bool:
     kinds = (true.kind, given.kind)
     if kinds == ("value", "value"):
         return compare_values(true.text, given.text, compare)
+    if kinds == ("list", "list") and _is_named(true.parts) != _is_named(given.parts):
+        # The values of several names have an order, since their names do.
+        return _compare_ordered(true.parts, given.parts, compare)
     if kinds in (("list", "list"), ("union", "union")):
         return _compare_unordered(true.parts, given.parts, compare)
     if kinds in (("matrix", "matrix"), ("determinant", "determinant")):
@@ -117,6 +150,43 @@ def _compare_unordered(true: Sequence[Structure], given: Sequence[Structure], co
     return True
 
 
+def _is_named(items: Sequence[Structure]) -> bool:
+    """Return whether items are values of different names, as a = 1, b = 2; x_1 and x_2 are of one name."""
+    sides = [split_top_level(item.text, ("=",)) for item in items]
+    if not all(len(side) > 1 and is_name(side[0]) for side in sides):
+        return False
+    return len({side[0].split("_")[0].strip() for side in sides}) > 1
+
+
+def is_name(text: str) -> bool:
+    """Return whether one side of an equation only names the other: a name, or a sum of names, as x + y.
+
+    2x and x^2 are none: 2x = 5 gives x another value.
+    """
+    text = split_degrees(text)[0]
+    if _SUM.fullmatch(text):
+        names = re.split(r"\s*[-+]\s*", text)
+        return len(set(names)) == len(names)
+    return _NAME.fullmatch(text) is not None
+
+
+def _compare_chain(true: str, sides: Sequence[str], compare: Comparer) -> bool:
+    """Compare a value with all sides of an equation but its names: 1 + 1 = 2 is 2, and 2x = 5 is not 5."""
+    named = is_name(sides[0])
+    for index, side in enumerate(sides):
+        is_last = index == len(sides) - 1
+        if not is_last and (is_name(side) or (named and _is_formula(side))):
+            continue
+        if not compare_values(true, side, compare):
+            return False
+    return True
+
+
+def _is_formula(text: str) -> bool:
+    """Return whether a text has variables, as the middle of A = \\pi r^2 = 9\\pi."""
+    return re.search(r"[a-zA-Z]", re.sub(r"\\text\{[^{}]*\}|\\[a-zA-Z]+", "", text)) is not None
+
+
 def compare_values(true: str, given: str, compare: Comparer) -> bool:
     """Return whether two values are equal; either may be an equation that names it, such as x = 5."""
     if squeeze(true) == squeeze(given):
@@ -124,13 +194,15 @@ def compare_values(true: str, given: str, compare: Comparer) -> bool:
     true_sides, given_sides = split_top_level(true, ("=",)), split_top_level(given, ("=",))
     if len(true_sides) > 1 and len(given_sides) > 1:
         if squeeze(true_sides[0]) == squeeze(given_sides[0]):
-            return compare_values(true_sides[-1], given_sides[-1], compare)
+            return _compare_chain(true_sides[-1], given_sides[1:], compare)
         return not _ONLY_TEXT.search(true + given) and compare("equations", true, given)
     if len(true_sides) > 1:
-        named = _NAME.fullmatch(true_sides[0]) is not None
-        return named and compare_values(true_sides[-1], given, compare)
+        return is_name(true_sides[0]) and compare_values(true_sides[-1], given, compare)
     if len(given_sides) > 1:
-        return compare_values(true, given_sides[-1], compare)
+        return _compare_chain(true, given_sides, compare)
+    (true, true_half), (given, given_half) = split_half_of_day(true), split_half_of_day(given)
+    if true_half and given_half and true_half != given_half:
+        return False
     if ":" in true or ":" in given:
         return _compare_ratios(true, given, compare)
     return _compare_quantities(true, given, compare)
@@ -148,19 +220,27 @@ def _compare_ratios(true: str, given: str, compare: Comparer) -> bool:
 
 
 def _compare_quantities(true: str, given: str, compare: Comparer) -> bool:
-    (true, _), (given, _) = split_degrees(true), split_degrees(given)
-    (true, true_unit), (given, given_unit) = split_unit(true), split_unit(given)
-    if true_unit and given_unit and true_unit.split("^")[0] != given_unit.split("^")[0]:
+    true, given = convert_angles(true), convert_angles(given)
+    marks = read_mark(true), read_mark(given)
+    if None not in marks and marks[0] != marks[1]:
         return False
+    (true, _), (given, _) = split_degrees(true), split_degrees(given)
+    (true, _), (given, _) = split_unit(true), split_unit(given)
     (true, true_percent), (given, given_percent) = split_percent(true), split_percent(given)
     if _compare_plain(true, given, compare):
         return True
     # 50% is 0.5, and, where percents are asked for, 50.
     if true_percent and not given_percent:
-        return _compare_plain(f"({true})/100", given, compare)
+        return _compare_plain(_write_hundredth(true), given, compare)
     if given_percent and not true_percent:
-        return _compare_plain(true, f"({given})/100", compare)
+        return _compare_plain(true, _write_hundredth(given), compare)
     return False
+
+
+def _write_hundredth(text: str) -> str:
+    if not is_decimal(text):
+        return f"({text})/100"
+    return f"{Decimal(remove_blanks(text)).scaleb(-2):f}"
 
 
 def _compare_plain(true: str, given: str, compare: Comparer) -> bool:
@@ -170,7 +250,9 @@ def _compare_plain(true: str, given: str, compare: Comparer) -> bool:
         return False
     one, other = parse_number(true), parse_number(given)
     if one is not None and other is not None:
-        return is_near(one, other, exact="." not in true + given)
+        if is_decimal(true) == is_decimal(given):
+            return one == other
+        return is_near(other, one) if is_decimal(true) else is_near(one, other)
     based, given_based = _BASED.fullmatch(squeeze(true)), _BASED.fullmatch(squeeze(given))
     if based and given_based:
         return based.group("digits", "base") == given_based.group("digits", "base")
@@ -186,8 +268,11 @@ def _compare_plain(true: str, given: str, compare: Comparer) -> bool:
     return compare("values", true, given)
 
 
-def is_near(true: Fraction, given: Fraction, *, exact: bool) -> bool:
-    """Return whether two numbers are equal, or as near as a decimal is to the value that it approximates."""
-    if exact or true == given or true.denominator == 1:
-        return true == given
-    return abs(true - given) <= min(ABSOLUTE, abs(true) * RELATIVE)
+def is_near(value: Fraction, decimal: Fraction) -> bool:
+    """Return whether a decimal is equal to an exact value, or as near as a decimal is that approximates it.
+
+    Nothing approximates a value that six decimals write out.
+    """
+    if value == decimal or 10**6 % value.denominator == 0:
+        return value == decimal
+    return abs(value - decimal) <= min(ABSOLUTE, abs(value) * RELATIVE)

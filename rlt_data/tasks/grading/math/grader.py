@@ -9,7 +9,7 @@ from rlt_data.tasks.extraction import extract
 from rlt_data.tasks.grading.base import Extraction, Grade, GraderName, GraderSettings, Item, make_grade
 from rlt_data.tasks.grading.math.verifier import AnswerVerifier
 
-RULES = 1
+RULES = 2
 """Version of the rules of this module and of `comparison.py`; part of the grader's version."""
 
 

@@ -26,7 +26,10 @@ _CHARACTERS = str.maketrans(
 _WRAPPING = re.compile(r"^(?:\\\(|\\\[|\\displaystyle\b|\*\*|[\s$`:=])+|(?:\\\)|\\\]|\*\*|\\\\|[\s$`.,;:])+$")
 _CURRENCY = re.compile(r"\\[$€£]|[$€£]|\\text\{\s*\\?\$\s*\}|\\euro\b|\\pounds\b")
 _GROUPED = re.compile(r"(?<=[0-9])(?:\{,\}|,\\!|\\,|\\!|\{\s\})\s*(?=[0-9]{3}(?![0-9]))")
-_SPACED_GROUPS = re.compile(r"(?<![0-9.])[0-9]{1,3}(?: [0-9]{3})+(?![0-9])")
+_SPACED_GROUPS = re.compile(
+    r"(?<![0-9.])(?<![0-9] )[1-9][0-9]{0,2}(?: [0-9]{3})+(?! ?[0-9])"
+    r"|(?<=[0-9]\.)[0-9]{3}(?: [0-9]{3})* [0-9]{1,3}(?! ?[0-9])"
+)
 _COMMA_GROUPS = re.compile(r"(?<![0-9.,(\[{])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9,])")
 _SIZES = re.compile(
     r"\\(?:left|right|bigl|bigr|Bigl|Bigr|biggl|biggr|big|Big|bigg|Bigg)(?![A-Za-z])\s*\.?(?=.)"
@@ -67,15 +70,29 @@ _UNIT_NAMES = {
     "km": "km kilometer kilometre", "in": "inch inche", "ft": "ft feet foot", "yd": "yd yard", "mi": "mile",
     "s": "sec second", "min": "min minute", "h": "hr hour", "d": "day", "w": "week", "month": "month",
     "y": "yr year", "g": "gram", "kg": "kg kilogram", "lb": "lb pound", "dollar": "dollar usd buck",
-    "cent": "cent", "l": "liter litre", "ml": "ml milliliter millilitre", "mph": "mph",
+    "cent": "cent", "euro": "euro eur", "l": "liter litre", "ml": "ml milliliter millilitre", "mph": "mph",
 }  # fmt: skip
 _UNITS = {alias: name for name, aliases in _UNIT_NAMES.items() for alias in aliases.split()}
 _POWERS = {"square": "2", "squared": "2", "sq": "2", "cubic": "3", "cubed": "3"}
 _UNIT = re.compile(
-    r"^(?P<value>.*[0-9})])\s*"
+    r"^(?P<value>.*(?:[0-9})]|\\pi))\s*"
     r"(?:\\text\s*\{\s*(?P<text>[A-Za-z][A-Za-z ./-]*)\}|\s(?P<words>[A-Za-z]{2}[A-Za-z ./-]*))"
     r"\s*(?:\^\s*\{?(?P<power>[23])\}?)?\s*$",
     re.DOTALL,
+)
+_CURRENCIES = {"$": "dollar^1", "€": "euro^1", "£": "lb^1"}
+_CURRENCY_SIGN = re.compile(r"\\([$€£])|([€£])|\\text\{\s*(\$)\s*\}|\\(euro|pounds)\b")
+_HALF_OF_DAY = re.compile(
+    r"(?:(?:(?<=:[0-9]{2})\s*|\s+)(?P<plain>[ap])\.? ?m\.?"
+    r"|\s*\\text\{\s*(?P<text>[ap])\.? ?m\.?\s*\})\s*$",
+    re.IGNORECASE,
+)
+_ANGLE = re.compile(
+    r"(?P<function>\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\s*\{?[0-9]\}?)?)\s*"
+    r"(?P<open>[({]?)\s*(?P<angle>[0-9]+(?:\.[0-9]+)?)\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))\s*(?P<close>[)}]?)"
+)
+_REPEATING = re.compile(
+    r"(?P<sign>[-+]?)(?P<whole>[0-9]*)\.(?P<first>[0-9]*)\\(?:overline|bar)\{?(?P<period>[0-9]+)\}?"
 )
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 _RATIO = re.compile(
@@ -142,6 +159,48 @@ def split_percent(text: str) -> tuple[str, bool]:
     return stripped.strip(), stripped != text
 
 
+def read_currency(text: str) -> str | None:
+    """Return the unit of the currency sign of an answer that is not normalised; None where there is none.
+
+    A bare dollar may be a mark of mathematics, so it is none.
+    """
+    found = _CURRENCY_SIGN.search(text)
+    if found is None:
+        return None
+    if found[4]:
+        return "euro^1" if found[4] == "euro" else _CURRENCIES["£"]
+    return _CURRENCIES[found[1] or found[2] or found[3]]
+
+
+def split_half_of_day(text: str) -> tuple[str, str | None]:
+    """Part a time of day from its a.m. ("a") or p.m. ("p"); None where it has neither."""
+    found = _HALF_OF_DAY.search(text)
+    if found is None or not text[: found.start()].strip()[-1:].isdigit():
+        return text, None
+    return text[: found.start()].strip(), (found["plain"] or found["text"]).lower()
+
+
+def convert_angles(text: str) -> str:
+    """Write degrees in functions as radians: \\sin 30^\\circ as \\sin(\\frac{30\\pi}{180})."""
+    return _ANGLE.sub(
+        lambda match: (
+            rf"{match['function']}(\frac{{{match['angle']}\pi}}{{180}})"
+            if (match["open"], match["close"]) in (("", ""), ("(", ")"), ("{", "}"))
+            else match[0]
+        ),
+        text,
+    )
+
+
+def read_mark(text: str) -> str | None:
+    """Return what a quantity is measured in: a known unit, degrees or percent; None where it does not say."""
+    if split_percent(text)[1]:
+        return "percent"
+    if split_degrees(text)[1]:
+        return "degree"
+    return split_unit(text)[1] or None
+
+
 def split_unit(text: str) -> tuple[str, str | None]:
     """Part an answer from its unit, such as cm^2; None where there is none, "" for one that is unknown."""
     found = _UNIT.match(text)
@@ -157,10 +216,15 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 
 def parse_number(text: str) -> Fraction | None:
-    """Return the exact value of an integer, a decimal, a fraction of integers or a mixed number."""
-    plain = text.replace(" ", "")
+    """Return the exact value of an integer, a decimal (also a repeating one), a fraction, a mixed number."""
+    plain = remove_blanks(text)
     if _NUMBER.fullmatch(plain):
         return Fraction(plain)
+    repeating = _REPEATING.fullmatch(plain)
+    if repeating is not None:
+        whole, first, period = repeating["whole"] or "0", repeating["first"], repeating["period"]
+        value = int(whole + first) + Fraction(int(period), int("9" * len(period)))
+        return value / Fraction("1" + "0" * len(first)) * (-1 if repeating["sign"] == "-" else 1)
     found = _RATIO.fullmatch(plain)
     if found is None:
         return None
@@ -170,6 +234,16 @@ def parse_number(text: str) -> Fraction | None:
     else:
         top, bottom = int(found["a"] or found["c"]), int(found["b"] or found["d"])
     return Fraction(sign * top, bottom) if bottom else None
+
+
+def is_decimal(text: str) -> bool:
+    """Return whether an answer is an integer or a decimal, written out."""
+    return _NUMBER.fullmatch(remove_blanks(text)) is not None
+
+
+def remove_blanks(text: str) -> str:
+    """Return an answer without blanks, except between digits: 1 2 is not 12."""
+    return re.sub(r"(?<![0-9]) | (?![0-9])", "", re.sub(r"\s+", " ", text))
 
 
 def is_words(text: str) -> bool:
@@ -187,8 +261,8 @@ def fold_words(text: str) -> str:
 
 
 def squeeze(text: str) -> str:
-    """Return an answer without blanks, and without braces around single characters."""
-    return re.sub(r"\{([0-9A-Za-z])\}", r"\1", re.sub(r"\s+", "", text))
+    """Return an answer without blanks, except between digits, and without braces around single characters."""
+    return re.sub(r"\{([0-9A-Za-z])\}", r"\1", remove_blanks(text))
 
 
 def _brace_fraction(match: re.Match[str]) -> str:

@@ -78,6 +78,9 @@ def _read_numeral(text: str, *arguments: Any, **options: Any) -> Any:
 
 def compare(kind: Kind, true: str, given: str) -> bool:
     """Return whether two values, equations or sets are equal. Raises `OverLimitError`."""
+    if _mixes_cases(true + " " + given):
+        # The parser reads A and a as one variable.
+        return False
     try:
         match kind:
             case "values":
@@ -96,9 +99,7 @@ def compare(kind: Kind, true: str, given: str) -> bool:
 def parse(text: str) -> Any:
     """Parse LaTeX. Raises `_UnreadableError`, and `OverLimitError` where the expression is too large."""
     layout = normalize_latex(text, config=_LAYOUT)
-    letters = set(re.sub(r"\\[a-zA-Z]+", "", layout))
-    if any(letter.isupper() and letter.lower() in letters for letter in letters):
-        # The parser reads A and a as one variable.
+    if _mixes_cases(layout):
         raise _UnreadableError(text)
     try:
         parsed = latex2sympy(
@@ -119,6 +120,12 @@ def parse(text: str) -> Any:
         parsed = parsed.xreplace({symbol: sympy.I for symbol in parsed.free_symbols if symbol.name == "i"})
     check_size(parsed)
     return parsed
+
+
+def _mixes_cases(text: str) -> bool:
+    """Return whether a variable is in upper and in lower case."""
+    letters = set(re.sub(r"\\(?:begin|end)\s*\{[a-zA-Z]*\}|\\[a-zA-Z]+", "", text))
+    return any(letter.isupper() and letter.lower() in letters for letter in letters)
 
 
 def check_size(expression: Any) -> None:
@@ -164,6 +171,9 @@ def _estimate_bits(number: Any) -> float:
 
 
 def _compare_values(true: Any, given: Any) -> bool:
+    if any(isinstance(value, sympy.Basic) and value.has(sympy.zoo, sympy.nan) for value in (true, given)):
+        # What is undefined is equal to nothing.
+        return False
     if true == given:
         return True
     if _is_expression(true) and _is_expression(given):
@@ -182,20 +192,46 @@ def _evaluate(expression: Any) -> Any:
 
 
 def _compare_expressions(true: Any, given: Any) -> bool:
+    floats = true.has(sympy.Float), given.has(sympy.Float)
+    true, given = _read_decimals(true), _read_decimals(given)
+    ends = _is_written_out(true, is_decimal=floats[0]), _is_written_out(given, is_decimal=floats[1])
+    # A decimal approximates only what has no decimals of its own: 0.5000004 is not 0.5.
+    is_decimal = any(floats) and not all(ends) and (floats[0] != floats[1] or ends[0] != ends[1])
     names = sorted({symbol.name for symbol in true.free_symbols | given.free_symbols})
     if names:
-        return _compare_at_points(true, given, names)
+        return _compare_at_points(true, given, names, is_decimal=is_decimal)
     true, given = true.doit(), given.doit()
-    if true.is_Rational and given.is_Rational:
+    if not is_decimal and true.is_Rational and given.is_Rational:
         return bool(true == given)
-    return _is_equal(
-        true.evalf(_DIGITS), given.evalf(_DIGITS), is_decimal=true.has(sympy.Float) or given.has(sympy.Float)
+    return _is_equal(true.evalf(_DIGITS), given.evalf(_DIGITS), is_decimal=is_decimal)
+
+
+def _read_decimals(expression: Any) -> Any:
+    """Return an expression with its decimals as the fractions that they write out."""
+    return expression.xreplace(
+        {number: sympy.Rational(str(number)) for number in expression.atoms(sympy.Float)}
     )
 
 
-def _compare_at_points(true: Any, given: Any, names: list[str]) -> bool:
+def _is_written_out(expression: Any, *, is_decimal: bool) -> bool:
+    """Return whether the numbers of an expression are integers and decimals, which nothing approximates.
+
+    Fractions are where six decimals write them out.
+    """
+    if not expression.free_symbols:
+        expression = expression.doit()
+        if not expression.is_Rational:
+            return False
+    if expression.has(sympy.NumberSymbol) or any(
+        power.base.is_number and not power.exp.is_integer for power in expression.atoms(sympy.Pow)
+    ):
+        return False
+    scale = 10**40 if is_decimal else 10**6
+    return all(scale % number.q == 0 for number in expression.atoms(sympy.Rational))
+
+
+def _compare_at_points(true: Any, given: Any, names: list[str], *, is_decimal: bool) -> bool:
     is_complex = true.has(sympy.I) or given.has(sympy.I)
-    is_decimal = true.has(sympy.Float) or given.has(sympy.Float)
     equal = 0
     for point in _iterate_points(names):
         one, other = _evaluate_at(true, point), _evaluate_at(given, point)
