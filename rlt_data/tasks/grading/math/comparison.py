@@ -167,7 +167,7 @@ def is_name(text: str) -> bool:
     if _SUM.fullmatch(text):
         names = re.split(r"\s*[-+]\s*", text)
         return len(set(names)) == len(names)
-    return _NAME.fullmatch(text) is not None
+    return _NAME.fullmatch(text) is not None and text not in (r"\pi", r"\infty")
 
 
 def _compare_chain(true: str, sides: Sequence[str], compare: Comparer) -> bool:
