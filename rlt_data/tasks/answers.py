@@ -50,20 +50,21 @@ class Box:
 
 
 def find_boxes(text: str) -> list[Box]:
-    """Find the complete boxes that are not empty, in the order of their beginnings; braces may be nested."""
-    open_braces: list[re.Match[str] | None] = []  # the mark of a box; None for any other brace
+    """Find the complete boxes that are not empty, by their beginnings; of nested ones, the inner alone."""
+    # The mark of a box, or None for any other brace, with the number of boxes before it.
+    open_braces: list[tuple[re.Match[str] | None, int]] = []
     boxes: list[Box] = []
     for mark in _MARKS.finditer(text):
-        if mark["box"] is not None:
-            open_braces.append(mark)
-        elif mark["bare"] is not None:
+        if mark["bare"] is not None:
             boxes.append(Box(mark.start(), mark.end(), mark["bare"]))
-        elif mark[0] == "{":
-            open_braces.append(None)
+        elif mark["box"] is not None or mark[0] == "{":
+            open_braces.append((mark if mark["box"] is not None else None, len(boxes)))
         elif mark[0] == "}" and open_braces:
-            box = open_braces.pop()
-            content = "" if box is None else text[box.end() : mark.start()].strip()
-            if box is not None and content and not _PLACEHOLDER.fullmatch(content):
+            box, before = open_braces.pop()
+            if box is None or len(boxes) > before:
+                continue
+            content = text[box.end() : mark.start()].strip()
+            if content and not _PLACEHOLDER.fullmatch(content):
                 boxes.append(Box(box.start(), mark.end(), content))
     return sorted(boxes, key=lambda box: box.start)
 
