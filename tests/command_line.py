@@ -55,7 +55,7 @@ class QuickProgram(Program):
     def __call__(self, *arguments: str, input: str | None = None, **env: str) -> Done:
         assert not env, "environment variables need a separate process"
         before, stdout, stderr = sys.stdin, io.StringIO(), io.StringIO()
-        sys.stdin = io.StringIO(input or "")
+        sys.stdin = io.TextIOWrapper(io.BytesIO((input or "").encode()), encoding="utf-8")
         code: int | str | None = None
         try:
             with chdir(self.folder), redirect_stdout(stdout), redirect_stderr(stderr):

@@ -39,17 +39,22 @@ _FAILURES = (
 )
 
 
-def make_problems(request: Mapping[str, Any], output: TextIO) -> None:
-    """Generate the problems of one request and write each as `{"row": ...}` or `{"failed": error}`."""
+def make_problems(request: Mapping[str, Any], output: TextIO, *, seconds: int | None = None) -> None:
+    """Generate the problems of one request and write each as `{"row": ...}` or `{"failed": error}`.
+
+    With `seconds`, the memory of this process and the processor time of each problem are limited.
+    """
     import numpy
     from reasoning_gym.factory import DATASETS
 
     size, seed = request["size"], request["seed"]
     config = parse_options(request["name"], request["options"], size=size, seed=seed)
     dataset = DATASETS[request["name"]][0](config=config)
-    limit_memory()
+    if seconds is not None:
+        limit_memory()
     for index in range(size):
-        limit_time(request["seconds"])
+        if seconds is not None:
+            limit_time(seconds)
         random.seed(seed + index)
         numpy.random.seed((seed + index) % 2**32)
         try:
@@ -109,4 +114,4 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     task = json.loads(sys.stdin.readline())
     end_with_parent(task["parent"])
-    make_problems(task, pipe)
+    make_problems(task, pipe, seconds=task["seconds"])

@@ -138,7 +138,7 @@ def test_refusals_state_what_is_valid(
 
 def test_a_problem_that_cannot_be_generated_is_one_bad_row() -> None:
     output = io.StringIO()
-    request = {"name": "broken", "size": 3, "seed": 0, "options": {}, "seconds": 600}
+    request = {"name": "broken", "size": 3, "seed": 0, "options": {}}
     with registered_generator("broken"):
         make_problems(request, output)
     first, failed, last = map(json.loads, output.getvalue().splitlines())
