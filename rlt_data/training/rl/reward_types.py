@@ -34,6 +34,10 @@ class LakeQuestion(NamedTuple):
     metadata: str | None
 
 
+# Questions of the lake have no options apart, and programs that a policy writes are not run in training.
+LAKE_GRADERS = tuple(name for name in GRADERS if name not in ("choice", "code"))
+
+
 class RewardType(Protocol):
     """One type of reward.
 
@@ -122,11 +126,11 @@ class CorrectnessType:
         self.settings = settings
         self.task = None if task is None else load_task(task).task
         self.grader = settings.grader or (self.task.grader if self.task is not None else "math")
-        if self.grader not in GRADERS or self.grader == "choice":
+        if self.grader not in LAKE_GRADERS:
             raise UsageError(
                 f"answers to questions of the lake cannot be graded by the grader {self.grader}",
                 where=f"{section}.task" if settings.grader is None else f"{section}.reward.grader",
-                remedy=f"graders: {', '.join(name for name in GRADERS if name != 'choice')}",
+                remedy=f"graders: {', '.join(LAKE_GRADERS)}",
             )
 
     def find_flaw(self, question: LakeQuestion) -> tuple[str, str] | None:
